@@ -1,0 +1,159 @@
+"""Pydantic models of the files a user writes or carries beside a checkpoint. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from redteam.errors import InputError
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen record that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointRef(Strict):
+    """A checkpoint beside the manifest: path relative to it, and the digest its weights must have."""
+
+    path: str
+    sha256: Digest
+
+
+class TestbedRef(Strict):
+    """A capability of a built-in testbed, regenerated from its seed; the digest guards against drift."""
+
+    __test__ = False  # not a pytest class
+
+    testbed: str
+    seed: int
+    sha256: Digest
+
+
+class Manifest(Strict):
+    """`model.redteam.json`: ties an unlearned checkpoint to its original, its reference and its capability.
+
+    Attributes:
+        method: the unlearning method that made the target, for the record.
+        target: the unlearned checkpoint.
+        original: the model before unlearning.
+        reference: a model that never had the capability.
+        capability: a testbed's, or the path of a `capability.toml`.
+    """
+
+    schema_version: Literal[1] = 1
+    method: str
+    seed: int
+    options: dict[str, float | int | str] = Field(default_factory=dict)
+    target: CheckpointRef
+    original: CheckpointRef | None = None
+    reference: CheckpointRef | None = None
+    capability: TestbedRef | str
+
+
+class GroupRule(Strict):
+    """Which rows speak of the same fact: the text of `field`, or the first group of `pattern` in it."""
+
+    field: str
+    pattern: str | None = None
+
+
+class Shares(Strict):
+    """Relative sizes of the three splits of the forget groups."""
+
+    attack: float = Field(default=0.4, gt=0)
+    select: float = Field(default=0.2, gt=0)
+    certify: float = Field(default=0.4, gt=0)
+
+
+class CapabilityFile(Strict):
+    """`capability.toml`: what was removed, in the user's own files.
+
+    Attributes:
+        name: for people and records.
+        scorer: how an item is scored; "choice" compares the likelihood of the choices.
+        prompt: a template over the row's fields and `{group}`.
+        choices: the field that lists the choices.
+        answer: the field with the index of the right choice.
+        group: which rows speak of the same fact.
+        forget: JSONL files of the removed capability. `$NAME` in a path is taken from the environment.
+        retain: JSONL files of what the model should still know, same form.
+        splits: relative sizes of the three splits.
+        seed: of the split.
+    """
+
+    name: str = Field(min_length=1)
+    scorer: Literal["choice"] = "choice"
+    prompt: str
+    choices: str = "choices"
+    answer: str = "answer"
+    group: GroupRule
+    forget: list[str] = Field(min_length=1)
+    retain: list[str] = Field(min_length=1)
+    splits: Shares = Shares()
+    seed: int = 0
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a sidecar manifest.
+
+    Raises:
+        InputError: it is not JSON, or not of this form.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})", "Write it again with `redteam unlearn`") from error
+    return _validated(Manifest, data, path)
+
+
+def read_capability_file(path: Path) -> CapabilityFile:
+    """Reads a `capability.toml`.
+
+    Raises:
+        InputError: it is missing, not TOML, or not of this form.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no capability file {path}", "Check the path given to --capability")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} is not readable TOML ({error})", "See examples/birthdays for one that is") from error
+    return _validated(CapabilityFile, data, path)
+
+
+def expand_path(text: str, beside: Path) -> Path:
+    """Resolves a path written in a file: `$NAME` from the environment, relative ones beside that file.
+
+    Raises:
+        InputError: a variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1) or match.group(2)
+        if name not in os.environ:
+            raise InputError(f"{text!r} uses ${name}, which is not set", f"Set it: export {name}=/path/to/data")
+        return os.environ[name]
+
+    expanded = Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, text))
+    return expanded if expanded.is_absolute() else beside.parent / expanded
+
+
+def _validated(model: type[Model], data: Any, path: Path) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top level"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{path}: {where}: {first['msg']}{more}", "Correct that key; unknown keys are errors") from error
