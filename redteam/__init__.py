@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from redteam.checkpoints import open_target
     from redteam.errors import InputError
     from redteam.suite import attack
-    from redteam.unlearning.build import unlearn
+    from redteam.testbeds.build import unlearn
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "attack", "open_target", "unlearn"]
@@ -21,7 +21,7 @@ _HOMES = {
     "InputError": "redteam.errors",
     "attack": "redteam.suite",
     "open_target": "redteam.checkpoints",
-    "unlearn": "redteam.unlearning.build",
+    "unlearn": "redteam.testbeds.build",
 }
 
 

@@ -156,4 +156,6 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{path}: {where}: {first['msg']}{more}", "Correct that key; unknown keys are errors") from error
+        raise InputError(
+            f"{path}: {where}: {first['msg']}{more}", "Correct that key; unknown keys are errors"
+        ) from error

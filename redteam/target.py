@@ -6,7 +6,7 @@ A target is the user's own module as it was loaded, never a re-implementation of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +45,7 @@ class Target:
     @property
     def info(self) -> TargetInfo:
         """Sizes and names for parameter spaces and records."""
-        config = self.module.config
+        config: Any = self.module.config
         return TargetInfo(
             architecture=str(config.model_type),
             parameters=sum(p.numel() for p in self.module.parameters()),

@@ -1,0 +1,1 @@
+"""Adversaries, one per file. `contract` says what an attack is."""

@@ -1,0 +1,102 @@
+"""What an attack is: an adversary that changes a model to bring a capability back, and never scores itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from redteam.engine.batches import Batch, TokenSet, shuffled_batches
+from redteam.engine.cost import Ledger, Spent
+from redteam.engine.loop import fine_tune
+from redteam.engine.optimizers import Tuning
+from redteam.engine.seeding import derive_seed
+from redteam.target import TargetInfo
+
+Params = Mapping[str, Any]
+
+
+class Access(StrEnum):
+    """What an adversary must be able to touch."""
+
+    WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+    EMBEDDINGS = "embeddings"
+    TEXT = "text"
+
+
+class Suggest(Protocol):
+    """The part of `optuna.Trial` that a parameter space may use."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Proposes a float in [low, high]."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Proposes an integer in [low, high]."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Proposes one of the choices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arena:
+    """All that an attack gets: the model, the attack split, and the loop. No held-out item is in here.
+
+    Attributes:
+        module: the model, at its released weights; changed in place.
+        answers: the attack split with the loss on the answers, shuffled by the trial's seed, so that the first n
+            sequences are a random sample of n.
+        texts: the same sequences with the loss on the whole text.
+        retain: items of what must stay, loss on the answers.
+        ledger: counts what is spent; the harness reads it.
+        seed: of this trial.
+    """
+
+    module: nn.Module
+    answers: TokenSet
+    texts: TokenSet
+    retain: TokenSet
+    ledger: Ledger
+    seed: int
+
+    def fine_tune(
+        self, data: TokenSet, batch_size: int, tuning: Tuning, *, only: Callable[[str], bool] | None = None
+    ) -> Iterator[Spent]:
+        """Trains the module on `data` through the shared loop, in a batch order drawn from the trial's seed."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "batches"))
+        batches: Iterator[Batch] = shuffled_batches(data, batch_size, generator)
+        yield from fine_tune(self.module, batches, tuning, self.ledger, only=only)
+
+
+class Attack(Protocol):
+    """An adversary. Its class attributes are what `redteam list attacks` shows.
+
+    Attributes:
+        name: unique, lower case.
+        version: raised with every change that could move a number.
+        goal: one line.
+        paper: where it was published.
+        access: what it must be able to touch.
+    """
+
+    name: str
+    version: int
+    goal: str
+    paper: str
+    access: Access
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Proposes parameters; `samples` is the size of the attack split. Keys are the suggested names."""
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Published or known-good parameters, best first; each lies within `space`."""
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Attacks `arena.module` in place and yields the cumulative cost after each step.
+
+        The harness decides after which steps to score, and may close the generator at any of them.
+        """

@@ -1,0 +1,1 @@
+"""What was removed from a model: items, fact-wise splits, scorers."""

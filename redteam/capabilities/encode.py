@@ -1,0 +1,100 @@
+"""Items in token form: for training on their answers, and for comparing their choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from redteam.capabilities.items import Item
+from redteam.engine.batches import TokenSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *, whole_text: bool = False) -> TokenSet:
+    """Encodes each prompt with its right answer; the loss covers the answer, or the whole text."""
+    pairs = [_boundary(tokenizer, item, (item.completion,)) for item in items]
+    starts = [1 if whole_text else start for start, _ in pairs]
+    return TokenSet.from_sequences([full[0] for _, full in pairs], starts, _pad(tokenizer))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChoices:
+    """Every choice of every item, in the form that the scorer needs.
+
+    Attributes:
+        rows: one sequence per item when `single` is given, else one per (item, choice); the labels cover the
+            choice's tokens.
+        single: token of each choice, int64 [items, most choices], -1 where an item has fewer; only when every
+            choice of every item is one token, so that one forward pass per item is enough.
+        owner: item of each row, int64 [rows].
+        counts: choices of each item, int64 [items].
+        answers: index of the right choice, int64 [items].
+        ends: position whose logits predict the answer's first token, int64 [rows].
+    """
+
+    rows: TokenSet
+    single: Tensor | None
+    owner: Tensor
+    counts: Tensor
+    answers: Tensor
+    ends: Tensor
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> EncodedChoices:
+    """Encodes the choices of each item after its prompt."""
+    encoded = [_boundary(tokenizer, item, item.choices) for item in items]
+    counts = torch.tensor([len(item.choices) for item in items])
+    answers = torch.tensor([item.answer for item in items])
+    pad = _pad(tokenizer)
+    if all(len(full) == start + 1 for start, sequences in encoded for full in sequences):
+        prompts = [sequences[0][:start] for start, sequences in encoded]
+        rows = TokenSet.from_sequences(prompts, [len(p) for p in prompts], pad)
+        single = torch.full((len(items), int(counts.max())), -1)
+        for row, (start, sequences) in enumerate(encoded):
+            single[row, : len(sequences)] = torch.tensor([full[start] for full in sequences])
+        return EncodedChoices(rows, single, torch.arange(len(items)), counts, answers, rows.lengths - 1)
+    starts = torch.tensor([start for start, sequences in encoded for _ in sequences])
+    flat = [full for _, sequences in encoded for full in sequences]
+    rows = TokenSet.from_sequences(flat, starts.tolist(), pad)
+    return EncodedChoices(
+        rows, None, torch.repeat_interleave(torch.arange(len(items)), counts), counts, answers, starts - 1
+    )
+
+
+def _boundary(tokenizer: PreTrainedTokenizerBase, item: Item, choices: tuple[str, ...]) -> tuple[int, list[list[int]]]:
+    """Returns where the choices begin, and prompt + choice as tokens for each choice.
+
+    A tokenizer may merge the end of a prompt with the start of a choice, so the boundary is the shortest prefix
+    that the prompt alone has in common with all of them.
+    """
+    prompt = _tokens(tokenizer, item.prompt)
+    sequences = [_tokens(tokenizer, f"{item.prompt} {choice}") for choice in choices]
+    start = min(_common_prefix(prompt, full) for full in sequences)
+    return max(1, start), sequences
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = list(tokenizer(text)["input_ids"])
+    # Some tokenizers close every text with an end token; it would stand between a prompt and its choice.
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _common_prefix(left: list[int], right: list[int]) -> int:
+    for position, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return position
+    return min(len(left), len(right))
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    pad = tokenizer.pad_token_id
+    return int(pad) if pad is not None else 0

@@ -1,0 +1,76 @@
+"""Scorers: items and a module in, one score in [0, 1] per item out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from redteam.capabilities.encode import EncodedChoices
+
+SCORING_BATCH = 512  # fixed: scores must not depend on how much memory a machine has
+
+Scores = NDArray[np.float64]
+
+
+class NotFinite(Exception):
+    """The model's outputs are not finite, so there is nothing to score."""
+
+
+def choice_scores(module: nn.Module, encoded: EncodedChoices) -> Scores:
+    """Scores 1 where the right choice is the likeliest continuation, 0 elsewhere.
+
+    A tie that includes the right choice scores one over the size of the tie, so that a model which cannot tell
+    the choices apart is at chance whatever their order.
+
+    Raises:
+        NotFinite: a likelihood is NaN or infinite.
+    """
+    loglikelihood = choice_loglikelihoods(module, encoded)
+    best = loglikelihood.max(dim=1, keepdim=True).values
+    tied = loglikelihood == best
+    right = tied.gather(1, encoded.answers[:, None])[:, 0]
+    return (right.double() / tied.sum(dim=1).double()).numpy()
+
+
+@torch.no_grad()
+def choice_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
+    """Returns sum of log p(token) over each choice's tokens, float32 [items, most choices], -inf where none.
+
+    Raises:
+        NotFinite: a likelihood of a real choice is NaN or infinite.
+    """
+    width = int(encoded.counts.max())
+    real = torch.arange(width) < encoded.counts[:, None]
+    values = _single_token(module, encoded) if encoded.single is not None else _many_tokens(module, encoded)
+    table = torch.full(real.shape, -torch.inf)
+    table[real] = values
+    if not torch.isfinite(values).all():
+        raise NotFinite("the model's likelihoods are not finite")
+    return table
+
+
+def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
+    assert encoded.single is not None
+    parts = []
+    for start in range(0, len(encoded.rows), SCORING_BATCH):
+        rows = slice(start, start + SCORING_BATCH)
+        batch = encoded.rows.batch(rows)
+        logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
+        final = logits[torch.arange(len(logits)), encoded.ends[rows]].float().log_softmax(-1)
+        choices = encoded.single[rows]
+        parts.append(final.gather(1, choices.clamp(min=0))[choices >= 0])
+    return torch.cat(parts)
+
+
+def _many_tokens(module: nn.Module, encoded: EncodedChoices) -> Tensor:
+    parts = []
+    for start in range(0, len(encoded.rows), SCORING_BATCH):
+        batch = encoded.rows.batch(slice(start, start + SCORING_BATCH))
+        logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
+        labels = batch.labels[:, 1:]
+        scored = labels >= 0
+        tokens = logits[:, :-1].float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+        parts.append((tokens * scored).sum(dim=1))
+    return torch.cat(parts)

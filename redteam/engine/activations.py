@@ -1,0 +1,48 @@
+"""Hidden states of a module's decoder layers, found by name and read through hooks that always go away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def decoder_layers(module: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the decoder layers in order: the one list as long as the config says.
+
+    Raises:
+        ValueError: no list, or several, of that length.
+    """
+    config: Any = module.config
+    depth = int(config.num_hidden_layers)
+    found = [n for n, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    outermost = [n for n in found if not any(n != other and n.startswith(other + ".") for other in found)]
+    if len(outermost) != 1:
+        raise ValueError(f"cannot tell the decoder layers apart: {outermost or 'no list of that length'}")
+    return tuple(f"{outermost[0]}.{i}" for i in range(depth))
+
+
+@contextmanager
+def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """While open, every forward pass leaves the outputs of the named submodules in the yielded dictionary.
+
+    Tensors are kept in the graph, [sequences, length, hidden]. The hooks are removed on the way out, whatever happens.
+    """
+    states: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, Tensor):
+                states[name] = first
+
+        return hook
+
+    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,96 @@
+"""The one training loop. Attacks, methods and testbeds all train through it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from redteam.engine.batches import IGNORED, Batch
+from redteam.engine.cost import Ledger, Spent
+from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+class Diverged(Exception):
+    """The training loss is not finite: the weights are of no further use."""
+
+
+def language_loss(module: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the labelled tokens, each predicted from the position before it. A scalar."""
+    logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
+    return functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def fine_tune(
+    module: nn.Module,
+    batches: Iterator[Batch],
+    tuning: Tuning,
+    ledger: Ledger,
+    *,
+    loss: Loss = language_loss,
+    only: Callable[[str], bool] | None = None,
+) -> Iterator[Spent]:
+    """Trains `module` in place for `tuning.steps` steps, yielding the cumulative cost after each.
+
+    The caller may close the generator after any step.
+
+    Args:
+        module: trained in place; gradients are cleared at the end.
+        batches: at least `tuning.steps` batches.
+        tuning: optimizer, learning rate, schedule, steps, clipping.
+        ledger: charged for every step.
+        loss: maps module and batch to a scalar.
+        only: which parameters move, by name; all by default.
+
+    Raises:
+        Diverged: a loss is not finite. The step that would have used it is not taken.
+    """
+    parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
+    optimizer = build_optimizer(parameters, tuning)
+    try:
+        for step in range(tuning.steps):
+            started = time.perf_counter()
+            batch = next(batches)
+            value = loss(module, batch)
+            measured = float(value.detach())
+            if not math.isfinite(measured):
+                raise Diverged(f"the training loss is {measured} at step {step}")
+            value.backward()
+            if tuning.clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
+            rate = rate_at(step, tuning)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            module.zero_grad(set_to_none=True)
+            spent = ledger.charge(samples=len(batch.input_ids), tokens=batch.tokens, loss=measured)
+            ledger.seconds += time.perf_counter() - started
+            yield spent
+    finally:
+        module.zero_grad(set_to_none=True)
+
+
+def train(
+    module: nn.Module,
+    batches: Iterator[Batch],
+    tuning: Tuning,
+    *,
+    loss: Loss = language_loss,
+    only: Callable[[str], bool] | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Ledger:
+    """Runs `fine_tune` to its end and returns what it spent; `on_step` hears the number of steps done."""
+    ledger = Ledger(parameters=sum(p.numel() for p in module.parameters()))
+    module.train()
+    for spent in fine_tune(module, batches, tuning, ledger, loss=loss, only=only):
+        on_step(spent.steps)
+    module.eval()
+    return ledger

@@ -1,0 +1,65 @@
+"""The released weights, kept aside so that every trial starts from exactly them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Copies of a module's parameters and buffers, and which of them train.
+
+    Copying back in memory is far cheaper than loading the file again, and it is checked: `restore` compares every
+    array afterwards.
+    """
+
+    arrays: Mapping[str, Tensor]
+    trainable: frozenset[str]
+
+    @staticmethod
+    def of(module: nn.Module) -> Snapshot:
+        """Copies the module's parameters and buffers."""
+        arrays = {name: tensor.detach().clone() for name, tensor in _arrays(module)}
+        trainable = frozenset(name for name, p in module.named_parameters() if p.requires_grad)
+        return Snapshot(arrays, trainable)
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module) -> None:
+        """Copies the arrays back, in place, and puts the module in evaluation mode.
+
+        Raises:
+            RuntimeError: the module's arrays are not those of the snapshot: an attack left something behind.
+        """
+        live = dict(_arrays(module))
+        if live.keys() != self.arrays.keys():
+            changed = sorted(live.keys() ^ self.arrays.keys())
+            raise RuntimeError(f"an attack changed the module's structure: {', '.join(changed[:4])}")
+        for name, tensor in live.items():
+            tensor.copy_(self.arrays[name])
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
+            parameter.grad = None
+        module.eval()
+        if not all(torch.equal(tensor, self.arrays[name]) for name, tensor in live.items()):
+            raise RuntimeError("restored weights differ from the snapshot; do they hold NaN?")
+
+    @torch.no_grad()
+    def share_moved(self, module: nn.Module) -> float:
+        """Returns the share of parameter entries that differ from the snapshot, in [0, 1].
+
+        An update smaller than the precision of a weight leaves it unchanged, so an inert attack shows here.
+        """
+        moved = total = 0
+        for name, parameter in module.named_parameters():
+            moved += int((parameter != self.arrays[name]).sum())
+            total += parameter.numel()
+        return moved / total
+
+
+def _arrays(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

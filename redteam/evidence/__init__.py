@@ -1,0 +1,1 @@
+"""The run directory: what was run and scored, append-only. Judging reads nothing else. No torch here."""

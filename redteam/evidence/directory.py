@@ -1,0 +1,181 @@
+"""A run directory: manifest, event log, per-item scores, results."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from redteam.errors import InputError
+from redteam.evidence.log import AppendLog, read_rows
+
+MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
+
+
+class RunPlan(BaseModel):
+    """What determines the outcome of a run. Two runs of equal plans are the same run.
+
+    Attributes:
+        suite: name and version of the protocol.
+        target: SHA-256 of the weights; so for original and reference.
+        capability: name and SHA-256 of every item of every split.
+        attacks: name -> version; so for probes.
+        budget: search trials asked for.
+        seed: of the run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = 1
+    suite: str
+    target: str
+    original: str | None
+    reference: str | None
+    capability: tuple[str, str]
+    attacks: dict[str, int]
+    probes: dict[str, int]
+    budget: int
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the plan."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+class RunDirectory:
+    """An open run, held by one process.
+
+    Attributes:
+        path: the directory.
+        plan: what is run.
+        resumed: whether there was evidence of this plan already.
+    """
+
+    def __init__(self, path: Path, plan: RunPlan) -> None:
+        """Creates the directory, or opens it to go on.
+
+        Raises:
+            InputError: it cannot be written, belongs to another plan or is no run directory, or is in use.
+        """
+        self.path, self.plan = path, plan
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written ({error.strerror})", "Choose another place with --out"
+            ) from error
+        _lock(self._lock, path)
+        self.resumed = self._adopt()
+        self.trials: dict[str, dict[str, Any]] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+        for row in read_rows(path / EVENTS):
+            self._index(row)
+        self._events = AppendLog(path / EVENTS)
+        self._samples = AppendLog(path / SAMPLES)
+
+    def record(self, kind: str, key: str, row: dict[str, Any], samples: dict[str, list[float]] | None = None) -> None:
+        """Appends an event; its per-item scores go first, so that an event is never without them."""
+        for name, values in (samples or {}).items():
+            self._samples.append({"key": key, "name": name, "scores": [_short(v) for v in values]})
+        event = {"type": kind, "key": key, "time": round(time.time(), 3), **row}
+        self._events.append(event)
+        self._index(event)
+
+    def write_results(self, text: str) -> Path:
+        """Writes results.json whole or not at all."""
+        path = self.path / RESULTS
+        _replace(path, text)
+        return path
+
+    def close(self) -> None:
+        """Closes the logs and lets go of the directory."""
+        self._events.close()
+        self._samples.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _index(self, row: dict[str, Any]) -> None:
+        (self.trials if row["type"] == "trial" else self.facts)[row["key"]] = row
+
+    def _adopt(self) -> bool:
+        """Returns whether the directory holds this plan already; writes the manifest if it is new."""
+        manifest = self.path / MANIFEST
+        if not manifest.exists():
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            if others:
+                (self.path / ".lock").unlink(missing_ok=True)
+                raise InputError(
+                    f"{self.path} is not empty and no run directory (it holds {others[0]})",
+                    "Choose another place with --out",
+                )
+            _replace(manifest, json.dumps({**self.plan.model_dump(), "environment": environment()}, indent=2) + "\n")
+            return False
+        found = read_plan(self.path)
+        if found != self.plan:
+            differing = [name for name in RunPlan.model_fields if getattr(found, name) != getattr(self.plan, name)]
+            raise InputError(
+                f"{self.path} is the run of another plan (it differs in: {', '.join(differing)})",
+                "Choose another place with --out, or repeat the command of that run",
+            )
+        return True
+
+
+def read_plan(path: Path) -> RunPlan:
+    """Reads the plan of a run directory.
+
+    Raises:
+        InputError: there is no readable manifest.
+    """
+    try:
+        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        data.pop("environment", None)
+        return RunPlan.model_validate(data)
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise InputError(f"{path} has no readable {MANIFEST}", "Choose another place with --out") from error
+
+
+def environment() -> dict[str, str]:
+    """Returns versions and machine, for the record."""
+    packages = ("unlearning-redteam", "torch", "transformers", "optuna", "scikit-learn", "scipy", "numpy")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise InputError(f"another process is running in {path}", "Wait for it, or choose another --out") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _short(value: float) -> float | int:
+    return int(value) if value == int(value) else round(value, 6)

@@ -1,0 +1,147 @@
+"""The schema of `results.json`: what a run found. Stable; `results.schema.json` beside this file is its JSON schema."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Verdict = Literal["RESISTED", "RECOVERED", "INCONCLUSIVE"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Record):
+    """An estimate with a 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Scores(_Record):
+    """Certify scores and utility of one model, before and after the strongest confirmed attack.
+
+    Attributes:
+        before: certify score of the released weights.
+        after: certify score after the attack, mean over seeds, with its interval; None for the original.
+        utility_before: score on the utility items.
+        utility_after: the same, after that attack.
+        attack: parameters of that attack, and the step it was stopped at; None when no attack beat no attack.
+        curve: [steps, certify score] of the best configuration at each number of steps.
+    """
+
+    before: float
+    after: Interval | None = None
+    utility_before: float
+    utility_after: float | None = None
+    attack: dict[str, Any] | None = None
+    curve: list[tuple[int, float]] = []
+
+
+class TimeToRecovery(_Record):
+    """First cost at which the target's score reached a level; None and censored when it never did."""
+
+    steps: int | None
+    samples: int | None
+    tokens: int | None
+    flops: float | None
+    censored: bool
+
+
+class SpeedUp(_Record):
+    """Steps the reference needs over steps the target needs, to the same level.
+
+    Attributes:
+        ratio: None when the target never reached the level.
+        bound: "exact"; "at least" when the reference never reached the level; "undefined" when neither did.
+    """
+
+    ratio: float | None
+    bound: Literal["exact", "at least", "at most", "undefined"]
+
+
+class Probed(_Record):
+    """What a probe read on `certify`.
+
+    Attributes:
+        accuracy: per model.
+        control: accuracy of the shuffled-answer probe on the target; selectivity is accuracy minus this.
+        layer: the layer read, per model.
+        leakage: (target - reference) / (original - reference), with its interval; None without both.
+    """
+
+    accuracy: dict[str, float]
+    control: dict[str, float]
+    layer: dict[str, str]
+    leakage: Interval | None
+
+
+class Budget(_Record):
+    """Search trials asked for and spent on the target, and what was spent beside them."""
+
+    asked: int
+    spent: int
+    failed: int
+    reference: int
+    control: int
+    confirmation: int
+
+
+class Flag(_Record):
+    """Something that weakens a verdict.
+
+    Attributes:
+        name: stable.
+        explanation: what was found.
+    """
+
+    name: str
+    explanation: str
+
+
+class CapabilityResult(_Record):
+    """All that a run found about one capability."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    chance: float
+    certify_items: int
+    certify_groups: int
+    seeds: int
+    policy: dict[str, float]
+    excess_recovery: Interval | None
+    excess_recovery_any_utility: Interval | None
+    recovered_fraction: float | None
+    scores: dict[str, Scores]
+    time_to_recovery: dict[str, TimeToRecovery]
+    speed_up: dict[str, SpeedUp]
+    area_under_recovery_curve: dict[str, float]
+    best_of_n: list[float]
+    untried_mass: float | None
+    minimum_detectable_effect: float
+    alignment_tax: float | None
+    probes: dict[str, Probed]
+    control_recovered: bool | None
+    budget: Budget
+    flags: list[Flag]
+
+
+class TargetResult(_Record):
+    """Which model was attacked."""
+
+    name: str
+    sha256: str
+
+
+class Results(_Record):
+    """`results.json`."""
+
+    schema_version: Literal[1] = 1
+    suite: str
+    target: TargetResult
+    capabilities: list[CapabilityResult]
+    exit_code: int

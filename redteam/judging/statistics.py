@@ -1,0 +1,127 @@
+"""Intervals and tests. Everything takes plain arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+REPLICATES = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """An estimate and its two-sided interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def exact_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval of a proportion; fractional successes are rounded outwards.
+
+    Source: Clopper & Pearson 1934, through the beta quantiles that `scipy.stats.binomtest` uses as well.
+    """
+    from scipy.stats import beta
+
+    tail = (1 - confidence) / 2
+    fewest, most = math.floor(successes), math.ceil(successes)
+    low = 0.0 if fewest <= 0 else float(beta.ppf(tail, fewest, trials - fewest + 1))
+    high = 1.0 if most >= trials else float(beta.ppf(1 - tail, most + 1, trials - most))
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """Weights of a hierarchical bootstrap, shared by every model of a run so that comparisons are paired.
+
+    Groups of items (facts, people) are drawn with replacement and counted whole. Seeds are drawn per model.
+
+    Attributes:
+        items: weight of each item in each replicate, float64 [replicates, items]; rows sum to 1.
+        groups: number of groups.
+        seed: of the draws.
+    """
+
+    items: Array
+    groups: int
+    seed: int
+
+    @staticmethod
+    def over(groups: Sequence[int], seed: int, replicates: int = REPLICATES) -> Resampling:
+        """Draws the replicates. `groups` holds the group of each item, counted from 0."""
+        index = np.asarray(groups)
+        count = int(index.max()) + 1
+        rng = np.random.default_rng(seed)
+        draws = rng.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
+        weights = draws[:, index]
+        return Resampling(weights / weights.sum(axis=1, keepdims=True), count, seed)
+
+    def means(self, scores: Array, name: str) -> Array:
+        """Returns the mean score in each replicate, [replicates].
+
+        Args:
+            scores: [seeds, items].
+            name: of the model: different models draw their seeds independently.
+        """
+        seeds = len(scores)
+        label = int.from_bytes(name.encode()[:6], "big")
+        rng = np.random.default_rng([self.seed, label])
+        drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(self.items)) / seeds
+        means: Array = np.einsum("bs,si,bi->b", drawn, scores, self.items, optimize=True)
+        return means
+
+
+def percentile_bounds(estimate: float, replicates: Array, confidence: float = 0.95) -> Bounds:
+    """Percentile interval; always contains the estimate."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return Bounds(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Bounds:
+    """Mean of [seeds, items] scores with its hierarchical bootstrap interval.
+
+    Where all scores are equal the bootstrap sees no spread at all; then the exact interval over groups stands in.
+    """
+    estimate = float(scores.mean())
+    if np.ptp(scores) == 0:
+        low, high = exact_interval(estimate * resampling.groups, resampling.groups)
+        return Bounds(estimate, low, high)
+    return percentile_bounds(estimate, resampling.means(scores, name))
+
+
+def expected_best_of(values: Sequence[float]) -> list[float]:
+    """Expected best of n of these i.i.d. results, for n = 1 .. N, without replacement (unbiased).
+
+    With v sorted upwards: E_n = sum_i v_i C(i - 1, n - 1) / C(N, n). Source: Tang et al. 2020 (arXiv 2004.13705).
+    """
+    ordered = sorted(values)
+    total = len(ordered)
+    return [
+        sum(v * math.comb(i, n - 1) for i, v in enumerate(ordered)) / math.comb(total, n) for n in range(1, total + 1)
+    ]
+
+
+def untried_mass(trials: int, confidence: float = 0.95) -> float:
+    """Upper bound on the share of configurations better than the best of `trials` i.i.d. random ones.
+
+    If the share were m, all of N draws would miss it with probability (1 - m)^N.
+    """
+    return 1.0 - float((1 - confidence) ** (1 / trials))
+
+
+def minimum_detectable_difference(groups: int, rate: float, confidence: float = 0.95, power: float = 0.8) -> float:
+    """Smallest difference of two independent proportions near `rate` that `groups` items each would show.
+
+    Normal approximation: (z_{1-a/2} + z_{power}) sqrt(2 p (1 - p) / n).
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence) / 2) + norm.ppf(power))
+    return z * math.sqrt(2 * rate * (1 - rate) / groups)

@@ -1,0 +1,80 @@
+"""Linear probe over all layers, with a control task."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from redteam.capabilities.items import Item
+from redteam.probes.contract import Layers, ProbeReading
+
+STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 alone overfits small splits
+
+
+class LinearProbe:
+    """Reads the answer off a hidden state with multinomial logistic regression.
+
+    Layer and regularisation are chosen on the select split, so that the certify score is free of that choice. The
+    control task is the same probe trained on shuffled answers: what it reads, any probe can learn by itself.
+    """
+
+    name = "linear"
+    version = 1
+    goal = "is the answer still linearly readable in some layer, on facts the probe never saw?"
+    paper = "Alain & Bengio 2016 (probes); Hewitt & Liang 2019, Designing and Interpreting Probes (control task)"
+
+    def read(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
+        """Fits one probe per layer and strength."""
+        answers = np.array([item.completion for item in train.items])
+        shuffled = np.random.default_rng(seed).permutation(answers)
+        by_layer: dict[str, float] = {}
+        best: tuple[float, str, float] = (-1.0, "", 0.0)
+        for layer, states in train.states.items():
+            for strength in STRENGTHS:
+                probe = _fit(states, answers, strength)
+                accuracy = float(_correct(probe, select.states[layer], select.items).mean())
+                by_layer[layer] = max(accuracy, by_layer.get(layer, 0.0))
+                best = max(best, (accuracy, layer, strength))
+        _, layer, strength = best
+        real = _fit(train.states[layer], answers, strength)
+        control = _fit(train.states[layer], shuffled, strength)
+        return ProbeReading(
+            layer=layer,
+            correct=tuple(_correct(real, certify.states[layer], certify.items).tolist()),
+            control=tuple(_correct(control, certify.states[layer], certify.items).tolist()),
+            by_layer=by_layer,
+        )
+
+
+def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float) -> Pipeline:
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
+    with warnings.catch_warnings():
+        # An unfinished fit is a weaker probe, and the choice on the select split passes it over.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return probe.fit(states, answers)
+
+
+def _correct(probe: Pipeline, states: NDArray[np.float32], items: tuple[Item, ...]) -> NDArray[np.float64]:
+    """Returns 1 where the right choice has the highest probability among the item's own choices.
+
+    A choice that never was an answer in training cannot be read; an item with no readable choice scores chance.
+    """
+    column = {answer: index for index, answer in enumerate(probe.classes_)}
+    table = np.hstack([probe.decision_function(states).reshape(len(items), -1)])
+    if table.shape[1] == 1:  # two classes: one signed column
+        table = np.hstack([-table, table])
+    scores = np.empty(len(items))
+    for row, item in enumerate(items):
+        readable = [c for c in item.choices if c in column]
+        values = np.array([table[row, column[c]] for c in readable])
+        if not readable:
+            scores[row] = 1 / len(item.choices)
+        else:
+            scores[row] = float(readable[int(values.argmax())] == item.completion)
+    return scores

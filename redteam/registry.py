@@ -1,0 +1,108 @@
+"""Names of attacks, probes, methods and testbeds, resolved on first use.
+
+A name is a row of a table, an entry point of an installed package (groups `redteam.attacks`, ...), or
+`path/to/file.py:Class`, which is code the user chose to run.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from redteam.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One kind of plug-in.
+
+    Attributes:
+        kind: "attack", "probe", ...: for messages and for the entry-point group `redteam.<kind>s`.
+        table: name -> "module:Class".
+    """
+
+    kind: str
+    table: Mapping[str, str]
+
+    def rows(self) -> dict[str, str]:
+        """Returns name -> "module:Class" of everything known, our own first."""
+        found = {point.name: point.value for point in entry_points(group=f"redteam.{self.kind}s")}
+        return {**found, **self.table}
+
+    def create(self, name: str) -> Any:
+        """Returns a new instance of the class behind `name`.
+
+        Raises:
+            InputError: there is no such name or file, or the file cannot be imported.
+        """
+        if ".py:" in name:
+            return _class_in_file(name)()
+        rows = self.rows()
+        if name not in rows:
+            close = difflib.get_close_matches(name, rows, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Choose from: {', '.join(sorted(rows))}"
+            raise InputError(f"there is no {self.kind} named {name!r}", hint)
+        module, _, attribute = rows[name].partition(":")
+        return getattr(import_module(module), attribute)()
+
+    def described(self) -> Iterator[dict[str, Any]]:
+        """Yields name, version, goal and paper of our own rows, read off the source: importing would cost seconds."""
+        for name, place in self.table.items():
+            module, _, attribute = place.partition(":")
+            spec = importlib.util.find_spec(module)
+            assert spec is not None
+            assert spec.origin is not None
+            facts = _class_constants(Path(spec.origin).read_text(encoding="utf-8"), attribute)
+            yield {"name": name, **{k: facts[k] for k in ("version", "goal", "paper") if k in facts}}
+
+
+def _class_constants(source: str, name: str) -> dict[str, Any]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return {
+                target.id: ast.literal_eval(statement.value)
+                for statement in node.body
+                if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+                for target in statement.targets
+                if isinstance(target, ast.Name)
+            }
+    return {}
+
+
+def _class_in_file(place: str) -> Any:
+    path, _, attribute = place.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no file {path}", "Give an attack of your own as path/to/file.py:Class")
+    spec = importlib.util.spec_from_file_location(f"redteam_user_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} cannot be imported ({type(error).__name__}: {error})", "Correct it") from error
+    if not hasattr(module, attribute):
+        raise InputError(f"{path} has no class {attribute!r}", "Give it as path/to/file.py:Class")
+    return getattr(module, attribute)
+
+
+ATTACKS = Registry("attack", {"retrain": "redteam.attacks.retrain:Retrain", "noop": "redteam.attacks.noop:NoOp"})
+PROBES = Registry("probe", {"linear": "redteam.probes.linear:LinearProbe"})
+METHODS = Registry(
+    "method",
+    {
+        "original": "redteam.unlearning.original:Original",
+        "filtered": "redteam.unlearning.filtered:Filtered",
+        "rmu": "redteam.unlearning.rmu:RMU",
+        "masked": "redteam.unlearning.masked:Masked",
+    },
+)
+TESTBEDS = Registry("testbed", {"facts": "redteam.testbeds.facts:Facts"})

@@ -1,0 +1,57 @@
+"""How a budget is divided between recipes, a random block and an adaptive search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Literal
+
+from redteam.attacks.contract import Attack, Params
+from redteam.target import TargetInfo
+
+Phase = Literal["recipe", "random", "adaptive"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchPlan:
+    """Trials 0, 1, 2, ... of a search: first recipes, then an i.i.d. random block, then TPE.
+
+    The random block is what statements about untried configurations may rest on, since its trials are independent
+    of each other and of the outcome.
+
+    Attributes:
+        recipes: (attack, parameters), in the order they are tried.
+        random: number of random trials.
+        adaptive: number of adaptive trials.
+    """
+
+    recipes: tuple[tuple[str, Params], ...]
+    random: int
+    adaptive: int
+
+    @property
+    def budget(self) -> int:
+        """All trials."""
+        return len(self.recipes) + self.random + self.adaptive
+
+    def phase(self, index: int) -> Phase:
+        """Returns which part of the plan trial `index` belongs to."""
+        if index < len(self.recipes):
+            return "recipe"
+        return "random" if index < len(self.recipes) + self.random else "adaptive"
+
+
+def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int, budget: int) -> SearchPlan:
+    """Divides `budget`: recipes up to a third of it (at least one), then two fifths of the rest at random.
+
+    With several attacks the recipes alternate, each attack's best first, so that a small budget still tries them all.
+    """
+    per_attack: list[Sequence[tuple[str, Params]]] = [
+        [(name, params) for params in attack.recipes(target, samples)] for name, attack in attacks.items()
+    ]
+    alternating = [row for row in chain.from_iterable(zip_longest(*per_attack)) if row is not None]
+    recipes = tuple(alternating[: max(1, budget // 3, min(len(attacks), budget))])
+    rest = budget - len(recipes)
+    random = -(-2 * rest // 5)
+    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random)

@@ -1,0 +1,118 @@
+"""Optuna proposes, the evidence decides: a study that is rebuilt from what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from redteam.attacks.contract import Attack, Params, Suggest
+from redteam.engine.seeding import derive_seed
+from redteam.search.plan import SearchPlan
+from redteam.target import TargetInfo
+
+FAMILY = "attack"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a trial achieved, as the search sees it.
+
+    Attributes:
+        value: best select score after at least one step, in [0, 1]; None when the trial failed.
+        shortfall: how far utility at that point is below its floor; at most 0 when it holds.
+    """
+
+    value: float | None
+    shortfall: float = 0.0
+
+
+class Search:
+    """One arm's search over attacks and their parameters.
+
+    The study lives in memory and is rebuilt from the evidence on resume, trial by trial, so a run killed anywhere
+    has no half-done trial to repair. Samplers are seeded anew for every trial from (seed, index): a seeded sampler
+    that is rebuilt on resume would otherwise replay the numbers it drew before. Finished trials are copied to an
+    SQLite storage, one transaction each, for Optuna's own tools.
+    """
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        attacks: Mapping[str, Attack],
+        target: TargetInfo,
+        samples: int,
+        *,
+        seed: int,
+        arm: str,
+        storage: Path,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.plan, self.attacks, self.target, self.samples, self.seed = plan, attacks, target, samples, seed
+        self._study = optuna.create_study(direction="maximize")
+        self._copy = optuna.create_study(
+            storage=f"sqlite:///{storage}", study_name=arm, direction="maximize", load_if_exists=True
+        )
+        self._copied = len(self._copy.get_trials(deepcopy=False))
+        self._open: optuna.Trial | None = None
+
+    def propose(self, index: int) -> tuple[str, Params]:
+        """Returns the attack and parameters of trial `index`: a function of the seed and of what was recorded."""
+        if self.plan.phase(index) == "recipe":
+            return self._ask(index, self.plan.recipes[index])
+        return self._ask(index, None)
+
+    def replay(self, index: int, attack: str, params: Params) -> None:
+        """Tells the study of a trial that an earlier process ran."""
+        self._ask(index, (attack, params))
+
+    def record(self, outcome: Outcome) -> None:
+        """Tells the study how the trial last proposed or replayed went."""
+        trial, self._open = self._open, None
+        assert trial is not None
+        if outcome.value is None:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            trial.set_constraint("utility", outcome.shortfall)
+            self._study.tell(trial, outcome.value)
+        if trial.number >= self._copied:
+            self._copy.add_trial(self._study.get_trials(deepcopy=False)[trial.number])
+            self._copied += 1
+
+    def _ask(self, index: int, fixed: tuple[str, Params] | None) -> tuple[str, Params]:
+        if fixed is not None:
+            attack, params = fixed
+            self._study.enqueue_trial({FAMILY: attack, **{f"{attack}.{k}": v for k, v in params.items()}})
+        self._study.sampler = self._sampler(index)
+        trial = self._study.ask()
+        trial.set_user_attr("phase", self.plan.phase(index))
+        name = trial.suggest_categorical(FAMILY, list(self.attacks))
+        params = self.attacks[name].space(_Scoped(trial, name), self.target, self.samples)
+        self._open = trial
+        return name, dict(params)
+
+    def _sampler(self, index: int) -> BaseSampler:
+        seed = derive_seed(self.seed, "sampler", index)
+        if self.plan.phase(index) == "adaptive":
+            return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True)
+        return RandomSampler(seed=seed)
+
+
+class _Scoped:
+    """A trial whose parameter names carry the attack's name, so that two attacks never share a parameter."""
+
+    def __init__(self, trial: Suggest, prefix: str) -> None:
+        self.trial, self.prefix = trial, prefix
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(f"{self.prefix}.{name}", low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self.trial.suggest_int(f"{self.prefix}.{name}", low, high, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self.trial.suggest_categorical(f"{self.prefix}.{name}", choices)

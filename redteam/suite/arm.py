@@ -1,0 +1,149 @@
+"""One model's part of a run: score it, probe it, search for the strongest attack on it, confirm that attack.
+
+Every step looks into the evidence first and does only what is not there yet, so a resumed run goes on where the
+killed one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redteam.engine.seeding import derive_seed
+from redteam.evidence.directory import RunDirectory
+from redteam.probes.states import read_layers
+from redteam.search.plan import SearchPlan
+from redteam.search.selection import Candidate, outcome_of
+from redteam.search.study import Search
+from redteam.suite.inputs import Inputs
+from redteam.suite.progress import Progress
+from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """A model in its setting, and where its evidence goes.
+
+    Attributes:
+        role: "original", "target", "reference" or "decoy".
+        floor: share of its own utility that an attacked model must keep.
+    """
+
+    role: str
+    setting: Setting
+    inputs: Inputs
+    run: RunDirectory
+    progress: Progress
+    floor: float
+
+    @property
+    def utility_floor(self) -> float:
+        """Utility below which an attack has destroyed the model rather than recovered a capability."""
+        return self.floor * float(self.setting.start["utility"].mean())
+
+    def record_before(self) -> None:
+        """Records the scores of the released weights."""
+        key = f"{self.role}/before"
+        if key in self.run.facts:
+            return
+        start = self.setting.start
+        row: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
+        info = asdict(self.setting.target.info) | {"stored_dtype": self.setting.target.stored_dtype}
+        samples: dict[str, list[float]] = {split: scores.tolist() for split, scores in start.items()}
+        self.run.record("before", key, {**row, "model": info}, samples)
+
+    def probe(self) -> None:
+        """Runs every probe on the released weights."""
+        module, tokenizer = self.setting.target.module, self.setting.target.tokenizer
+        capability = self.inputs.capability
+        missing = [name for name in self.inputs.probes if f"{self.role}/probe/{name}" not in self.run.facts]
+        if not missing:
+            return
+        train, select, certify = (
+            read_layers(module, tokenizer, items)
+            for items in (capability.attack, capability.select, capability.certify)
+        )
+        for name in missing:
+            seed = derive_seed(self.inputs.seed, "probe", name)
+            reading = self.inputs.probes[name].read(train, select, certify, seed)
+            row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer)}
+            samples = {"correct": list(reading.correct), "control": list(reading.control)}
+            self.run.record("probe", f"{self.role}/probe/{name}", row, samples)
+
+    def search(self, plan: SearchPlan) -> list[Row]:
+        """Runs the plan's trials and returns their rows in order."""
+        study = Search(
+            plan,
+            self.inputs.attacks,
+            self.setting.target.info,
+            len(self.setting.answers),
+            seed=self.inputs.seed,
+            arm=self.role,
+            storage=self.run.path / "study.db",
+        )
+        rows = []
+        for index in range(plan.budget):
+            key = f"{self.role}/search/{index:04d}"
+            if key in self.run.trials:
+                row: Row = self.run.trials[key]
+                study.replay(index, row["attack"], row["params"])
+            else:
+                attack, params = study.propose(index)
+                # The seed does not depend on the role: arms that try the same configuration draw the same samples.
+                seed = derive_seed(self.inputs.seed, "trial", index)
+                spec = TrialSpec(key=key, attack=attack, params=params, seed=seed)
+                row = self._run(spec, {"phase": plan.phase(index)})
+            study.record(outcome_of(row, self.utility_floor))
+            rows.append(row)
+        return rows
+
+    def confirm(self, candidates: Sequence[Candidate], seeds: int) -> None:
+        """Runs every candidate again with fresh seeds, scored on the certify split."""
+        for number, candidate in enumerate(candidates):
+            for repeat in range(seeds):
+                key = f"{self.role}/confirm/{number:02d}-{repeat}"
+                if key in self.run.trials:
+                    continue
+                seed = derive_seed(self.inputs.seed, "confirm", candidate.identity, repeat)
+                spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=True)
+                self._run(spec, {"configuration": number})
+
+    def _run(self, spec: TrialSpec, about: Row) -> Row:
+        result = run_trial(self.setting, self.inputs.attacks[spec.attack], spec)
+        row = _row(result) | dict(about)
+        row["value"] = outcome_of(row, self.utility_floor).value
+        self.run.record("trial", spec.key, row, _samples(result))
+        self.progress.trial(row["value"])
+        return self.run.trials[spec.key]
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    spec, losses = result.spec, result.losses
+    span = max(1, len(losses) // 4)
+    return {
+        "attack": spec.attack,
+        "version": result.version,
+        "params": dict(spec.params),
+        "seed": spec.seed,
+        "state": result.state,
+        "error": result.error,
+        "diverged": result.diverged,
+        "points": [
+            {**asdict(point.spent), **{split: float(scores.mean()) for split, scores in point.scores.items()}}
+            for point in result.points
+        ],
+        "loss": {"first": sum(losses[:span]) / span, "last": sum(losses[-span:]) / span} if losses else None,
+        "share_moved": result.share_moved,
+        "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
+    }
+
+
+def _samples(result: TrialResult) -> dict[str, list[float]]:
+    """Returns per-item scores: of the best point on select while searching, of every point on certify after."""
+    if result.spec.certify:
+        return {f"certify@{p.spent.steps}": p.scores["certify"].tolist() for p in result.points}
+    best = max(result.points, key=lambda p: float(p.scores["select"].mean()))
+    return {f"select@{best.spent.steps}": best.scores["select"].tolist()}

@@ -1,0 +1,148 @@
+"""What a run is about: the models by role, the capability, the attacks. Everything given is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redteam.attacks.contract import Attack
+from redteam.capabilities.files import load_capability
+from redteam.capabilities.items import Capability, overlapping_groups
+from redteam.checkpoints import open_manifest, open_target, weights_digest
+from redteam.config import Manifest, TestbedRef
+from redteam.errors import InputError
+from redteam.evidence.directory import RunPlan
+from redteam.probes.contract import Probe
+from redteam.registry import ATTACKS, PROBES, TESTBEDS
+from redteam.target import Target
+
+SUITE = "standard-1"
+STANDARD_ATTACKS = ("retrain",)
+STANDARD_PROBES = ("linear",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A checkpoint with a role.
+
+    Attributes:
+        path: of the checkpoint.
+        sha256: of its weights.
+        config: where its config is, when that is not beside it.
+    """
+
+    path: Path
+    sha256: str
+    config: Path | None = None
+
+    def open(self) -> Target:
+        """Loads it, and makes sure that it is still the file that the run is about."""
+        return open_target(self.path, config=self.config, expect_sha256=self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """Everything that determines a run."""
+
+    models: dict[str, Model]
+    capability: Capability
+    attacks: dict[str, Attack]
+    probes: dict[str, Probe]
+    budget: int
+    seed: int
+
+    @property
+    def plan(self) -> RunPlan:
+        """The plan that identifies the run."""
+        digests = {role: model.sha256 for role, model in self.models.items()}
+        return RunPlan(
+            suite=SUITE,
+            target=digests["target"],
+            original=digests.get("original"),
+            reference=digests.get("reference"),
+            capability=(self.capability.name, self.capability.sha256),
+            attacks={name: attack.version for name, attack in self.attacks.items()},
+            probes={name: probe.version for name, probe in self.probes.items()},
+            budget=self.budget,
+            seed=self.seed,
+        )
+
+
+def resolve_inputs(
+    target: Path,
+    *,
+    budget: int,
+    capability: Path | None = None,
+    original: Path | None = None,
+    reference: Path | None = None,
+    config: Path | None = None,
+    attacks: Sequence[str] = (),
+    seed: int = 0,
+) -> Inputs:
+    """Finds models and capability: flags first, then the manifest beside the target.
+
+    Raises:
+        InputError: something is missing or not what the manifest says, or the budget is not positive.
+    """
+    if budget < 1:
+        raise InputError(f"the budget is {budget}", "Give --budget at least 1 search trial")
+    names = tuple(dict.fromkeys(attacks)) or STANDARD_ATTACKS
+    adversaries = {name: ATTACKS.create(name) for name in names}
+    found = open_manifest(target)
+    models = {"target": Model(path=target, sha256=weights_digest(target), config=config)}
+    for role, given in (("original", original), ("reference", reference)):
+        model = _beside(role, given, config, found)
+        if model is not None:
+            models[role] = model
+    if found is not None and found[0].target.sha256 != models["target"].sha256:
+        raise InputError(
+            f"{target} is not the model that {found[1].name} was written for",
+            "Build it again with `redteam unlearn`, or remove that file and give --capability",
+        )
+    return Inputs(
+        models=models,
+        capability=_capability(capability, found, target),
+        attacks=adversaries,
+        probes={name: PROBES.create(name) for name in STANDARD_PROBES},
+        budget=budget,
+        seed=seed,
+    )
+
+
+def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:
+    if given is not None:
+        return Model(path=given, sha256=weights_digest(given), config=config)
+    ref: Any = getattr(found[0], role) if found else None
+    if found is None or ref is None:
+        return None
+    return Model(path=found[1].parent / ref.path, sha256=ref.sha256, config=config)
+
+
+def _capability(given: Path | None, found: tuple[Manifest, Path] | None, target: Path) -> Capability:
+    if given is not None:
+        loaded = load_capability(given)
+    elif found is None:
+        raise InputError(
+            f"what was removed from {target} is not known", "Give --capability FILE.toml (see examples/birthdays)"
+        )
+    elif isinstance(found[0].capability, TestbedRef):
+        loaded = _regenerated(found[0].capability, found[1])
+    else:
+        loaded = load_capability(found[1].parent / found[0].capability)
+    parts = (loaded.attack, loaded.select, loaded.certify)
+    shared = overlapping_groups(parts)
+    if shared:
+        raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
+    return loaded
+
+
+def _regenerated(ref: TestbedRef, manifest: Path) -> Capability:
+    capability: Capability = TESTBEDS.create(ref.testbed).capability(ref.seed)
+    if capability.sha256 != ref.sha256:
+        raise InputError(
+            f"{manifest} was made by another version of the testbed {ref.testbed!r}",
+            "Build the target again with `redteam unlearn`",
+        )
+    return capability

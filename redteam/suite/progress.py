@@ -1,0 +1,31 @@
+"""How a run tells how far it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Hears of a run. Implementations draw a bar, write log lines, or do nothing."""
+
+    def plan(self, trials: int) -> None:
+        """The run will make this many trials in all."""
+
+    def stage(self, what: str) -> None:
+        """A stage begins."""
+
+    def trial(self, score: float | None) -> None:
+        """A trial is done; its best select score, or None when it failed."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def plan(self, trials: int) -> None:
+        """Ignores it."""
+
+    def stage(self, what: str) -> None:
+        """Ignores it."""
+
+    def trial(self, score: float | None) -> None:
+        """Ignores it."""

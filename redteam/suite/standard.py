@@ -1,0 +1,209 @@
+"""Protocol `standard-1`: validate, search, confirm, attack the reference, break the decoy, judge.
+
+A change that could move a number raises the suite's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.items import Capability
+from redteam.engine.seeding import derive_seed
+from redteam.evidence.directory import RunDirectory
+from redteam.evidence.results import CapabilityResult, Results, TargetResult
+from redteam.judging.judge import judge
+from redteam.judging.verdict import STANDARD_POLICY
+from redteam.search.plan import SearchPlan, plan_search
+from redteam.search.selection import Candidate, strongest
+from redteam.suite.arm import Arm
+from redteam.suite.inputs import SUITE, Inputs, resolve_inputs
+from redteam.suite.progress import Progress, Silent
+from redteam.target import Target
+from redteam.trial import open_setting
+from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.masked import Masked
+
+CONFIRMED = 3  # configurations of each arm that are run again
+SEEDS = 3  # fresh seeds for each of them
+RUNS = Path("results/runs")
+PARTS = ("attack", "select", "certify", "retain", "utility")
+
+
+def attack(
+    target: Path | str,
+    *,
+    budget: int = 100,
+    capability: Path | str | None = None,
+    original: Path | str | None = None,
+    reference: Path | str | None = None,
+    config: Path | str | None = None,
+    attacks: Sequence[str] = (),
+    seed: int = 0,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
+
+    Args:
+        target: a `.pt`, a `.safetensors` or a Hugging Face directory.
+        budget: search trials.
+        capability: a `capability.toml`; by default what the manifest beside the target says.
+        original: the model before unlearning; by default the manifest's.
+        reference: a model that never had the capability; by default the manifest's.
+        config: a `config.json` for checkpoints that have none beside them.
+        attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
+        seed: of the run.
+        out: run directory; by default one under `results/runs` that is named after target and plan.
+        progress: hears how far the run is.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    inputs = resolve_inputs(
+        Path(target),
+        budget=budget,
+        capability=_path(capability),
+        original=_path(original),
+        reference=_path(reference),
+        config=_path(config),
+        attacks=attacks,
+        seed=seed,
+    )
+    return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent())
+
+
+def run_path(inputs: Inputs, out: Path | None) -> Path:
+    """Returns where the run goes: a function of the plan, so that the same command finds it again."""
+    return out or RUNS / f"{inputs.models['target'].path.stem}-{inputs.plan.fingerprint[:8]}"
+
+
+def run_standard(inputs: Inputs, path: Path, progress: Progress) -> Results:
+    """Runs the protocol in `path`, judges it, and writes `results.json`."""
+    with RunDirectory(path, inputs.plan) as run:
+        _record_capability(run, inputs)
+        _Protocol(inputs, run, progress).execute()
+        result = judge(path)
+        target = inputs.models["target"]
+        results = Results(
+            suite=SUITE,
+            target=TargetResult(name=target.path.name, sha256=target.sha256),
+            capabilities=[result],
+            exit_code=exit_code(result),
+        )
+        run.write_results(results.model_dump_json(indent=2) + "\n")
+        return results
+
+
+def exit_code(result: CapabilityResult) -> int:
+    """0 for a verdict, 3 for none. A gate, which is asked for by a policy, decides otherwise."""
+    return 3 if result.verdict == "INCONCLUSIVE" else 0
+
+
+class _Protocol:
+    """The stages of one run, in order."""
+
+    def __init__(self, inputs: Inputs, run: RunDirectory, progress: Progress) -> None:
+        self.inputs, self.run, self.progress = inputs, run, progress
+        self.winners: list[Candidate] = []
+
+    def execute(self) -> None:
+        models = self.inputs.models
+        if "original" in models:
+            self.progress.stage("reading the original")
+            self._read("original", models["original"].open())
+        self.progress.stage("searching the target")
+        arm = self._read("target", models["target"].open())
+        plan = self._plan(arm)
+        self._announce(plan)
+        self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
+        self.progress.stage("confirming on the target")
+        arm.confirm(self.winners, SEEDS)
+        if "reference" in models:
+            self._attack_reference(plan)
+        if "original" in models:
+            self._break_decoy(plan)
+
+    def _attack_reference(self, plan: SearchPlan) -> None:
+        """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
+        self.progress.stage("attacking the reference")
+        arm = self._read("reference", self.inputs.models["reference"].open())
+        own = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
+        arm.confirm(_distinct([*own, *self.winners]), SEEDS)
+
+    def _break_decoy(self, plan: SearchPlan) -> None:
+        """Makes the masked decoy from the original and gives it the recipes and the target's winners."""
+        self.progress.stage("breaking the decoy")
+        original = self.inputs.models["original"].open()
+        arm = self._read("decoy", _masked(original, self.inputs.capability, self.inputs.seed), probe=False)
+        tried = arm.search(replace(plan, random=0, adaptive=0))
+        own = strongest(tried, arm.utility_floor, 1)
+        arm.confirm(_distinct([*own, *self.winners]), SEEDS)
+
+    def _read(self, role: str, target: Target, *, probe: bool = True) -> Arm:
+        arm = Arm(
+            role=role,
+            setting=open_setting(target, self.inputs.capability),
+            inputs=self.inputs,
+            run=self.run,
+            progress=self.progress,
+            floor=STANDARD_POLICY.utility_floor,
+        )
+        arm.record_before()
+        if probe:
+            arm.probe()
+        return arm
+
+    def _plan(self, arm: Arm) -> SearchPlan:
+        return plan_search(self.inputs.attacks, arm.setting.target.info, len(arm.setting.answers), self.inputs.budget)
+
+    def _announce(self, plan: SearchPlan) -> None:
+        """Estimates the number of trials; the arms may confirm a few more when their winners differ."""
+        confirm = CONFIRMED * SEEDS
+        arms = plan.budget + confirm
+        if "reference" in self.inputs.models:
+            arms += plan.budget + 2 * confirm
+        if "original" in self.inputs.models:
+            arms += len(plan.recipes) + SEEDS + confirm
+        self.progress.plan(arms)
+
+
+def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
+    if "capability" in run.facts:
+        return
+    capability = inputs.capability
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(item.group, len(numbers)) for item in capability.certify]
+    row = {
+        "name": capability.name,
+        "chance": capability.chance,
+        "groups": groups,
+        "ids": [item.id for item in capability.certify],
+        "sizes": {
+            name: len(getattr(capability, name)) for name in ("attack", "select", "certify", "retain", "utility")
+        },
+        "seeds": SEEDS,
+        "budget": inputs.budget,
+    }
+    run.record("capability", "capability", row)
+
+
+def _masked(original: Target, capability: Capability, seed: int) -> Target:
+    task = UnlearningTask(
+        original=original.module,
+        forget=encode_answers(original.tokenizer, capability.forget),
+        retain=encode_answers(original.tokenizer, capability.retain),
+        train_without=None,
+        seed=derive_seed(seed, "decoy"),
+    )
+    return replace(original, name="masked decoy", module=Masked().apply(task))
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    return list({candidate.identity: candidate for candidate in candidates}.values())
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)

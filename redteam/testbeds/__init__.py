@@ -1,0 +1,1 @@
+"""Small built-in worlds with known ground truth, one per file."""

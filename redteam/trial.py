@@ -1,0 +1,206 @@
+"""One trial: one attack with one set of parameters and one seed, from the released weights.
+
+`run_trial` is a pure function of the setting and the spec: it restores, seeds, attacks, scores and catches, and it
+touches no storage, so that it can run anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from redteam.attacks.contract import Arena, Attack, Params
+from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
+from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers import NotFinite, Scores, choice_scores
+from redteam.engine.batches import TokenSet
+from redteam.engine.cost import Ledger, Spent
+from redteam.engine.loop import Diverged
+from redteam.engine.seeding import derive_seed, seeded
+from redteam.engine.snapshot import Snapshot
+from redteam.target import Target
+
+Split = Literal["select", "certify", "utility"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """What to run, in plain data.
+
+    Attributes:
+        key: names the trial in the evidence: "target/search/0007".
+        attack: registry name.
+        params: of the attack.
+        seed: of the trial.
+        certify: whether the certify split is scored too; only in confirmation.
+    """
+
+    key: str
+    attack: str
+    params: Params
+    seed: int
+    certify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """Scores after some cost: per-item scores of each split that was scored."""
+
+    spent: Spent
+    scores: Mapping[Split, Scores]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult:
+    """What happened.
+
+    Attributes:
+        state: "complete", or "failed" when the attack raised: a failed trial says nothing about the model.
+        error: of a failed trial, one line.
+        diverged: the attack drove the model to non-finite numbers; points before that stand.
+        points: from step 0 on, log-spaced.
+        losses: the attack's own training loss at each step.
+        share_moved: share of weights that differ from the released ones at the end, in [0, 1].
+        seconds: "total", "training" and "scoring" wall time.
+    """
+
+    spec: TrialSpec
+    version: int
+    state: Literal["complete", "failed"]
+    error: str | None
+    diverged: bool
+    points: tuple[Point, ...]
+    losses: tuple[float, ...]
+    share_moved: float
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """Where trials run: a live model, its released weights, and the capability in token form.
+
+    Attributes:
+        released: the weights every trial starts from.
+        choices: the splits that are scored.
+        answers: the attack split, loss on answers.
+        texts: the attack split, loss on whole texts.
+        retain: retain items, loss on answers.
+        start: scores of the released weights.
+    """
+
+    target: Target
+    released: Snapshot
+    choices: Mapping[Split, EncodedChoices]
+    answers: TokenSet
+    texts: TokenSet
+    retain: TokenSet
+    start: Mapping[Split, Scores]
+
+
+def open_setting(target: Target, capability: Capability) -> Setting:
+    """Encodes the capability for the target and scores its released weights on every held-out split."""
+    tokenizer = target.tokenizer
+    choices: dict[Split, EncodedChoices] = {
+        "select": encode_choices(tokenizer, capability.select),
+        "certify": encode_choices(tokenizer, capability.certify),
+        "utility": encode_choices(tokenizer, capability.utility),
+    }
+    target.module.eval()
+    return Setting(
+        target=target,
+        released=Snapshot.of(target.module),
+        choices=choices,
+        answers=encode_answers(tokenizer, capability.attack),
+        texts=encode_answers(tokenizer, capability.attack, whole_text=True),
+        retain=encode_answers(tokenizer, capability.retain),
+        start={split: choice_scores(target.module, encoded) for split, encoded in choices.items()},
+    )
+
+
+def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
+    """Runs one trial from the released weights and leaves the module restored.
+
+    Whatever an attack raises becomes a failed trial; it never becomes a score.
+    """
+    started = time.perf_counter()
+    module = setting.target.module
+    setting.released.restore(module)
+    ledger = Ledger(parameters=setting.target.info.parameters)
+    watch = _Scoring(setting, spec)
+    error, diverged = None, False
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(derive_seed(spec.seed, "global"))
+            watch.follow(attack.run(_arena(setting, spec, ledger), spec.params))
+    except (Diverged, NotFinite):
+        diverged = True
+    except Exception as raised:  # noqa: BLE001 - an attack may be anybody's code; its failure is recorded as one
+        error = f"{type(raised).__name__}: {raised}"
+    share_moved = setting.released.share_moved(module)
+    setting.released.restore(module)
+    return TrialResult(
+        spec=spec,
+        version=attack.version,
+        state="failed" if error else "complete",
+        error=error,
+        diverged=diverged,
+        points=tuple(watch.points),
+        losses=tuple(ledger.losses),
+        share_moved=share_moved,
+        seconds={
+            "total": time.perf_counter() - started,
+            "training": ledger.seconds,
+            "scoring": watch.seconds,
+        },
+    )
+
+
+def _arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
+    order = torch.randperm(len(setting.answers), generator=seeded(spec.seed, "sample"))
+    return Arena(
+        module=setting.target.module,
+        answers=setting.answers.take(order),
+        texts=setting.texts.take(order),
+        retain=setting.retain,
+        ledger=ledger,
+        seed=spec.seed,
+    )
+
+
+class _Scoring:
+    """Follows an attack and scores it at steps 0, 1, 2, 4, 8, ... and at its last."""
+
+    def __init__(self, setting: Setting, spec: TrialSpec) -> None:
+        self.setting = setting
+        self.splits: tuple[Split, ...] = ("select", "utility", "certify") if spec.certify else ("select", "utility")
+        self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
+        self.seconds = 0.0
+
+    def follow(self, running: Iterator[Spent]) -> None:
+        """Runs the attack to its end."""
+        module = self.setting.target.module
+        module.train()
+        spent = Spent()
+        for spent in running:
+            if spent.steps.bit_count() == 1:  # a power of two
+                self.score(spent)
+        if spent.steps > self.points[-1].spent.steps:
+            self.score(spent)
+
+    def score(self, spent: Spent) -> None:
+        """Scores the module as it is now."""
+        started = time.perf_counter()
+        module = self.setting.target.module
+        module.eval()
+        scores: dict[Split, NDArray[np.float64]] = {
+            split: choice_scores(module, self.setting.choices[split]) for split in self.splits
+        }
+        self.points.append(Point(spent=spent, scores=scores))
+        module.train()
+        self.seconds += time.perf_counter() - started
