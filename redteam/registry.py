@@ -44,13 +44,21 @@ class Registry:
         """
         if ".py:" in name:
             return _class_in_file(name)()
+        module, _, attribute = self.require(name).partition(":")
+        return getattr(import_module(module), attribute)()
+
+    def require(self, name: str) -> str:
+        """Returns the "module:Class" behind `name` without importing it.
+
+        Raises:
+            InputError: there is no such name.
+        """
         rows = self.rows()
         if name not in rows:
             close = difflib.get_close_matches(name, rows, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Choose from: {', '.join(sorted(rows))}"
             raise InputError(f"there is no {self.kind} named {name!r}", hint)
-        module, _, attribute = rows[name].partition(":")
-        return getattr(import_module(module), attribute)()
+        return rows[name]
 
     def described(self) -> Iterator[dict[str, Any]]:
         """Yields name, version, goal and paper of our own rows, read off the source: importing would cost seconds."""
@@ -106,3 +114,8 @@ METHODS = Registry(
     },
 )
 TESTBEDS = Registry("testbed", {"facts": "redteam.testbeds.facts:Facts"})
+
+
+def registry_of(kinds: str) -> Registry:
+    """Returns the registry of "attacks", "probes", "methods" or "testbeds"."""
+    return {"attacks": ATTACKS, "probes": PROBES, "methods": METHODS, "testbeds": TESTBEDS}[kinds]

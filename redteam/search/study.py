@@ -98,7 +98,7 @@ class Search:
     def _sampler(self, index: int) -> BaseSampler:
         seed = derive_seed(self.seed, "sampler", index)
         if self.plan.phase(index) == "adaptive":
-            return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True)
+            return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
         return RandomSampler(seed=seed)
 
 

@@ -83,8 +83,10 @@ def run_path(inputs: Inputs, out: Path | None) -> Path:
 def run_standard(inputs: Inputs, path: Path, progress: Progress) -> Results:
     """Runs the protocol in `path`, judges it, and writes `results.json`."""
     with RunDirectory(path, inputs.plan) as run:
-        _record_capability(run, inputs)
-        _Protocol(inputs, run, progress).execute()
+        if "finished" not in run.facts:
+            _record_capability(run, inputs)
+            _Protocol(inputs, run, progress).execute()
+            run.record("finished", "finished", {})
         result = judge(path)
         target = inputs.models["target"]
         results = Results(

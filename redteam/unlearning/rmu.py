@@ -39,7 +39,7 @@ class RMU:
 
     layer: int = -1
     steering: float = 4.0
-    alpha: float = 1.0
+    alpha: float = 8.0
     learning_rate: float = 2e-3
     steps: int = 150
     batch_size: int = 64

@@ -1,0 +1,149 @@
+"""Torch zip archives (`torch.save`): checked before anything in them is executed or allocated.
+
+`weights_only` stops code but not size: a 66 KB file can inflate to 64 MB, and a tensor of stride 0 can claim
+10^12 elements in 1.5 KB. So the archive's table, the pickle's globals and every tensor's size are checked first.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redteam.checkpoints.identify import DOWNLOAD_AGAIN, SAVE_WEIGHTS
+from redteam.errors import InputError
+
+MAX_ENTRIES = 100_000
+MAX_PICKLE = 64 * 2**20  # bytes; unpickled objects take many times the room of their pickle
+MAX_SHARING = 4  # all tensors together may claim this many times the file: tied weights and a second copy
+REBUILDS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}
+CRAFTED = "torch.save does not write such a file: do not trust it"
+
+
+def read_archive(path: Path) -> Any:
+    """Loads a torch zip archive that holds tensors and primitives only.
+
+    Args:
+        path: a file that `identify` called `Kind.TORCH`.
+
+    Returns:
+        The object that was saved; its tensors are on the CPU, dense, and lie in a private mapping of the file.
+
+    Raises:
+        InputError: the archive is damaged, needs code, or claims more than it holds.
+    """
+    record_sizes, pickle = _read_table(path)
+    _refuse_globals(path, pickle)
+    claimed = 0
+    for name, tensor in tensors_in(_load(path, "meta")):
+        claimed += _claimed_bytes(path, name, tensor, record_sizes)
+    if claimed > MAX_SHARING * path.stat().st_size:
+        raise InputError(f"{path} holds tensors that claim {claimed} bytes, more than it has", CRAFTED)
+    return _load(path, "cpu")
+
+
+def tensors_in(loaded: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors anywhere in nested mappings and sequences, each with the last key on the way to it."""
+    seen: set[int] = set()
+    waiting = [("the top level", loaded)]
+    while waiting:  # a stack and a set, not recursion: a crafted pickle may nest deeply or contain itself
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else ((name, part) for part in value)
+            waiting.extend((str(key), part) for key, part in items)
+
+
+def _read_table(path: Path) -> tuple[set[int], bytes]:
+    """Checks the archive's table of contents.
+
+    Returns:
+        The sizes of its storages in bytes, and its pickle.
+    """
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _refuse_entries(path, entries, size)
+            record = next(entry for entry in entries if entry.filename.endswith("/data.pkl"))
+            if record.file_size > MAX_PICKLE:
+                raise InputError(f"{path} has a pickle of {record.file_size} bytes", SAVE_WEIGHTS)
+            pickle = archive.read(record)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile raises whatever its parser stumbles over in hostile bytes
+        raise InputError(f"{path} is a damaged zip archive", DOWNLOAD_AGAIN) from error
+    return {entry.file_size for entry in entries if "/data/" in entry.filename}, pickle
+
+
+def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
+    names = [entry.filename for entry in entries]
+    if len(names) > MAX_ENTRIES:
+        raise InputError(f"{path} has {len(names)} entries, more than {MAX_ENTRIES}", SAVE_WEIGHTS)
+    if len(set(names)) != len(names):
+        raise InputError(f"{path} has two entries of one name", CRAFTED)
+    root = names[0].split("/")[0]
+    for entry in entries:
+        parts = entry.filename.split("/")
+        if parts[0] != root or ".." in parts or "\\" in entry.filename:
+            raise InputError(f"{path} has an entry outside its folder: {entry.filename!r}", CRAFTED)
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise InputError(
+                f"{path} has compressed entries ({entry.filename}), which torch.save never writes",
+                SAVE_WEIGHTS,
+            )
+        if entry.file_size != entry.compress_size or entry.header_offset + entry.file_size > size:
+            raise InputError(f"{path} says {entry.filename} has {entry.file_size} bytes", CRAFTED)
+    if sum(entry.file_size for entry in entries) > size:
+        raise InputError(f"{path} has entries that overlap", CRAFTED)
+
+
+def _refuse_globals(path: Path, pickle: bytes) -> None:
+    """Refuses a pickle that needs anything but dense tensors; nothing is executed to find out."""
+    try:
+        unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        names = {str(arg) for op, arg, _ in pickletools.genops(pickle) if op.name == "GLOBAL"}
+    except Exception as error:  # a crafted pickle can make the disassembler raise anything
+        raise InputError(f"{path} has a malformed pickle", DOWNLOAD_AGAIN) from error
+    if unsafe:
+        more = f" and {len(unsafe) - 3} more" if len(unsafe) > 3 else ""
+        raise InputError(
+            f"{path} is a pickled Python object (needs {', '.join(unsafe[:3])}{more}), not a state dict",
+            SAVE_WEIGHTS,
+        )
+    # Sparse, nested, quantised and wrapped tensors run far more of torch's C++ than weights ever need.
+    for name in sorted(name.split()[-1] for name in names if "_rebuild_" in name):
+        if name not in REBUILDS:
+            kind = name.removeprefix("_rebuild_").replace("_", " ")
+            raise InputError(
+                f"{path} holds tensors that are not dense ({kind})", "Save dense tensors: tensor.to_dense()"
+            )
+
+
+def _claimed_bytes(path: Path, name: str, tensor: Tensor, record_sizes: set[int]) -> int:
+    """Returns the bytes that a tensor on the meta device would take, refusing more than its storage has."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        raise InputError(f"{path}: {name} is not a dense tensor", "Save dense tensors: tensor.to_dense()")
+    wanted, storage = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if wanted > storage:
+        raise InputError(f"{path}: {name} claims {wanted} bytes but stores {storage}", CRAFTED)
+    if storage and storage not in record_sizes:
+        raise InputError(f"{path}: {name} claims a storage of {storage} bytes that is not there", CRAFTED)
+    return wanted
+
+
+def _load(path: Path, device: str) -> Any:
+    try:
+        return torch.load(path, map_location=device, mmap=True, weights_only=True)
+    except Exception as error:
+        # The text of torch's own message is left out: it advises to switch the protection off.
+        raise InputError(
+            f"{path} cannot be read as a torch checkpoint ({type(error).__name__})", DOWNLOAD_AGAIN
+        ) from error

@@ -1,0 +1,136 @@
+"""A module of transformers from a config and weights, with every difference between them refused.
+
+transformers would initialise missing weights at random and only warn: an attack on such a model says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from redteam.errors import InputError
+
+SHOWN = 2  # names quoted per kind of difference
+SLACK = 10_000_000  # parameters: a small model may differ from its config by a large factor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Weights that are checked but not yet in a module.
+
+    Attributes:
+        path: the checkpoint, for messages.
+        source: a Hugging Face directory that transformers reads itself, or float32 tensors by name.
+        tensors: number of tensors.
+        elements: number of their elements.
+        stored_dtype: what most of the elements are stored in.
+    """
+
+    path: Path
+    source: Path | Mapping[str, Tensor]
+    tensors: int
+    elements: int
+    stored_dtype: str
+
+
+def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
+    """Builds the module in evaluation mode with float32 weights on the CPU.
+
+    Nothing is initialised at random: the module is laid out on the meta device and the tensors are put in. Tied
+    weights may be absent from the file.
+
+    Raises:
+        InputError: the config is of no causal language model, or does not fit the weights.
+    """
+    model_class = type(_lay_out(config, weights))
+    source = weights.source
+    try:
+        loaded: Any = model_class.from_pretrained(
+            str(source) if isinstance(source, Path) else None,
+            config=config,
+            state_dict=None if isinstance(source, Path) else dict(source),
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            # Not to accept them: without it transformers raises before it has told which they are.
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # loading code of many architectures
+        raise InputError(
+            f"{weights.path} cannot be loaded as a {config.model_type} model ({str(error)[:200]})",
+            "Check that config.json belongs to these weights",
+        ) from error
+    module: PreTrainedModel = loaded[0]
+    _refuse_difference(loaded[1], weights.path)
+    if isinstance(source, Path):
+        _own_memory(module)
+    module.eval()
+    return module
+
+
+def _lay_out(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
+    """Returns the module without memory, once its sizes are plausible: a config may claim any size."""
+    if config.num_hidden_layers > weights.tensors:
+        raise InputError(
+            f"the config describes {config.num_hidden_layers} layers, "
+            f"but {weights.path} holds {weights.tensors} tensors",
+            "Give the config.json that belongs to these weights",
+        )
+    try:
+        with torch.device("meta"):
+            empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # every architecture checks its config in its own way
+        raise InputError(
+            f"{weights.path}: no causal language model can be built from its config "
+            f"({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
+            "Give the config.json of a causal language model",
+        ) from error
+    wanted = sum(parameter.numel() for parameter in empty.parameters())
+    if wanted > 4 * weights.elements + SLACK:
+        raise InputError(
+            f"the config describes {wanted} parameters, but {weights.path} holds {weights.elements}",
+            "Give the config.json that belongs to these weights",
+        )
+    return empty
+
+
+@torch.no_grad()
+def _own_memory(module: PreTrainedModel) -> None:
+    """Copies weights out of the mapped file: float32 ones still lie in it, and change if somebody writes there."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _refuse_difference(report: Mapping[str, Any], path: Path) -> None:
+    shapes = [
+        f"{name}: file {tuple(stored)}, config wants {tuple(wanted)}"
+        for name, stored, wanted in sorted(report["mismatched_keys"])
+    ]
+    parts = [
+        f"{title} {_first(entries)}"
+        for title, entries in (
+            ("missing:", report["missing_keys"]),
+            ("unexpected:", report["unexpected_keys"]),
+            ("shape of", shapes),
+            ("errors:", report.get("error_msgs", ())),
+        )
+        if entries
+    ]
+    if parts:
+        raise InputError(
+            f"{path} does not fit its config: {'; '.join(parts)}",
+            "Give the config.json that belongs to these weights",
+        )
+
+
+def _first(entries: Collection[str]) -> str:
+    shown = ", ".join(entry[:200] for entry in sorted(entries)[:SHOWN])
+    return f"{shown} (+{len(entries) - SHOWN} more)" if len(entries) > SHOWN else shown

@@ -1,0 +1,139 @@
+"""What a loaded torch archive holds: the state dict and, in our own format, the model's description."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redteam.errors import InputError
+
+FORMAT = "redteam-checkpoint-1"
+STATE_KEYS = ("model", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """A checkpoint in one file.
+
+    Attributes:
+        state: the state dict, prefixes of wrappers stripped; dtypes as stored.
+        config: the transformers config as JSON would give it, if the file is self-contained.
+        tokenizer: text of the tokenizer's files by file name, if the file is self-contained.
+    """
+
+    state: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+    tokenizer: dict[str, str] | None = None
+
+
+def read_contents(loaded: Any, path: Path) -> Contents:
+    """Finds the state dict in what `torch.load` returned, and the extras of our own format.
+
+    Args:
+        loaded: a state dict, or a mapping with one under "model", "state_dict" or "model_state_dict".
+        path: of the file, for messages.
+
+    Raises:
+        InputError: there is no state dict, or the extras are malformed.
+    """
+    state = strip_prefix(_find_state(loaded, path))
+    marker = loaded.get("format")
+    if not isinstance(marker, str) or not marker.startswith("redteam-checkpoint-"):
+        return Contents(state=state)
+    if marker != FORMAT:
+        raise InputError(f"{path} is written in {marker}, this redteam reads {FORMAT}", "Upgrade redteam")
+    try:
+        config = json.loads(loaded["config"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} has no readable config in it", "Write it again with redteam") from error
+    files = loaded.get("tokenizer")
+    if not isinstance(config, dict) or not _is_text_by_name(files):
+        raise InputError(f"{path} has a malformed config or tokenizer in it", "Write it again with redteam")
+    return Contents(state=state, config=config, tokenizer=files)
+
+
+def strip_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the state dict without the prefixes that wrappers put before every name."""
+    stripped = dict(state)
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in stripped)), None):
+        stripped = {name.removeprefix(prefix): tensor for name, tensor in stripped.items()}
+        if "" in stripped:
+            break
+    return stripped
+
+
+def as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Returns contiguous copies that own their memory, floating-point ones in float32.
+
+    Raises:
+        InputError: a tensor is complex or of a quantised floating type.
+    """
+    copies = {}
+    for name, tensor in state.items():
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in FLOATS):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{path}: {name} is stored as {dtype}", "Save the weights unquantised")
+        wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        copies[name] = tensor.detach().to(wanted, copy=True, memory_format=torch.contiguous_format)
+    return copies
+
+
+def refuse_nonfinite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Checks that all floating-point tensors are finite.
+
+    Raises:
+        InputError: some are not; it names the first and says how many there are.
+    """
+    bad = [n for n, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        count = f"{len(bad)} of {len(state)} tensors"
+        raise InputError(
+            f"{path} holds NaN or infinite weights: {bad[0]} is the first, {count} have some",
+            "Train or unlearn it again; such a model has no answers",
+        )
+
+
+def dominant_dtype(elements: Counter[str]) -> str:
+    """Returns the dtype that most elements are stored in.
+
+    Args:
+        elements: number of elements by dtype name.
+    """
+    return elements.most_common(1)[0][0]
+
+
+def _find_state(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, Tensor):
+        raise InputError(f"{path} holds one tensor, not a state dict", "Save model.state_dict()")
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path} holds a {type(loaded).__name__}, not a state dict", "Save model.state_dict()")
+    for candidate in (loaded, *(loaded.get(key) for key in STATE_KEYS)):
+        if isinstance(candidate, Mapping) and _is_state(candidate):
+            return dict(candidate)
+    keys = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing"
+    raise InputError(
+        f"{path} holds no state dict (its keys: {keys[:200]})",
+        f"Put model.state_dict() at the top or under one of {', '.join(STATE_KEYS)}",
+    )
+
+
+def _is_state(value: Mapping[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in value.items())
+
+
+def _is_text_by_name(files: Any) -> bool:
+    """File names come from the file: only plain ones, so that nothing is written outside a directory."""
+    return isinstance(files, dict) and all(
+        isinstance(name, str) and FILE_NAME.fullmatch(name) and isinstance(text, str) for name, text in files.items()
+    )

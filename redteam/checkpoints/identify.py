@@ -1,0 +1,146 @@
+"""What a path holds, told by its content: a name promises nothing.
+
+Everything that is not one of the three accepted forms is refused with one line that says what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from enum import Enum
+from pathlib import Path
+
+from redteam.checkpoints.header import read_header, starts_like_safetensors
+from redteam.checkpoints.shards import INDEX, SINGLE, shard_paths
+from redteam.errors import InputError
+
+DOWNLOAD_AGAIN = "Download or copy the file itself again"
+SAVE_WEIGHTS = "Save the weights alone: torch.save(model.state_dict(), path)"
+
+# First bytes of files that people hand over by mistake: (prefix, what it is, remedy).
+SIGNATURES = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file it points to",
+        "Fetch the content: git lfs pull",
+    ),
+    (b"GGUF", "a GGUF file", "Give the Hugging Face directory that it was converted from"),
+    (b"\x89HDF", "an HDF5 file", "Give a PyTorch checkpoint: .safetensors or a state dict"),
+    (b"\x93NUMPY", "a NumPy array", "Give a PyTorch checkpoint: .safetensors or a state dict"),
+    (b"\x1f\x8b", "gzip-compressed", "Unpack it first"),
+    (b"<?xml", "an XML page, probably an error message of a download", DOWNLOAD_AGAIN),
+    (b"{", "a JSON file", "Give the directory that it lies in"),
+)
+
+
+class Kind(Enum):
+    """The forms of checkpoint that can be opened."""
+
+    DIRECTORY = "a Hugging Face directory"
+    SAFETENSORS = "a safetensors file"
+    TORCH = "a torch zip archive"
+
+
+def identify(path: Path) -> Kind:
+    """Tells what a checkpoint is from its content. Links to files and directories are followed.
+
+    Args:
+        path: a file or a directory.
+
+    Raises:
+        InputError: it is none of the accepted forms, or it is damaged in a way that shows without loading it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist", "Restore the file it names"
+            ) from error
+        raise InputError(f"there is no checkpoint {path}", "Check the path") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
+    if stat.S_ISDIR(mode):
+        return _identify_directory(path)
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is not a regular file but a device, pipe or socket", "Give a file")
+    return _identify_file(path)
+
+
+def _identify_directory(path: Path) -> Kind:
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise InputError(f"{path} cannot be listed ({error.strerror})", "Check its permissions") from error
+    if "adapter_config.json" in names:
+        raise InputError(
+            f"{path} holds a PEFT adapter, not a whole model",
+            "Merge it first: model.merge_and_unload().save_pretrained(...)",
+        )
+    if "config.json" not in names:
+        raise InputError(f"{path} is a directory without config.json", "Give a directory written by save_pretrained")
+    if not names & {SINGLE, INDEX}:
+        others = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
+        if any(name.startswith("pytorch_model") for name in others):
+            raise InputError(
+                f"{path} holds only pytorch_model.bin, a pickle",
+                "Convert it to safetensors: load it with transformers and call save_pretrained",
+            )
+        if others:
+            raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
+        raise InputError(f"{path} has a config.json but no weights", f"Put {SINGLE} beside it")
+    for shard in shard_paths(path):
+        if not shard.is_file():
+            raise InputError(f"{shard} is missing, but the index names it", "Copy the whole directory again")
+        read_header(shard)
+    return Kind.DIRECTORY
+
+
+def _identify_file(path: Path) -> Kind:
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+    if not head:
+        raise InputError(f"{path} is empty", DOWNLOAD_AGAIN)
+    if head.startswith(b"PK\x03\x04"):
+        _refuse_other_zips(path)
+        return Kind.TORCH
+    if starts_like_safetensors(head):
+        read_header(path)
+        return Kind.SAFETENSORS
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        raise InputError(f"{path} is an HTML page, not a checkpoint", DOWNLOAD_AGAIN)
+    # Pickle protocols 2 to 5. Before torch 1.6 a checkpoint was several such pickles in a row.
+    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:
+        raise InputError(
+            f"{path} is a legacy pickle, which runs code when it is loaded",
+            "Save it again with torch 1.6 or later, or as .safetensors",
+        )
+    for prefix, what, remedy in SIGNATURES:
+        if head.startswith(prefix):
+            raise InputError(f"{path} is {what}", remedy)
+    raise InputError(
+        f"{path} is no checkpoint that redteam knows (first bytes {head[:8].hex(' ')})",
+        "Give a Hugging Face directory, a .safetensors file or a torch state dict",
+    )
+
+
+def _refuse_other_zips(path: Path) -> None:
+    """Lets only zips pass that `torch.save` could have written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # zipfile raises whatever its parser stumbles over in hostile bytes
+        raise InputError(f"{path} is a truncated or damaged zip archive", DOWNLOAD_AGAIN) from error
+    root = names[0].split("/")[0] if names else ""
+    last = {name.rsplit("/", 1)[-1] for name in names}
+    if last & {"archive_format", "serialized_exported_program.json"}:
+        raise InputError(f"{path} is a .pt2 archive of torch.export, a program", SAVE_WEIGHTS)
+    if f"{root}/constants.pkl" in names:
+        raise InputError(f"{path} is a TorchScript archive, a program", SAVE_WEIGHTS)
+    if f"{root}/data.pkl" not in names:
+        raise InputError(f"{path} is a zip archive, but no checkpoint", "Unpack it and give what is inside")

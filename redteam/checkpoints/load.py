@@ -1,0 +1,133 @@
+"""Opens a checkpoint: bytes that nobody vouches for become the model under attack, or one line that says why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from redteam.checkpoints.archive import read_archive
+from redteam.checkpoints.build import Weights, build_module
+from redteam.checkpoints.contents import (
+    Contents,
+    as_float32,
+    dominant_dtype,
+    read_contents,
+    refuse_nonfinite,
+    strip_prefix,
+)
+from redteam.checkpoints.description import build_config, load_tokenizer, read_json, tokenizer_from_text
+from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.header import TensorEntry, read_header
+from redteam.checkpoints.identify import Kind, identify
+from redteam.checkpoints.quiet import quiet_transformers
+from redteam.checkpoints.shards import shard_paths
+from redteam.errors import InputError
+from redteam.target import Target
+
+# How the safetensors format spells the precisions that can be attacked.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | None = None) -> Target:
+    """Loads a checkpoint. The state of torch's random generator stays as it was.
+
+    Args:
+        path: a Hugging Face directory, a .safetensors file, or a .pt file written by torch.save. What it is shows in
+            its content, not in its name.
+        config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
+            checkpoint carries, else config.json beside it.
+        expect_sha256: the digest that the weights must have, as `weights_digest` returns it.
+
+    Returns:
+        The model in evaluation mode, weights in float32 on the CPU.
+
+    Raises:
+        InputError: the checkpoint cannot be trusted, understood or completed, or has another digest.
+    """
+    kind = identify(path)
+    digest = weights_digest(path)
+    if expect_sha256 is not None and digest != expect_sha256:
+        raise InputError(
+            f"{path} has digest {digest[:12]}…, the manifest says {expect_sha256[:12]}…: "
+            "it was changed after the manifest was written",
+            "Build it again, or restore the file",
+        )
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        weights, contents = _read_weights(path, kind)
+        config_file = _config_file(path, config, contents)
+        if config_file is None:
+            data, where = contents.config or {}, f"the config in {path}"
+        else:
+            data, where = read_json(config_file), str(config_file)
+        module = build_module(build_config(data, where), weights)
+        refuse_nonfinite(module.state_dict(), path)
+        tokenizer = _tokenizer(path, config_file, contents)
+    return Target(
+        name=path.name or path.resolve().name,
+        sha256=digest,
+        module=module,
+        tokenizer=tokenizer,
+        stored_dtype=weights.stored_dtype,
+    )
+
+
+def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:
+    """Reads the weights, and what a self-contained file says about the model."""
+    if kind is Kind.DIRECTORY:
+        entries = {name: entry for shard in shard_paths(path) for name, entry in read_header(shard).items()}
+        return _weights(path, path, entries), Contents(state={})
+    if kind is Kind.SAFETENSORS:
+        entries = read_header(path)
+        stored = strip_prefix(load_file(path))
+        return _weights(path, as_float32(stored, path), entries), Contents(state={})
+    contents = read_contents(read_archive(path), path)
+    names = {getattr(torch, name): code for code, name in DTYPES.items()}
+    entries = {
+        name: TensorEntry(names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+        for name, tensor in contents.state.items()
+    }
+    return _weights(path, as_float32(contents.state, path), entries), contents
+
+
+def _weights(path: Path, source: Path | dict[str, Tensor], entries: dict[str, TensorEntry]) -> Weights:
+    elements = Counter[str]()
+    for entry in entries.values():
+        elements[entry.dtype] += prod(entry.shape)
+    floating = Counter({DTYPES[code]: count for code, count in elements.items() if code in DTYPES})
+    if not floating:
+        raise InputError(f"{path} holds no floating-point weights", "Save the weights unquantised")
+    return Weights(
+        path=path,
+        source=source,
+        tensors=len(entries),
+        elements=elements.total(),
+        stored_dtype=dominant_dtype(floating),
+    )
+
+
+def _config_file(path: Path, given: Path | None, contents: Contents) -> Path | None:
+    """Returns the config.json to use; None if the checkpoint carries its own config in it."""
+    if given is None and contents.config is not None:
+        return None
+    place = given or (path if path.is_dir() else path.parent)
+    file = place / "config.json" if place.is_dir() else place
+    if file.is_file():
+        return file
+    if given is not None:
+        raise InputError(f"there is no config {file}", "Check the path given to --config")
+    raise InputError(
+        f"{path} holds weights only, and there is no config.json beside it",
+        "Give the model's config.json, with the tokenizer beside it: --config DIRECTORY",
+    )
+
+
+def _tokenizer(path: Path, config_file: Path | None, contents: Contents) -> PreTrainedTokenizerBase:
+    if config_file is None:
+        return tokenizer_from_text(contents.tokenizer or {}, path)
+    return load_tokenizer(config_file.parent)

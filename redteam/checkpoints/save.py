@@ -1,0 +1,159 @@
+"""Writes a checkpoint in one of the three forms that `open_target` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from redteam.checkpoints.contents import FORMAT
+from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.quiet import quiet_transformers
+from redteam.checkpoints.staging import replace_directory, staging
+from redteam.errors import InputError
+
+# Where a tokenizer came from; left out so that equal tokenizers give equal bytes.
+ORIGIN = ("name_or_path", "is_local", "local_files_only")
+
+
+def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Writes a model with its config and tokenizer, atomically. Equal models give equal bytes, whatever the path.
+
+    Args:
+        path: its suffix says the form. `.pt`: one self-contained file of tensors and primitives, which
+            torch.load reads in its safe mode. `.safetensors`: that file, config.json and the tokenizer's files
+            beside it. None: a Hugging Face directory.
+        module: a causal language model of transformers; weights keep their dtype.
+        tokenizer: its tokenizer.
+
+    Returns:
+        The digest of the weights, see `weights_digest`.
+
+    Raises:
+        InputError: the suffix is unknown, the place cannot be written, or something else is there.
+        TypeError: the module is not one of transformers, so that no config describes it.
+    """
+    if not isinstance(module, PreTrainedModel):
+        raise TypeError(f"a checkpoint holds a model of transformers, not a {type(module).__name__}")
+    writers = {".pt": _save_torch, ".safetensors": _save_safetensors, "": _save_directory}
+    # "qwen2.5-0.5b" is a name of a directory, not one with a suffix.
+    suffix = "" if path.suffix[1:2].isdigit() else path.suffix
+    if suffix not in writers:
+        raise InputError(
+            f"{path} ends in {path.suffix}, which is no form of checkpoint",
+            "End it in .pt or .safetensors, or in nothing for a Hugging Face directory",
+        )
+    if path.is_dir() and suffix:
+        raise InputError(f"{path} is a directory", "Choose another name")
+    with quiet_transformers():
+        writers[suffix](path, module, _tokenizer_files(tokenizer))
+    return weights_digest(path)
+
+
+def _save_torch(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
+    payload = {
+        "format": FORMAT,
+        "model": _state(module),
+        "config": _config_text(module),
+        "tokenizer": tokenizer,
+    }
+    with staging(path) as folder:
+        # Through an open file: given a path, torch.save writes the file's name into every entry of the zip.
+        with (folder / path.name).open("wb") as file:
+            torch.save(payload, file)
+        os.replace(folder / path.name, path)
+
+
+def _save_safetensors(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
+    sidecars = {**tokenizer, "config.json": _config_text(module)}
+    for name, text in sidecars.items():
+        beside = path.parent / name
+        if beside.exists() and beside.read_bytes() != text.encode():
+            raise InputError(f"{beside} is there already and belongs to another model", "Choose an empty directory")
+    with staging(path) as folder:
+        save_file(_state(module), folder / path.name, metadata={"format": "pt"})
+        _write_all(folder, sidecars)
+        for name in (*sidecars, path.name):  # the weights last: they are what makes it a checkpoint
+            os.replace(folder / name, path.parent / name)
+
+
+def _save_directory(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
+    with staging(path) as folder:
+        new = folder / "new"
+        new.mkdir()
+        module.save_pretrained(new)
+        _write_all(new, tokenizer)
+        _refuse_foreign(path, {file.name for file in new.iterdir()})
+        replace_directory(new, path, folder)
+
+
+def _refuse_foreign(path: Path, written: set[str]) -> None:
+    """Refuses to replace a directory that holds more than an earlier checkpoint of ours."""
+    if not path.is_dir():
+        if path.exists():
+            raise InputError(f"{path} is a file", "Choose another name, or remove it")
+        return
+    present = {entry.name for entry in path.iterdir()}
+    ours = {n for n in present if n.startswith("model") and n.endswith((".safetensors", ".index.json"))}
+    foreign = sorted(present - ours - written - {"redteam.json", "generation_config.json"})
+    if foreign or (present and "config.json" not in present):
+        what = foreign[0] if foreign else "no config.json"
+        raise InputError(f"{path} is a directory that redteam did not write (it has {what})", "Choose another name")
+
+
+def _state(module: PreTrainedModel) -> dict[str, Tensor]:
+    """Returns the state dict on the CPU, contiguous, each tensor with a storage of exactly its size.
+
+    Tied weights are left out where transformers ties them again.
+    """
+    state = module.state_dict()
+    tied: dict[str, Any] = getattr(module, "all_tied_weights_keys", None) or {}
+    kept = {}
+    for name, tensor in state.items():
+        source = state.get(str(tied.get(name)))
+        if source is not None and source.data_ptr() == tensor.data_ptr():
+            continue
+        cpu = tensor.detach().cpu().contiguous()
+        whole = cpu.untyped_storage().nbytes() == cpu.numel() * cpu.element_size()
+        kept[name] = cpu if whole else cpu.clone()
+    return kept
+
+
+def _config_text(module: PreTrainedModel) -> str:
+    """Returns config.json as save_pretrained would write it, without where the model came from."""
+    config = json.loads(module.config.to_json_string())
+    config.pop("_name_or_path", None)
+    config["architectures"] = [type(module).__name__]
+    config["dtype"] = str(module.dtype).removeprefix("torch.")
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Returns the text of the files that the tokenizer saves, by name, sorted."""
+    files = {}
+    with tempfile.TemporaryDirectory(prefix="redteam-") as folder:
+        tokenizer.save_pretrained(folder)
+        for file in sorted(Path(folder).iterdir()):
+            try:
+                files[file.name] = file.read_text(encoding="utf-8")
+            except (IsADirectoryError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"the tokenizer saves {file.name}, which is not text", "Convert it to a fast tokenizer"
+                ) from error
+    config = json.loads(files["tokenizer_config.json"])
+    files["tokenizer_config.json"] = (
+        json.dumps({k: v for k, v in config.items() if k not in ORIGIN}, indent=2, ensure_ascii=False) + "\n"
+    )
+    return files
+
+
+def _write_all(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")

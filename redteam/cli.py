@@ -1,0 +1,215 @@
+"""The command line: parse, call, render. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redteam.errors import InputError
+
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="redteam",
+    help="How easily does an unlearned capability come back? Attack a model and find out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 2 error, 3 inconclusive, 130 interrupted (the same command goes on).",
+)
+
+
+class Format(StrEnum):
+    """What goes to stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    ATTACKS = "attacks"
+    PROBES = "probes"
+    METHODS = "methods"
+    TESTBEDS = "testbeds"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from redteam import __version__
+
+        typer.echo(f"redteam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _redteam(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def attack(
+    target: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a Hugging Face directory.")],
+    budget: Annotated[int, typer.Option(help="Search trials on the target. The one dial.")] = 100,
+    capability: Annotated[
+        Path | None, typer.Option(help="What was removed: a capability.toml. [default: from TARGET's manifest]")
+    ] = None,
+    original: Annotated[
+        Path | None, typer.Option(help="The model before unlearning. [default: from TARGET's manifest]")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A model that never knew. [default: from TARGET's manifest]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside TARGET.")] = None,
+    attacks: Annotated[
+        list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Run directory. [default: one under results/runs]")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
+) -> None:
+    """Attack an unlearned model and say how much of what was removed came back.
+
+    Run the same command again to go on after an interruption.
+    """
+    with _errors(format):
+        code = _attack(target, budget, capability, original, reference, config, attacks or [], seed, out, format)
+    raise typer.Exit(code)
+
+
+@app.command()
+def unlearn(
+    method: Annotated[str, typer.Argument(help="A name from `redteam list methods`.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="model.pt, model.safetensors, or a directory (Hugging Face form).")
+    ],
+    testbed: Annotated[str, typer.Option(help="A name from `redteam list testbeds`.")] = "facts",
+    seed: Annotated[int, typer.Option(help="Seed of world, training and method.")] = 0,
+) -> None:
+    """Build an unlearned target, with its original and its reference beside it."""
+    with _errors(Format.TABLE):
+        from rich.console import Console
+
+        from redteam.registry import METHODS, TESTBEDS
+        from redteam.reporting.progress import BuildProgress
+
+        METHODS.require(method)
+        TESTBEDS.require(testbed)
+        from redteam.testbeds.build import unlearn as build
+
+        with BuildProgress(Console(stderr=True)) as progress:
+            manifest = build(method, testbed=testbed, out=out, seed=seed, progress=progress)
+        for role in ("target", "original", "reference"):
+            typer.echo(f"{role:<10} {out.parent / getattr(manifest, role).path}")
+        typer.echo(f"\nNext: redteam attack {out} --budget 100")
+
+
+@app.command(name="list")
+def list_kind(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
+) -> None:
+    """List attacks, probes, methods or testbeds."""
+    from redteam.registry import registry_of
+
+    rows = list(registry_of(kind.value).described())
+    if format is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.echo(f"{row['name']:<12} {row['goal']}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A name that `redteam list` prints.")]) -> None:
+    """Show what is known of an attack, probe, method or testbed."""
+    from redteam.registry import registry_of
+
+    with _errors(Format.TABLE):
+        for kind in Kind:
+            for row in registry_of(kind.value).described():
+                if row["name"] == name:
+                    for field, value in {"kind": kind.value.removesuffix("s"), **row}.items():
+                        typer.echo(f"{field:<9}{value}")
+                    return
+        raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
+
+
+def _attack(
+    target: Path,
+    budget: int,
+    capability: Path | None,
+    original: Path | None,
+    reference: Path | None,
+    config: Path | None,
+    attacks: list[str],
+    seed: int,
+    out: Path | None,
+    format: Format,
+) -> int:
+    from rich.console import Console
+
+    from redteam.reporting.console import print_results
+    from redteam.reporting.progress import RunProgress
+
+    with RunProgress(Console(stderr=True)) as progress:
+        from redteam.suite.inputs import resolve_inputs
+        from redteam.suite.standard import run_path, run_standard
+
+        inputs = resolve_inputs(
+            target,
+            budget=budget,
+            capability=capability,
+            original=original,
+            reference=reference,
+            config=config,
+            attacks=attacks,
+            seed=seed,
+        )
+        run = run_path(inputs, out)
+        results = run_standard(inputs, run, progress)
+    if format is Format.JSON:
+        typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        print_results(results, run, Console())
+    return results.exit_code
+
+
+@contextmanager
+def _errors(format: Format) -> Iterator[None]:
+    """Turns what goes wrong into one line and an exit code that is never mistaken for a verdict."""
+    try:
+        yield
+    except InputError as error:
+        _complain("input", str(error), format)
+        raise typer.Exit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (typer.Exit, SystemExit):
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug of ours: it must not end in exit code 1, which a gate uses
+        traceback.print_exc(file=sys.stderr)
+        _complain("internal", f"{type(error).__name__}: {error}", format)
+        raise typer.Exit(EXIT_ERROR) from None
+
+
+def _complain(kind: str, message: str, format: Format) -> None:
+    if format is Format.JSON:
+        typer.echo(json.dumps({"error": {"kind": kind, "message": message}}))
+    typer.echo(f"error: {message}", err=True)

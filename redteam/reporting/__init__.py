@@ -1,0 +1,1 @@
+"""Rendering results and progress. No torch here: a report is made from what is stored."""

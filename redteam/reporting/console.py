@@ -1,0 +1,172 @@
+"""The terminal report: one table, the recovery curve, one verdict, paths last.
+
+Names of models and capabilities come from files nobody vouches for, so they are always `Text`, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from redteam.errors import one_line
+from redteam.evidence.results import CapabilityResult, Interval, Results, Scores, TimeToRecovery
+
+COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
+ROLES = {
+    "original": "original",
+    "target": "target",
+    "reference": "reference (never knew)",
+    "decoy": "decoy (only masked)",
+}
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def print_results(results: Results, run: Path, console: Console) -> None:
+    """Prints a whole report."""
+    for capability in results.capabilities:
+        console.print(report(results, capability))
+    console.print(Text.assemble(("evidence  ", "dim"), str(run)))
+    console.print(Text.assemble(("results   ", "dim"), str(run / "results.json")))
+
+
+def report(results: Results, capability: CapabilityResult) -> RenderableType:
+    """Returns the report on one capability."""
+    parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), _curve(capability)]
+    parts += [Text(), _remarks(capability), Text(), _verdict(capability)]
+    return Group(*parts)
+
+
+def _title(results: Results, capability: CapabilityResult) -> Text:
+    return Text.assemble(
+        (one_line(results.target.name), "bold"),
+        f"  {results.target.sha256[:12]}  ·  {results.suite}\n",
+        (one_line(capability.name), "bold"),
+        f"  {capability.certify_items} held-out items about {capability.certify_groups} facts or entities",
+        f"  ·  chance {capability.chance:.3f}\n",
+    )
+
+
+def _scores(capability: CapabilityResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("score of the", min_width=22)
+    table.add_column("before", justify="right")
+    table.add_column("after the attack", justify="right", min_width=18)
+    table.add_column("half after", justify="right")
+    table.add_column("utility", justify="right")
+    for role, scores in capability.scores.items():
+        after = "" if scores.after is None else f"{scores.after.estimate:.2f}  {_brackets(scores.after)}"
+        style = "bold" if role == "target" else None
+        table.add_row(
+            ROLES[role], f"{scores.before:.2f}", after, _half(capability, role), _utility(scores), style=style
+        )
+    return table
+
+
+def _half(capability: CapabilityResult, role: str) -> str:
+    """Returns the steps to half of what the original knew, read off the model's curve."""
+    original, scores = capability.scores.get("original"), capability.scores[role]
+    if original is None or not scores.curve:
+        return ""
+    level = capability.chance + 0.5 * (original.before - capability.chance)
+    reached = next((steps for steps, score in scores.curve if score >= level), None)
+    return f"> {scores.curve[-1][0]} steps" if reached is None else f"{reached} step{'s' * (reached != 1)}"
+
+
+def _utility(scores: Scores) -> str:
+    if scores.utility_after is None:
+        return f"{scores.utility_before:.2f}"
+    return f"{scores.utility_before:.2f} → {scores.utility_after:.2f}"
+
+
+def _curve(capability: CapabilityResult) -> Table:
+    """Draws the certify score over training steps: one row a model, one column a power of two."""
+    curves = {role: s.curve for role, s in capability.scores.items() if s.curve}
+    longest = max((curve[-1][0] for curve in curves.values()), default=0)
+    columns = [0, *(2**i for i in range(longest.bit_length()) if 2**i <= longest)]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("score after steps", min_width=22)
+    for steps in columns:
+        table.add_column(str(steps), justify="right", min_width=3)
+    table.add_column("")
+    for role, curve in curves.items():
+        values = [_last_until(curve, steps) for steps in columns]
+        cells = [f"{v:.2f}".removeprefix("0") for v in values]
+        bars = "".join(BLOCKS[min(7, int(v * 8))] for v in values)
+        table.add_row(ROLES[role], *cells, Text(f"  {bars}", style="red" if role == "target" else "dim"))
+    return table
+
+
+def _last_until(curve: list[tuple[int, float]], steps: int) -> float:
+    return [score for cost, score in curve if cost <= steps][-1]
+
+
+def _remarks(capability: CapabilityResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for label, text in _told(capability):
+        table.add_row(label, Text(one_line(text), style="yellow" if label == "flag" else ""))
+    return table
+
+
+def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
+    """Yields what is worth saying beside the table, as (label, sentence)."""
+    budget = capability.budget
+    yield (
+        "searched",
+        f"{budget.spent} of {budget.asked} trials on the target ({budget.failed} failed), {budget.reference} on the"
+        f" reference, {budget.control} on the decoy; {budget.confirmation} confirmations over {capability.seeds} seeds",
+    )
+    attack = capability.scores["target"].attack
+    if attack is not None:
+        yield "strongest", ", ".join(f"{k} {_number(v)}" for k, v in attack.items())
+    half = capability.time_to_recovery.get("0.5")
+    if half is not None:
+        yield "half back", _cost(half) + _faster(capability)
+    for name, probed in capability.probes.items():
+        read = ", ".join(f"{role} {value:.2f}" for role, value in probed.accuracy.items())
+        yield f"{name} probe", f"{read}; shuffled answers {probed.control.get('target', 0):.2f}"
+    if capability.alignment_tax is not None:
+        yield "alignment tax", f"{capability.alignment_tax:.2f} of utility, against the original"
+    for flag in capability.flags:
+        yield "flag", f"{flag.name}: {flag.explanation}"
+
+
+def _cost(time: TimeToRecovery) -> str:
+    if time.censored:
+        return "not within the steps that were tried"
+    return f"after {time.steps} steps, {time.samples} samples, {time.tokens} tokens, {time.flops or 0:.2g} FLOPs"
+
+
+def _faster(capability: CapabilityResult) -> str:
+    faster = capability.speed_up.get("0.5")
+    if faster is None or faster.ratio is None:
+        return ""
+    bound = "" if faster.bound == "exact" else f"{faster.bound} "
+    return f"; {bound}{faster.ratio:.1f} times as fast as the reference learns it"
+
+
+def _verdict(capability: CapabilityResult) -> Panel:
+    colour = COLOURS[capability.verdict]
+    reason = one_line(capability.reason)
+    lines = [Text(reason[:1].upper() + reason[1:] + ".")]
+    excess = capability.excess_recovery
+    if excess is not None:
+        bounds = f"  95 % interval {excess.low:.1%} to {excess.high:.1%}"
+        lines.append(Text.assemble("excess recovery ", (f"{excess.estimate:.1%}", "bold"), bounds))
+        lines.append(Text("0 % is a model that never knew, 100 % is all of it still there", style="dim"))
+    title = Text(capability.verdict, style=f"bold {colour}")
+    return Panel(Group(*lines), title=title, border_style=colour, title_align="left")
+
+
+def _brackets(interval: Interval) -> str:
+    return f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _number(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,89 @@
+"""Progress on stderr: a bar on a terminal, a log line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LOG_EVERY = 15.0  # seconds between log lines where there is no terminal
+
+
+class _Bar:
+    """A bar with a line of text, opened and closed with the work it shows."""
+
+    def __init__(self, console: Console, *columns: str) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            *(TextColumn(column) for column in columns),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._logged = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _log(self, text: str, *, now: bool = False) -> None:
+        if self._console.is_terminal:
+            return
+        if now or time.monotonic() - self._logged >= LOG_EVERY:
+            self._logged = time.monotonic()
+            self._console.print(text, markup=False, highlight=False)
+
+
+class RunProgress(_Bar):
+    """Shows a run: trials done, best recovery so far, time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "{task.fields[best]}")
+        self._task: TaskID = self._bar.add_task("opening", total=None, best="")
+        self._stage, self._best, self._done, self._total = "opening", 0.0, 0, 0
+
+    def plan(self, trials: int) -> None:
+        """Sets the number of trials of the run."""
+        self._total = trials
+        self._bar.update(self._task, total=trials, completed=self._done)
+
+    def stage(self, what: str) -> None:
+        """Names what is being done; the best score is that of the model at hand."""
+        self._stage, self._best = what, 0.0
+        self._bar.update(self._task, description=what, best="")
+        self._log(what, now=True)
+
+    def trial(self, score: float | None) -> None:
+        """Counts a trial."""
+        self._done += 1
+        self._best = max(self._best, score or 0.0)
+        self._bar.update(self._task, completed=self._done, best=f"best {self._best:.2f}")
+        self._log(f"{self._stage}: trial {self._done} of about {self._total}, best score {self._best:.2f}")
+
+
+class BuildProgress(_Bar):
+    """Shows how a target is built: one bar for each thing that is trained."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Takes the place of a method's `progress`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+            self._log(what, now=True)
+        self._bar.update(self._tasks[what], completed=done)
+        self._log(f"{what}: step {done} of {total}")
