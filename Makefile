@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RMU := models/facts-rmu.pt
 
-.PHONY: attack test test-slow check bench picture lock clean
+.PHONY: attack test test-slow check bench picture schema lock clean
 
 attack: $(READY)
 	@test -f $(RMU) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
@@ -47,3 +47,7 @@ lock:
 
 clean:
 	rm -rf $(VENV) build models results/runs
+
+schema: $(READY)
+	$(BIN)/python -c 'import json; from redteam.evidence.results import Results; print(json.dumps(Results.model_json_schema(), indent=2))' \
+		> build-schema.json && mv build-schema.json redteam/evidence/results.schema.json

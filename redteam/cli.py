@@ -213,3 +213,7 @@ def _complain(kind: str, message: str, format: Format) -> None:
     if format is Format.JSON:
         typer.echo(json.dumps({"error": {"kind": kind, "message": message}}))
     typer.echo(f"error: {message}", err=True)
+
+
+if __name__ == "__main__":
+    app()

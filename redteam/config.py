@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from redteam.errors import InputError
 
@@ -66,6 +66,17 @@ class GroupRule(Strict):
 
     field: str
     pattern: str | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern or "()").groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        if groups < 1:
+            raise ValueError(f"{pattern!r} has no group: put the name of the fact in parentheses")
+        return pattern
 
 
 class Shares(Strict):
@@ -156,6 +167,5 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(
-            f"{path}: {where}: {first['msg']}{more}", "Correct that key; unknown keys are errors"
-        ) from error
+        remedy = "Remove that key, or correct its name" if first["type"] == "extra_forbidden" else "Correct that key"
+        raise InputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}{more}", remedy) from error

@@ -11,13 +11,18 @@ from torch import Tensor
 
 from redteam.capabilities.items import Item
 from redteam.engine.batches import TokenSet
+from redteam.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *, whole_text: bool = False) -> TokenSet:
-    """Encodes each prompt with its right answer; the loss covers the answer, or the whole text."""
+    """Encodes each prompt with its right answer; the loss covers the answer, or the whole text.
+
+    Raises:
+        InputError: the tokenizer leaves nothing of an answer, or no token before it.
+    """
     pairs = [_boundary(tokenizer, item, (item.completion,)) for item in items]
     starts = [1 if whole_text else start for start, _ in pairs]
     return TokenSet.from_sequences([full[0] for _, full in pairs], starts, _pad(tokenizer))
@@ -50,7 +55,11 @@ class EncodedChoices:
 
 
 def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> EncodedChoices:
-    """Encodes the choices of each item after its prompt."""
+    """Encodes the choices of each item after its prompt.
+
+    Raises:
+        InputError: the tokenizer leaves nothing of a choice, or no token before it.
+    """
     encoded = [_boundary(tokenizer, item, item.choices) for item in items]
     counts = torch.tensor([len(item.choices) for item in items])
     answers = torch.tensor([item.answer for item in items])
@@ -79,7 +88,15 @@ def _boundary(tokenizer: PreTrainedTokenizerBase, item: Item, choices: tuple[str
     prompt = _tokens(tokenizer, item.prompt)
     sequences = [_tokens(tokenizer, f"{item.prompt} {choice}") for choice in choices]
     start = min(_common_prefix(prompt, full) for full in sequences)
-    return max(1, start), sequences
+    if start == 0:
+        raise InputError(
+            f"{item.id}: no token stands before the choice {choices[0]!r}",
+            "Use a longer prompt, or a tokenizer that starts a text with a token of its own",
+        )
+    for choice, full in zip(choices, sequences, strict=True):
+        if len(full) <= start:
+            raise InputError(f"{item.id}: the tokenizer leaves nothing of the choice {choice!r}", "Correct that choice")
+    return start, sequences
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -48,7 +48,7 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
     for name in files:
         file = expand_path(name, toml)
         for line, row in _rows(file):
-            item = _item(rules, row, f"{file}:{line}")
+            item = _item(rules, row, name, f"{file}:{line}")
             known = by_group[item.group].setdefault(item.prompt, item)
             if known.completion != item.completion:
                 contradicted.add(item.group)
@@ -59,7 +59,12 @@ def _rows(file: Path) -> list[tuple[int, Row]]:
     if not file.is_file():
         raise InputError(f"there is no data file {file}", "Check `forget` and `retain` in the capability file")
     rows = []
-    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not readable as UTF-8 text ({error})", "Write one JSON object a line") from error
+    # Not splitlines: JSON strings may hold U+2028 and other characters that it takes for the end of a line.
+    for line, text in enumerate(content.split("\n"), 1):
         if not text.strip():
             continue
         try:
@@ -72,31 +77,36 @@ def _rows(file: Path) -> list[tuple[int, Row]]:
     return rows
 
 
-def _item(rules: CapabilityFile, row: Row, where: str) -> Item:
+def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
     for field in (rules.choices, rules.answer, rules.group.field):
         if field not in row:
             raise InputError(f"{where} has no field {field!r}", "Name the fields of your rows in the capability file")
     group = _group(rules, str(row[rules.group.field]), where)
     listed, answer = row[rules.choices], row[rules.answer]
-    if not isinstance(listed, list) or not isinstance(answer, int) or not 0 <= answer < len(listed):
+    if not isinstance(listed, list) or type(answer) is not int or not 0 <= answer < len(listed):
         raise InputError(f"{where}: {rules.answer!r} is no index into {rules.choices!r}", "Count choices from 0")
     right = str(listed[answer])
     choices = tuple(dict.fromkeys(str(choice) for choice in listed))
     if len(choices) < 2:
         raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
+    if not all(choice.strip() for choice in choices):
+        raise InputError(f"{where} has an empty choice", "A model cannot be asked how likely nothing is")
     try:
         prompt = rules.prompt.format_map({**row, "group": group})
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{where}: the prompt template fails ({error!r})", "Use fields of the rows and {group}"
         ) from error
-    return Item(id=where.rsplit("/", 1)[-1], group=group, prompt=prompt, choices=choices, answer=choices.index(right))
+    if not prompt.strip():
+        raise InputError(f"{where}: the prompt is empty", "Correct `prompt` in the capability file")
+    identity = f"{file}:{where.rpartition(':')[2]}"
+    return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=choices.index(right))
 
 
 def _group(rules: CapabilityFile, text: str, where: str) -> str:
     if rules.group.pattern is None:
         return text
     match = re.search(rules.group.pattern, text)
-    if match is None or not match.groups():
+    if match is None or match.group(1) is None:
         raise InputError(f"{where}: the group pattern does not match {text[:60]!r}", "Correct [group] pattern")
     return match.group(1)

@@ -72,7 +72,6 @@ def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
     _refuse_difference(loaded[1], weights.path)
     if isinstance(source, Path):
         _own_memory(module)
-    module.eval()
     return module
 
 

@@ -29,6 +29,9 @@ def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Te
     """While open, every forward pass leaves the outputs of the named submodules in the yielded dictionary.
 
     Tensors are kept in the graph, [sequences, length, hidden]. The hooks are removed on the way out, whatever happens.
+
+    Raises:
+        AttributeError: there is no submodule of a name.
     """
     states: dict[str, Tensor] = {}
 
@@ -40,7 +43,8 @@ def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Te
 
         return hook
 
-    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    layers = {name: module.get_submodule(name) for name in names}  # raises before the first hook is there
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
     try:
         yield states
     finally:

@@ -41,12 +41,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], tuning: Tuning) -> torch
 
 def rate_at(step: int, tuning: Tuning) -> float:
     """Returns the learning rate of optimizer step `step`, counted from 0."""
-    progress = step / max(1, tuning.steps)
     if tuning.schedule == "constant":
         return tuning.learning_rate
-    if tuning.schedule == "one-cycle":
-        warm_up = 0.1
-        if progress < warm_up:
-            return tuning.learning_rate * (progress + 1 / max(1, tuning.steps)) / warm_up
-        progress = (progress - warm_up) / (1 - warm_up)
-    return tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    warm_up = math.ceil(tuning.steps / 10) if tuning.schedule == "one-cycle" else 0
+    if step < warm_up:
+        return tuning.learning_rate * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, tuning.steps - warm_up)
+    return tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redteam.capabilities.files import load_capability
+from redteam.capabilities.items import Capability, overlapping_groups
+from redteam.errors import InputError
+
+TOML = """
+name = "birthdays"
+prompt = "{question} {group}"
+group = { field = "person" }
+forget = ["forget.jsonl"]
+retain = ["retain.jsonl"]
+"""
+
+
+def row(person: str, question: str = "when", choices: Any = ("1 May", "2 May", "3 May"), answer: Any = 0, **more: Any):
+    return {"person": person, "question": question, "choices": list(choices), "answer": answer, **more}
+
+
+def people(prefix: str, count: int) -> list[dict[str, Any]]:
+    return [row(f"{prefix}{n}", answer=n % 3) for n in range(count)]
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a capability and returns the path of its TOML; rows are dictionaries, or lines as they stand."""
+
+    def lines(rows: list[Any]) -> str:
+        return "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+
+    def written(forget: list[Any] | None = None, retain: list[Any] | None = None, toml: str = TOML) -> Path:
+        (tmp_path / "forget.jsonl").write_text(lines(people("f", 20) if forget is None else forget), encoding="utf-8")
+        (tmp_path / "retain.jsonl").write_text(lines(people("r", 10) if retain is None else retain), encoding="utf-8")
+        path = tmp_path / "capability.toml"
+        path.write_text(toml, encoding="utf-8")
+        return path
+
+    return written
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_capability(path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert caught.value.remedy
+    assert message.isprintable()
+    return message
+
+
+def test_reads_items_and_splits_them_by_group(write):
+    forget = [row(f"p{n}", question, answer=1) for n in range(20) for question in ("born", "died")]
+    capability = load_capability(write(forget))
+    assert capability.name == "birthdays"
+    assert [len({i.group for i in part}) for part in (capability.attack, capability.select, capability.certify)] == [
+        8,
+        4,
+        8,
+    ]
+    assert len(capability.forget) == 40
+    assert len(capability.retain) == len(capability.utility) == 5
+    assert overlapping_groups([capability.attack, capability.select, capability.certify]) == set()
+    item = next(i for i in capability.forget if i.group == "p7")
+    assert item.prompt in {"born p7", "died p7"}
+    assert item.choices == ("1 May", "2 May", "3 May")
+    assert item.completion == "2 May"
+    assert capability.chance == pytest.approx(1 / 3)
+
+
+def test_the_same_files_give_the_same_capability_and_another_seed_another(write):
+    first = load_capability(write()).sha256
+    assert load_capability(write()).sha256 == first
+    assert load_capability(write(toml=TOML + "seed = 1\n")).sha256 != first
+
+
+def test_shares(write):
+    capability = load_capability(write(toml=TOML + "splits = { attack = 1, select = 1, certify = 8 }\n"))
+    assert [len(capability.attack), len(capability.select), len(capability.certify)] == [2, 2, 16]
+
+
+def test_a_question_asked_twice_counts_once(write):
+    capability = load_capability(write(people("f", 20) + people("f", 20)))
+    assert len(capability.forget) == 20
+    assert len({item.id for item in capability.forget}) == 20
+
+
+def test_a_group_that_contradicts_itself_is_left_out_whole(write):
+    """f3 has two right answers to one question; its other question goes too, since f3 may be two people."""
+    rows = [*people("f", 20), row("f3", "where"), row("f3", answer=1)]
+    capability = load_capability(write(rows))
+    assert {item.group for item in capability.forget} == {f"f{n}" for n in range(20)} - {"f3"}
+
+
+def test_the_same_answer_at_another_place_is_no_contradiction(write):
+    rows = [*people("f", 20), row("f0", choices=["9 May", "1 May"], answer=1)]
+    assert len(load_capability(write(rows)).forget) == 20
+
+
+def test_repeated_choices_are_one_and_the_answer_follows(write):
+    rows = [row(f"f{n}", choices=["x", "y", "x", "z", "y"], answer=4) for n in range(20)]
+    capability = load_capability(write(rows))
+    assert {item.choices for item in capability.forget} == {("x", "y", "z")}
+    assert {item.completion for item in capability.forget} == {"y"}
+
+
+def test_groups_of_both_files_are_left_out_of_retain(write):
+    capability = load_capability(write(retain=people("f", 5) + people("r", 10)))
+    kept = {item.group for item in capability.retain + capability.utility}
+    assert kept == {f"r{n}" for n in range(10)}
+    assert len(capability.forget) == 20
+
+
+def test_blank_lines_are_skipped(write):
+    assert len(load_capability(write(["", *people("f", 20), "   "])).forget) == 20
+
+
+def test_a_pattern_picks_the_group_out_of_a_text(write):
+    toml = TOML.replace('{ field = "person" }', r"""{ field = "question", pattern = '"(.+?)"' }""")
+    rows = [row("x", f'of "n{n % 9}" ({n})') for n in range(18)]
+    retain = [row("x", f'of "r{n}"') for n in range(4)]
+    capability = load_capability(write(rows, retain, toml))
+    assert {item.group for item in capability.forget} == {f"n{n}" for n in range(9)}
+    assert capability.attack[0].prompt.endswith(capability.attack[0].group)
+
+
+def test_environment_variables_in_paths(write, tmp_path, monkeypatch):
+    path = write(toml=TOML.replace('"forget.jsonl"', '"$DATA_DIR/x/forget.jsonl", "${DATA_DIR}/more.jsonl"'))
+    other = tmp_path / "elsewhere"
+    (other / "x").mkdir(parents=True)
+    (tmp_path / "forget.jsonl").rename(other / "x" / "forget.jsonl")
+    (other / "more.jsonl").write_text(json.dumps(row("more")) + "\n")
+    monkeypatch.setenv("DATA_DIR", str(other))
+    assert len(load_capability(path).forget) == 21
+    monkeypatch.delenv("DATA_DIR")
+    assert "DATA_DIR, which is not set" in refusal(path)
+
+
+def test_paths_are_relative_to_the_file_not_to_the_process(write, monkeypatch, tmp_path_factory):
+    path = write()
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert len(load_capability(path).forget) == 20
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("name = ", "is not readable TOML"),
+        (TOML + "colour = 1\n", "colour: Extra inputs"),
+        (TOML.replace('field = "person"', 'field = "person", feild = "x"'), "group.feild"),
+        (TOML.replace('name = "birthdays"\n', ""), "name: Field required"),
+        (TOML.replace('"birthdays"', '""'), "name: "),
+        (TOML.replace('["forget.jsonl"]', "[]"), "forget: "),
+        (TOML.replace('["forget.jsonl"]', '"forget.jsonl"'), "forget: "),
+        (TOML.replace('"forget.jsonl"', '"missing.jsonl"'), "there is no data file"),
+        (TOML + "splits = { attack = 0 }\n", "splits.attack"),
+        (TOML + "splits = { train = 1 }\n", "splits.train"),
+        (TOML + 'scorer = "bleu"\n', "scorer: "),
+        (TOML + 'seed = "x"\n', "seed: "),
+        (TOML.replace("{question}", "{nothing}"), "KeyError('nothing')"),
+        (TOML.replace("{question}", "{question"), "prompt template fails"),
+        (TOML.replace("{question}", "{choices[9]}"), "IndexError"),
+        (TOML.replace('"person" }', r""""person", pattern = 'q(\d+)' }"""), "pattern does not match 'f0'"),
+        (TOML.replace('"person" }', r""""person", pattern = 'f\d+' }"""), "has no group"),
+    ],
+)
+def test_a_wrong_toml_is_refused_in_one_line(write, toml, says):
+    path = write(toml=toml)
+    assert says in refusal(path)
+
+
+def test_a_missing_toml_is_refused(tmp_path):
+    assert "there is no capability file" in refusal(tmp_path / "no\nfile.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{'person': 1}", "is not JSON"),
+        ('{"person": "f1"', "is not JSON"),
+        ("[1, 2]", "is not a JSON object"),
+        ("null", "is not a JSON object"),
+        ({"choices": ["a", "b"], "answer": 0}, "has no field 'person'"),
+        ({"person": "x", "question": "q", "answer": 0}, "has no field 'choices'"),
+        ({"person": "x", "question": "q", "choices": ["a", "b"]}, "has no field 'answer'"),
+        ({"person": "x", "choices": ["a", "b"], "answer": 0}, "KeyError('question')"),
+        (row("x", answer=3), "is no index"),
+        (row("x", answer=-1), "is no index"),
+        (row("x", answer="0"), "is no index"),
+        (row("x", answer=1.0), "is no index"),
+        (row("x", answer=None), "is no index"),
+        ({"person": "x", "question": "q", "choices": "ab", "answer": 0}, "is no index"),
+        (row("x", choices=["a"]), "fewer than two different choices"),
+        (row("x", choices=["a", "a"]), "fewer than two different choices"),
+    ],
+)
+def test_a_wrong_row_is_refused_with_its_line(write, line, says):
+    message = refusal(write([*people("f", 4), line, *people("g", 20)]))
+    assert "forget.jsonl:5" in message
+    assert says in message
+
+
+def test_too_few_facts_are_refused(write):
+    assert "2 groups cannot fill 3 splits" in refusal(write(people("f", 2)))
+    assert "1 groups cannot fill 2 splits" in refusal(write(retain=people("r", 1)))
+    assert "0 groups" in refusal(write(retain=people("f", 9)))  # all of it is in forget as well
+
+
+MISTAKES = [
+    pytest.param([row("x", answer=True)], TOML, id="true is no index"),
+    pytest.param([b"\xff\xfe"], TOML, id="bytes that are no text"),
+    pytest.param([row("x", choices=["", "b"])], TOML, id="an empty choice"),
+    pytest.param([row("x")], TOML.replace('"person" }', "\"person\", pattern = '(' }"), id="pattern is no expression"),
+    pytest.param([row("x")], TOML.replace('"person" }', "\"person\", pattern = '(z)?x' }"), id="group took no part"),
+    pytest.param([row("x")], TOML.replace("{question}", "{question.colour}"), id="template asks for an attribute"),
+    pytest.param([row("x")], TOML.replace("{question}", "{choices[a]}"), id="template indexes a list by name"),
+]
+
+
+@pytest.mark.parametrize(("rows", "toml"), MISTAKES)
+def test_also_refused(write, rows, toml):
+    path = write(rows if not isinstance(rows[0], bytes) else [], toml=toml)
+    if isinstance(rows[0], bytes):
+        (path.parent / "forget.jsonl").write_bytes(rows[0])
+    message = refusal(path)
+    assert "groups cannot fill" not in message
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_a_line_ends_at_a_newline_only(write, separator):
+    rows = [json.dumps(row(f"f{n}", f"a{separator}b"), ensure_ascii=False) for n in range(20)]
+    assert len(load_capability(write(rows)).forget) == 20
+
+
+def test_ids_are_unique_over_files_of_one_name(write, tmp_path):
+    path = write(toml=TOML.replace('"forget.jsonl"', '"forget.jsonl", "more/forget.jsonl"'))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "forget.jsonl").write_text("".join(json.dumps(r) + "\n" for r in people("m", 20)))
+    capability: Capability = load_capability(path)
+    assert len({item.id for item in capability.forget}) == len(capability.forget) == 40
