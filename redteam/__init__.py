@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from redteam.checkpoints import open_target
+    from redteam.checkpoints.load import open_target
     from redteam.errors import InputError
-    from redteam.suite import attack
+    from redteam.suite.standard import attack
     from redteam.testbeds.build import unlearn
 
 __version__ = "0.1.0"
@@ -19,8 +19,8 @@ __all__ = ["InputError", "attack", "open_target", "unlearn"]
 
 _HOMES = {
     "InputError": "redteam.errors",
-    "attack": "redteam.suite",
-    "open_target": "redteam.checkpoints",
+    "attack": "redteam.suite.standard",
+    "open_target": "redteam.checkpoints.load",
     "unlearn": "redteam.testbeds.build",
 }
 

@@ -164,8 +164,11 @@ def _attack(
 ) -> int:
     from rich.console import Console
 
+    from redteam.checkpoints.identify import identify
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
+
+    identify(target)  # a mistyped path is told at once, not after seconds of imports
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs

@@ -27,7 +27,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from tiny import tiny_model
 
-    from redteam.checkpoints import save_checkpoint, write_manifest
+    from redteam.checkpoints.manifest import write_manifest
+    from redteam.checkpoints.save import save_checkpoint
     from redteam.config import CheckpointRef, Manifest, TestbedRef
     from redteam.testbeds.build import beside
     from redteam.testbeds.facts import Facts

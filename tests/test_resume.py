@@ -12,7 +12,7 @@ from run_redteam import redteam, start_redteam
 
 
 def _arguments(untrained: Path, run: Path) -> list[str | Path]:
-    return ["attack", untrained, "--budget", "8", "--out", run]
+    return ["attack", untrained, "--budget", "6", "--out", run]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,14 @@ def _trials(run: Path) -> dict[str, tuple[object, ...]]:
     return {row["key"]: (row["params"], row["seed"], row["points"], row["loss"]) for row in trials}
 
 
-@pytest.mark.parametrize("events", [1, 6, 9, 13, 20, 30, 45])
+@pytest.mark.parametrize(
+    "events",
+    [
+        5,
+        *(pytest.param(events, marks=pytest.mark.slow) for events in (1, 7, 9, 12, 20, 32)),
+        24,
+    ],
+)
 def test_killed_and_repeated(events: int, untrained: Path, uninterrupted: Path, tmp_path: Path) -> None:
     """SIGKILL once `events` events are on disk: before the first trial, in each search phase, in each arm."""
     run = tmp_path / "run"

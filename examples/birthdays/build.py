@@ -59,7 +59,8 @@ def build(out: Path, seed: int, progress: Progress) -> None:
     from dataclasses import asdict, replace
 
     from redteam.capabilities.files import load_capability
-    from redteam.checkpoints import manifest_path, save_checkpoint, write_manifest
+    from redteam.checkpoints.manifest import manifest_path, write_manifest
+    from redteam.checkpoints.save import save_checkpoint
     from redteam.config import CheckpointRef, Manifest
     from redteam.engine.batches import TokenSet
     from redteam.engine.seeding import derive_seed

@@ -21,6 +21,7 @@ from redteam.errors import InputError
 
 # Where a tokenizer came from; left out so that equal tokenizers give equal bytes.
 ORIGIN = ("name_or_path", "is_local", "local_files_only")
+TOKENIZER_FILES = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 
 
 def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -43,18 +44,36 @@ def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenize
     if not isinstance(module, PreTrainedModel):
         raise TypeError(f"a checkpoint holds a model of transformers, not a {type(module).__name__}")
     writers = {".pt": _save_torch, ".safetensors": _save_safetensors, "": _save_directory}
+    with quiet_transformers():
+        writers[_form(path)](path, module, _tokenizer_files(tokenizer))
+    return weights_digest(path)
+
+
+def check_place(path: Path) -> None:
+    """Makes sure that a checkpoint can be written to `path`, before the work that leads to one.
+
+    Raises:
+        InputError: as `save_checkpoint`.
+    """
+    if _form(path):
+        with staging(path):
+            return
+    with staging(path):
+        _refuse_foreign(path, TOKENIZER_FILES)
+
+
+def _form(path: Path) -> str:
+    """Returns the suffix that says the form: ".pt", ".safetensors", or "" for a directory."""
     # "qwen2.5-0.5b" is a name of a directory, not one with a suffix.
     suffix = "" if path.suffix[1:2].isdigit() else path.suffix
-    if suffix not in writers:
+    if suffix not in (".pt", ".safetensors", ""):
         raise InputError(
             f"{path} ends in {path.suffix}, which is no form of checkpoint",
             "End it in .pt or .safetensors, or in nothing for a Hugging Face directory",
         )
     if path.is_dir() and suffix:
         raise InputError(f"{path} is a directory", "Choose another name")
-    with quiet_transformers():
-        writers[suffix](path, module, _tokenizer_files(tokenizer))
-    return weights_digest(path)
+    return suffix
 
 
 def _save_torch(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:

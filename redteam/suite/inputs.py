@@ -10,7 +10,9 @@ from typing import Any
 from redteam.attacks.contract import Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups
-from redteam.checkpoints import open_manifest, open_target, weights_digest
+from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.load import open_target
+from redteam.checkpoints.manifest import open_manifest
 from redteam.config import Manifest, TestbedRef
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan

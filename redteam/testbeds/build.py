@@ -9,7 +9,8 @@ from torch import nn
 
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
-from redteam.checkpoints import save_checkpoint, write_manifest
+from redteam.checkpoints.manifest import write_manifest
+from redteam.checkpoints.save import check_place, save_checkpoint
 from redteam.config import CheckpointRef, Manifest, TestbedRef
 from redteam.engine.seeding import derive_seed
 from redteam.registry import METHODS, TESTBEDS
@@ -75,6 +76,8 @@ def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, pr
     """
     world: Testbed = TESTBEDS.create(testbed)
     removal: Method = METHODS.create(method)
+    for path in (out, beside(out, "original"), beside(out, "reference")):
+        check_place(path)
     trio = build_trio(removal, world, seed=seed, progress=progress)
     tokenizer = world.tokenizer()
 

@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from redteam.checkpoints import open_target, save_checkpoint
+from redteam.checkpoints.load import open_target
+from redteam.checkpoints.save import save_checkpoint
 from redteam.errors import InputError
 
 

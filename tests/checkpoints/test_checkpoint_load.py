@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
 
-from redteam.checkpoints import open_target, save_checkpoint, weights_digest
 from redteam.checkpoints.contents import dominant_dtype
+from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.load import open_target
+from redteam.checkpoints.save import save_checkpoint
 
 FORMS = ["m.pt", "m.safetensors", "m"]
 

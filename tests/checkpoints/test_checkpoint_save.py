@@ -10,14 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from redteam.checkpoints import (
-    manifest_path,
-    open_manifest,
-    open_target,
-    save_checkpoint,
-    weights_digest,
-    write_manifest,
-)
+from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.load import open_target
+from redteam.checkpoints.manifest import manifest_path, open_manifest, write_manifest
+from redteam.checkpoints.save import save_checkpoint
 from redteam.config import CheckpointRef, Manifest
 from redteam.errors import InputError
 
@@ -51,7 +47,8 @@ def test_what_was_loaded_is_saved_to_the_same_bytes(saved, tmp_path, form):
 def test_equal_bytes_in_another_process(saved, tmp_path):
     path = saved("m.pt")
     code = (
-        "import sys; from pathlib import Path; from redteam.checkpoints import open_target, save_checkpoint;"
+        "import sys; from pathlib import Path;"
+        "from redteam.checkpoints.load import open_target; from redteam.checkpoints.save import save_checkpoint;"
         "t = open_target(Path(sys.argv[1])); print(save_checkpoint(Path(sys.argv[2]), t.module, t.tokenizer))"
     )
     done = subprocess.run(
