@@ -17,6 +17,7 @@ from run_redteam import ENVIRONMENT, redteam
 import redteam as package
 from redteam.evidence.results import Results
 
+QUICK = Path(__file__).with_name("quick_attack.py")
 HEAVY = ("torch", "transformers", "optuna", "sklearn", "scipy", "numpy")
 
 
@@ -67,7 +68,9 @@ def test_list_and_show() -> None:
 
 
 def test_attack_prints_json_of_the_published_schema(untrained: Path, tmp_path: Path) -> None:
-    done = redteam("attack", untrained, "--budget", "2", "--format", "json", "--out", tmp_path / "run")
+    done = redteam(
+        "attack", untrained, "-a", f"{QUICK}:Quick", "--budget", "2", "--format", "json", "--out", tmp_path / "run"
+    )
     assert done.returncode == 3, done.stderr  # untrained models: nothing to recover
     printed = json.loads(done.stdout)
     schema = json.loads((Path(package.__file__).parent / "evidence" / "results.schema.json").read_text())

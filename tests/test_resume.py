@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from run_redteam import redteam, start_redteam
 
+QUICK = Path(__file__).with_name("quick_attack.py")
+
 
 def _arguments(untrained: Path, run: Path) -> list[str | Path]:
-    return ["attack", untrained, "--budget", "6", "--out", run]
+    return ["attack", untrained, "-a", f"{QUICK}:Quick", "--budget", "6", "--out", run]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *,
     Raises:
         InputError: the tokenizer leaves nothing of an answer, or no token before it.
     """
-    pairs = [_boundary(tokenizer, item, (item.completion,)) for item in items]
+    pairs = _boundaries(tokenizer, items, [(item.completion,) for item in items])
     starts = [1 if whole_text else start for start, _ in pairs]
     return TokenSet.from_sequences([full[0] for _, full in pairs], starts, _pad(tokenizer))
 
@@ -60,7 +60,7 @@ def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) ->
     Raises:
         InputError: the tokenizer leaves nothing of a choice, or no token before it.
     """
-    encoded = [_boundary(tokenizer, item, item.choices) for item in items]
+    encoded = _boundaries(tokenizer, items, [item.choices for item in items])
     counts = torch.tensor([len(item.choices) for item in items])
     answers = torch.tensor([item.answer for item in items])
     pad = _pad(tokenizer)
@@ -79,14 +79,28 @@ def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) ->
     )
 
 
-def _boundary(tokenizer: PreTrainedTokenizerBase, item: Item, choices: tuple[str, ...]) -> tuple[int, list[list[int]]]:
-    """Returns where the choices begin, and prompt + choice as tokens for each choice.
+def _boundaries(
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], choices: Sequence[tuple[str, ...]]
+) -> list[tuple[int, list[list[int]]]]:
+    """Returns for each item where its choices begin, and prompt + choice as tokens for each choice."""
+    texts = [
+        text
+        for item, offered in zip(items, choices, strict=True)
+        for text in (item.prompt, *(f"{item.prompt} {choice}" for choice in offered))
+    ]
+    tokens = iter(_tokens(tokenizer, texts))
+    return [
+        (_boundary(item, offered, next(tokens), sequences := [next(tokens) for _ in offered]), sequences)
+        for item, offered in zip(items, choices, strict=True)
+    ]
+
+
+def _boundary(item: Item, choices: tuple[str, ...], prompt: list[int], sequences: list[list[int]]) -> int:
+    """Returns where the choices begin.
 
     A tokenizer may merge the end of a prompt with the start of a choice, so the boundary is the shortest prefix
     that the prompt alone has in common with all of them.
     """
-    prompt = _tokens(tokenizer, item.prompt)
-    sequences = [_tokens(tokenizer, f"{item.prompt} {choice}") for choice in choices]
     start = min(_common_prefix(prompt, full) for full in sequences)
     if start == 0:
         raise InputError(
@@ -96,13 +110,14 @@ def _boundary(tokenizer: PreTrainedTokenizerBase, item: Item, choices: tuple[str
     for choice, full in zip(choices, sequences, strict=True):
         if len(full) <= start:
             raise InputError(f"{item.id}: the tokenizer leaves nothing of the choice {choice!r}", "Correct that choice")
-    return start, sequences
+    return start
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = list(tokenizer(text)["input_ids"])
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Returns the tokens of each text; one call, since a call costs as much as a hundred texts."""
+    end = tokenizer.eos_token_id
     # Some tokenizers close every text with an end token; it would stand between a prompt and its choice.
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+    return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in tokenizer(texts)["input_ids"]]
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

@@ -1,0 +1,36 @@
+"""An attack of the user's own, in a file: retraining for a few steps, so that whole runs fit into a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redteam.attacks.contract import Params, Suggest
+from redteam.attacks.retrain import Retrain
+from redteam.target import TargetInfo
+
+FIXED = {"optimizer": "adamw", "schedule": "constant", "batch_size": 16, "loss": "answer"}
+
+
+class Quick(Retrain):
+    """Retrains for at most eight steps."""
+
+    name = "quick"
+    version = 1
+    goal = "retraining for a few steps"
+    paper = "none: for tests"
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Learning rate, steps, number of samples."""
+        return {
+            "learning_rate.adamw": suggest.suggest_float("learning_rate.adamw", 1e-5, 1e-2, log=True),
+            "samples": suggest.suggest_int("samples", 1, samples, log=True),
+            "steps": suggest.suggest_categorical("steps", [2, 4, 8]),
+        }
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Two learning rates."""
+        return [{"learning_rate.adamw": rate, "samples": samples, "steps": 4} for rate in (1e-3, 1e-4)]
+
+    def run(self, arena, params):
+        """Trains as `retrain` does."""
+        yield from super().run(arena, {**FIXED, **params})
