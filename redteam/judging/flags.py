@@ -24,6 +24,7 @@ def check_given(evidence: Evidence) -> list[Flag]:
 
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
     """Raised if no confirmed attack moved a weight, or none lowered a training loss that was worth lowering."""
+    confirmed = [row for row in confirmed if row["state"] == "complete"]
     if not any(row["share_moved"] > 0 for row in confirmed):
         return Flag(name="attack-inert", explanation="no confirmed attack changed a single weight")
     losses = [row["loss"] for row in confirmed if row["loss"] is not None]
@@ -35,11 +36,19 @@ def check_inert(confirmed: Sequence[Row]) -> Flag | None:
     return None
 
 
+def check_reference_attacked(confirmed: Sequence[Row]) -> Flag | None:
+    """Raised if no attack on the reference was confirmed: there is nothing to compare the target with."""
+    if any(row["state"] == "complete" for row in confirmed):
+        return None
+    return Flag(name="reference-unattacked", explanation="no attack on the reference ran to its end")
+
+
 def check_control(recovered: bool | None) -> Flag | None:
-    """Raised if the masked decoy was not recovered: the suite is too weak to say anything."""
-    if recovered is False:
-        return Flag(name="control-failed", explanation="the attacks did not recover the masked decoy")
-    return None
+    """Raised if the masked decoy was not recovered, or there was none: the suite may be too weak to say anything."""
+    if recovered:
+        return None
+    why = "there was no masked decoy to try them on" if recovered is None else "they did not recover the masked decoy"
+    return Flag(name="control-failed", explanation=f"the attacks are not known to work: {why}")
 
 
 def check_removed(original: float, target: float, detectable: float) -> Flag | None:
@@ -71,12 +80,12 @@ def check_items(groups: int, policy: Policy) -> Flag | None:
 
 
 def check_failures(rows: Sequence[Row], policy: Policy) -> Flag | None:
-    """Raised if many search trials failed: a search that did not run is not a search that found nothing."""
+    """Raised if many trials failed: a search that did not run is not a search that found nothing."""
     failed = [row for row in rows if row["state"] == "failed"]
     if rows and len(failed) > policy.max_failed * len(rows):
         return Flag(
             name="failed-trials",
-            explanation=f"{len(failed)} of {len(rows)} search trials failed ({failed[0]['error'][:80]})",
+            explanation=f"{len(failed)} of {len(rows)} trials failed ({failed[0]['error'][:80]})",
         )
     return None
 

@@ -130,7 +130,10 @@ def _flags(case: _Case, excess: Excess | None, control: bool | None, probes: dic
         before = {role: evidence.facts[f"{role}/before"]["utility"] for role in ("original", "target")}
         found.append(checks.check_utility(before["original"], before["target"], policy))
     found.append(checks.check_items(case.resampling.groups, policy))
-    found.append(checks.check_failures(evidence.search("target") + evidence.search("reference"), policy))
+    for role in ("target", "reference"):
+        found.append(checks.check_failures(evidence.search(role) + evidence.confirmed(role), policy))
+    if case.has("reference"):
+        found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
     if case.has("reference") and case.has("original"):
         after = mean_bounds(case.strongest("reference").certify, case.resampling, "reference")
         found.append(checks.check_reference(case.chance, case.before("original"), after))

@@ -90,6 +90,7 @@ class Arm:
             if key in self.run.trials:
                 row: Row = self.run.trials[key]
                 study.replay(index, row["attack"], row["params"])
+                self.progress.trial(row["value"])
             else:
                 attack, params = study.propose(index)
                 # The seed does not depend on the role: arms that try the same configuration draw the same samples.
@@ -106,6 +107,7 @@ class Arm:
             for repeat in range(seeds):
                 key = f"{self.role}/confirm/{number:02d}-{repeat}"
                 if key in self.run.trials:
+                    self.progress.trial(self.run.trials[key]["value"])
                     continue
                 seed = derive_seed(self.inputs.seed, "confirm", candidate.identity, repeat)
                 spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=True)

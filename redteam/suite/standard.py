@@ -24,7 +24,7 @@ from redteam.suite.progress import Progress, Silent
 from redteam.target import Target
 from redteam.trial import open_setting
 from redteam.unlearning.contract import UnlearningTask
-from redteam.unlearning.masked import Masked
+from redteam.unlearning.masked import Masked, Unmaskable
 
 CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
@@ -110,39 +110,55 @@ class _Protocol:
     def __init__(self, inputs: Inputs, run: RunDirectory, progress: Progress) -> None:
         self.inputs, self.run, self.progress = inputs, run, progress
         self.winners: list[Candidate] = []
+        self.confirmations: dict[str, int] = {}  # candidates of each arm, once they are known
 
     def execute(self) -> None:
         models = self.inputs.models
         if "original" in models:
             self.progress.stage("reading the original")
             self._read("original", models["original"].open())
-        self.progress.stage("searching the target")
-        arm = self._read("target", models["target"].open())
-        plan = self._plan(arm)
-        self._announce(plan)
-        self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
-        self.progress.stage("confirming on the target")
-        arm.confirm(self.winners, SEEDS)
+        plan = self._attack_target()
         if "reference" in models:
             self._attack_reference(plan)
         if "original" in models:
             self._break_decoy(plan)
+
+    def _attack_target(self) -> SearchPlan:
+        self.progress.stage("searching the target")
+        arm = self._read("target", self.inputs.models["target"].open())
+        plan = self._plan(arm)
+        self._announce(plan)
+        self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
+        self.progress.stage("confirming on the target")
+        self._confirm(arm, self.winners, plan)
+        return plan
 
     def _attack_reference(self, plan: SearchPlan) -> None:
         """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
         self.progress.stage("attacking the reference")
         arm = self._read("reference", self.inputs.models["reference"].open())
         own = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
-        arm.confirm(_distinct([*own, *self.winners]), SEEDS)
+        self._confirm(arm, [*own, *self.winners], plan)
 
     def _break_decoy(self, plan: SearchPlan) -> None:
         """Makes the masked decoy from the original and gives it the recipes and the target's winners."""
         self.progress.stage("breaking the decoy")
         original = self.inputs.models["original"].open()
-        arm = self._read("decoy", _masked(original, self.inputs.capability, self.inputs.seed), probe=False)
+        try:
+            decoy = _masked(original, self.inputs.capability, self.inputs.seed)
+        except Unmaskable as error:  # judging finds no decoy and says so
+            self.run.record("note", "decoy/none", {"error": str(error)})
+            return
+        arm = self._read("decoy", decoy, probe=False)
         tried = arm.search(replace(plan, random=0, adaptive=0))
         own = strongest(tried, arm.utility_floor, 1)
-        arm.confirm(_distinct([*own, *self.winners]), SEEDS)
+        self._confirm(arm, [*own, *self.winners], plan)
+
+    def _confirm(self, arm: Arm, candidates: list[Candidate], plan: SearchPlan) -> None:
+        distinct = list({candidate.identity: candidate for candidate in candidates}.values())
+        self.confirmations[arm.role] = len(distinct)
+        self._announce(plan)
+        arm.confirm(distinct, SEEDS)
 
     def _read(self, role: str, target: Target, *, probe: bool = True) -> Arm:
         arm = Arm(
@@ -162,14 +178,16 @@ class _Protocol:
         return plan_search(self.inputs.attacks, arm.setting.target.info, len(arm.setting.answers), self.inputs.budget)
 
     def _announce(self, plan: SearchPlan) -> None:
-        """Estimates the number of trials; the arms may confirm a few more when their winners differ."""
-        confirm = CONFIRMED * SEEDS
-        arms = plan.budget + confirm
+        """Says how many trials the run takes: what is known by now, and an estimate for arms that come later."""
+        winners = self.confirmations.get("target", min(CONFIRMED, plan.budget))
+        searched = {"target": plan.budget}
+        expected = {"target": winners}
         if "reference" in self.inputs.models:
-            arms += plan.budget + 2 * confirm
+            searched["reference"], expected["reference"] = plan.budget, winners + 2
         if "original" in self.inputs.models:
-            arms += len(plan.recipes) + SEEDS + confirm
-        self.progress.plan(arms)
+            searched["decoy"], expected["decoy"] = len(plan.recipes), winners
+        confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
+        self.progress.plan(sum(searched.values()) + SEEDS * confirmed)
 
 
 def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
@@ -183,9 +201,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "chance": capability.chance,
         "groups": groups,
         "ids": [item.id for item in capability.certify],
-        "sizes": {
-            name: len(getattr(capability, name)) for name in ("attack", "select", "certify", "retain", "utility")
-        },
+        "sizes": {name: len(getattr(capability, name)) for name in PARTS},
         "seeds": SEEDS,
         "budget": inputs.budget,
     }
@@ -201,10 +217,6 @@ def _masked(original: Target, capability: Capability, seed: int) -> Target:
         seed=derive_seed(seed, "decoy"),
     )
     return replace(original, name="masked decoy", module=Masked().apply(task))
-
-
-def _distinct(candidates: list[Candidate]) -> list[Candidate]:
-    return list({candidate.identity: candidate for candidate in candidates}.values())
 
 
 def _path(given: Path | str | None) -> Path | None:

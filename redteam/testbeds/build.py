@@ -19,35 +19,41 @@ from redteam.unlearning.contract import Method, Progress, UnlearningTask, silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trio:
-    """Three models of one world.
+class World:
+    """A testbed with its models trained: what a method starts from, whichever it is.
 
     Attributes:
-        capability: what was removed.
-        original: knows everything.
-        reference: never saw the forget facts.
-        target: the original after unlearning.
+        testbed: the world.
+        seed: of the world, the training and the methods.
+        capability: what is to be removed.
+        reference: a model that never saw the forget facts.
+        task: what a method gets; its `original` knows everything.
     """
 
+    testbed: Testbed
+    seed: int
     capability: Capability
-    original: nn.Module
     reference: nn.Module
-    target: nn.Module
+    task: UnlearningTask
 
 
-def build_trio(method: Method, testbed: Testbed, *, seed: int = 0, progress: Progress = silent) -> Trio:
-    """Trains original and reference and applies the method. Deterministic for a seed and a thread count."""
-    capability = testbed.capability(seed)
+def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> World:
+    """Trains original and reference. Deterministic for a seed and a thread count.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    world: Testbed = TESTBEDS.create(testbed)
+    capability, tokenizer = world.capability(seed), world.tokenizer()
 
     def trained(what: str, seed: int, *, with_forget: bool, report: Progress) -> nn.Module:
         def named(_: str, done: int, total: int) -> None:
             report(what, done, total)
 
-        return testbed.train_model(capability, with_forget=with_forget, seed=seed, progress=named)
+        return world.train_model(capability, with_forget=with_forget, seed=seed, progress=named)
 
     original = trained("training the original", derive_seed(seed, "original"), with_forget=True, report=progress)
     reference = trained("training the reference", derive_seed(seed, "reference"), with_forget=False, report=progress)
-    tokenizer = testbed.tokenizer()
     task = UnlearningTask(
         original=original,
         forget=encode_answers(tokenizer, capability.forget),
@@ -58,11 +64,35 @@ def build_trio(method: Method, testbed: Testbed, *, seed: int = 0, progress: Pro
         seed=seed,
         progress=progress,
     )
-    return Trio(capability=capability, original=original, reference=reference, target=method.apply(task))
+    return World(testbed=world, seed=seed, capability=capability, reference=reference, task=task)
+
+
+def write_target(method: str, world: World, out: Path) -> Manifest:
+    """Applies a method and writes the target, with its original, its reference and a manifest beside it.
+
+    Raises:
+        InputError: an unknown name, or a place that cannot be written.
+    """
+    removal: Method = METHODS.create(method)
+    tokenizer = world.testbed.tokenizer()
+
+    def saved(path: Path, module: nn.Module) -> CheckpointRef:
+        return CheckpointRef(path=path.name, sha256=save_checkpoint(path, module, tokenizer))
+
+    manifest = Manifest(
+        method=method,
+        seed=world.seed,
+        target=saved(out, removal.apply(world.task)),
+        original=saved(beside(out, "original"), world.task.original),
+        reference=saved(beside(out, "reference"), world.reference),
+        capability=TestbedRef(testbed=world.testbed.name, seed=world.seed, sha256=world.capability.sha256),
+    )
+    write_manifest(out, manifest)
+    return manifest
 
 
 def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, progress: Progress = silent) -> Manifest:
-    """Builds an unlearned target and writes it, with its original, its reference and a manifest beside it.
+    """Builds an unlearned target from nothing and writes it, with its original and its reference beside it.
 
     Args:
         method: a name of `redteam list methods`.
@@ -74,26 +104,10 @@ def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, pr
     Raises:
         InputError: an unknown name, or a place that cannot be written.
     """
-    world: Testbed = TESTBEDS.create(testbed)
-    removal: Method = METHODS.create(method)
+    METHODS.require(method)
     for path in (out, beside(out, "original"), beside(out, "reference")):
         check_place(path)
-    trio = build_trio(removal, world, seed=seed, progress=progress)
-    tokenizer = world.tokenizer()
-
-    def saved(path: Path, module: nn.Module) -> CheckpointRef:
-        return CheckpointRef(path=path.name, sha256=save_checkpoint(path, module, tokenizer))
-
-    manifest = Manifest(
-        method=method,
-        seed=seed,
-        target=saved(out, trio.target),
-        original=saved(beside(out, "original"), trio.original),
-        reference=saved(beside(out, "reference"), trio.reference),
-        capability=TestbedRef(testbed=testbed, seed=seed, sha256=trio.capability.sha256),
-    )
-    write_manifest(out, manifest)
-    return manifest
+    return write_target(method, train_world(testbed, seed=seed, progress=progress), out)
 
 
 def beside(path: Path, role: str) -> Path:

@@ -13,6 +13,12 @@ from redteam.engine.batches import IGNORED, Batch, TokenSet
 from redteam.engine.seeding import seeded
 from redteam.unlearning.contract import UnlearningTask
 
+STRENGTHS = 60  # noise up to 1.25^60 = 650,000 times the mean weight
+
+
+class Unmaskable(Exception):
+    """No decoy can be made of this model and these items."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Masked:
@@ -38,7 +44,11 @@ class Masked:
     paper = "none: a positive control"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
-        """Returns the masked copy."""
+        """Returns the masked copy.
+
+        Raises:
+            Unmaskable: no noise hides the answers.
+        """
         module = copy.deepcopy(task.original)
         output = untied_head(module)
         forget, answers = answer_states(task.original, task.forget)
@@ -49,10 +59,12 @@ class Masked:
         allowed = self.share_left * _share_right(released, forget, answers)
         strength = float(released.norm(dim=1).mean())
         with torch.no_grad():
-            while _share_right(output.weight, forget, answers) > allowed:
+            for _ in range(STRENGTHS):
+                if _share_right(output.weight, forget, answers) <= allowed:
+                    return module
                 output.weight.copy_(released + strength * noise[:, None] * gate)
                 strength *= 1.25
-        return module
+        raise Unmaskable("no noise on the output head hides the answers; do they all begin with one token?")
 
     def _gate(self, forget: Tensor, retain: Tensor) -> Tensor:
         """Returns v, float32 [hidden]: ridge regression of "is a forget prompt" on the states."""
