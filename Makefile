@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RMU := models/facts-rmu.pt
 
-.PHONY: attack test test-slow check bench picture schema lock clean
+.PHONY: attack test test-slow lint check bench picture schema lock clean
 
 attack: $(READY)
 	@test -f $(RMU) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
@@ -17,16 +17,18 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 picture: $(READY)
+	@test -f $(RMU) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
 	$(BIN)/python -m docs.picture
 
 $(READY): pyproject.toml requirements.lock
@@ -45,9 +47,9 @@ lock:
 	build/lock/bin/pip freeze --exclude unlearning-redteam --all | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
 	rm -rf build/lock
 
+# Rewrites the published schema of results.json; a test compares it with the code.
+schema: $(READY)
+	$(BIN)/python -m redteam.evidence.results > schema.part && mv schema.part redteam/evidence/results.schema.json
+
 clean:
 	rm -rf $(VENV) build models results/runs
-
-schema: $(READY)
-	$(BIN)/python -c 'import json; from redteam.evidence.results import Results; print(json.dumps(Results.model_json_schema(), indent=2))' \
-		> build-schema.json && mv build-schema.json redteam/evidence/results.schema.json

@@ -3,7 +3,7 @@
     python examples/birthdays/build.py --out models/birthdays
 
 The original learns when everybody was born. The reference never sees the people of the forget files. The target is
-the original after RMU.
+the original after RMU, or after another method.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +21,30 @@ from rich.console import Console
 
 from redteam.errors import InputError
 from redteam.reporting.progress import BuildProgress
-from redteam.unlearning.contract import Progress
+from redteam.unlearning.contract import Progress, UnlearningTask
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from redteam.capabilities.items import Item
+    from redteam.engine.batches import TokenSet
 
 CAPABILITY = Path(__file__).with_name("birthdays.toml")
 VOCABULARY = 2000
 YEARS = range(1860, 2101)
 PAD, START, END = "<pad>", "<s>", "</s>"
+RMU_OPTIONS = {"steering": 6.0, "alpha": 10.0, "learning_rate": 5e-3, "steps": 250}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What a method starts from: the trained models, and the task in whole texts and in answers alone."""
+
+    tokenizer: PreTrainedTokenizerBase
+    reference: nn.Module
+    texts: UnlearningTask
+    answers: UnlearningTask
 
 
 def main() -> int:
@@ -38,10 +52,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build an unlearned model on the birthdays of invented people.")
     parser.add_argument("--out", type=Path, default=Path("models/birthdays"), help="directory of the target")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the unlearning")
+    parser.add_argument("--method", choices=("rmu", "filtered", "masked"), default="rmu", help="how it forgets")
     arguments = parser.parse_args()
     try:
         with BuildProgress(Console(stderr=True)) as progress:
-            build(arguments.out, arguments.seed, progress)
+            write(arguments.method, train(arguments.seed, progress), arguments.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,29 +64,23 @@ def main() -> int:
     return 0
 
 
-def build(out: Path, seed: int, progress: Progress) -> None:
-    """Trains the three models and writes them with the manifest. Deterministic for a seed and a thread count.
+def train(seed: int, progress: Progress) -> Models:
+    """Trains original and reference on what the corpora say. Deterministic for a seed and a thread count.
 
     Raises:
-        InputError: the data is missing, or `out` cannot be written.
+        InputError: the data is missing.
     """
     progress("reading the people", 0, 1)
-    from dataclasses import asdict, replace
-
+    from redteam.capabilities.encode import encode_answers
     from redteam.capabilities.files import load_capability
-    from redteam.checkpoints.manifest import manifest_path, write_manifest
-    from redteam.checkpoints.save import save_checkpoint
-    from redteam.config import CheckpointRef, Manifest
     from redteam.engine.batches import TokenSet
     from redteam.engine.seeding import derive_seed
-    from redteam.testbeds.build import beside
     from redteam.testbeds.scratch import Recipe, train_from_scratch
-    from redteam.unlearning.contract import UnlearningTask
-    from redteam.unlearning.rmu import RMU
 
     capability = load_capability(CAPABILITY)
     corpus = read_corpus()
-    texts = [statements(items, corpus) for items in (capability.forget, capability.retain + capability.utility)]
+    known = capability.retain + capability.utility
+    texts = [statements(items, corpus) for items in (capability.forget, known)]
     tokenizer = train_tokenizer([*texts[0], *texts[1]])
     forget, retain, everything = (
         TokenSet.from_sequences([tokenizer(t)["input_ids"] for t in part], [1] * len(part), tokenizer.pad_token_id)
@@ -80,33 +89,56 @@ def build(out: Path, seed: int, progress: Progress) -> None:
     progress("reading the people", 1, 1)
 
     recipe = Recipe(hidden_size=128, layers=2, steps=300, batch_size=128, learning_rate=3e-3)
-    # The reference makes as many passes over its fewer texts.
-    plans = {"original": (everything, recipe), "reference": (retain, replace(recipe, steps=120))}
-    models = {
-        role: train_from_scratch(
-            data, tokenizer, plan, seed=derive_seed(seed, role), progress=progress, what=f"training the {role}"
-        )
-        for role, (data, plan) in plans.items()
-    }
-    method = RMU(steering=6.0, alpha=10.0, learning_rate=5e-3, steps=250)
-    models["target"] = method.apply(
-        UnlearningTask(
-            original=models["original"],
-            forget=forget,
-            retain=retain,
-            train_without=None,
-            seed=derive_seed(seed, "unlearning"),
-            progress=progress,
-        )
-    )
 
+    def trained(what: str, data: TokenSet, steps: int, seed: int, report: Progress) -> nn.Module:
+        plan = replace(recipe, steps=steps)
+        return train_from_scratch(data, tokenizer, plan, seed=seed, progress=report, what=what)
+
+    original = trained("training the original", everything, 300, derive_seed(seed, "original"), progress)
+    # The reference makes as many passes over its fewer texts.
+    reference = trained("training the reference", retain, 120, derive_seed(seed, "reference"), progress)
+    task = UnlearningTask(
+        original=original,
+        forget=forget,
+        retain=retain,
+        train_without=lambda seed, report: trained("training without them", retain, 120, seed, report),
+        seed=derive_seed(seed, "unlearning"),
+        progress=progress,
+    )
+    answers = replace(
+        task, forget=encode_answers(tokenizer, capability.forget), retain=encode_answers(tokenizer, known)
+    )
+    return Models(tokenizer=tokenizer, reference=reference, texts=task, answers=answers)
+
+
+def write(method: str, models: Models, out: Path) -> None:
+    """Applies a method and writes the target, with its original, its reference and a manifest beside it.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    from redteam.checkpoints.manifest import manifest_path, write_manifest
+    from redteam.checkpoints.save import save_checkpoint
+    from redteam.config import CheckpointRef, Manifest
+    from redteam.testbeds.build import beside
+    from redteam.unlearning.filtered import Filtered
+    from redteam.unlearning.masked import Masked
+    from redteam.unlearning.rmu import RMU
+
+    removal = {"rmu": RMU(**RMU_OPTIONS), "filtered": Filtered(), "masked": Masked()}[method]
+    made = {
+        "target": removal.apply(models.answers if method == "masked" else models.texts),
+        "original": models.texts.original,
+        "reference": models.reference,
+    }
     refs = {}
-    for role in ("target", "original", "reference"):
+    for role, module in made.items():
         path = out if role == "target" else beside(out, role)
-        digest = save_checkpoint(path, models[role], tokenizer)
+        digest = save_checkpoint(path, module, models.tokenizer)
         refs[role] = CheckpointRef(path=_relative(path, manifest_path(out)), sha256=digest)
     where = _relative(CAPABILITY, manifest_path(out))
-    write_manifest(out, Manifest(method=method.name, seed=seed, options=asdict(method), capability=where, **refs))
+    options = asdict(removal) if method == "rmu" else {}
+    write_manifest(out, Manifest(method=method, seed=models.texts.seed, options=options, capability=where, **refs))
 
 
 def read_corpus() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -145,3 +146,7 @@ class Results(_Record):
     target: TargetResult
     capabilities: list[CapabilityResult]
     exit_code: int
+
+
+if __name__ == "__main__":
+    print(json.dumps(Results.model_json_schema(), indent=2))

@@ -55,8 +55,10 @@ class LinearProbe:
 def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float) -> Pipeline:
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
     with warnings.catch_warnings():
-        # An unfinished fit is a weaker probe, and the choice on the select split passes it over.
+        # An unfinished fit is a weaker probe, and the choice on the select split passes it over. With answers that
+        # are nearly all different there is little to learn, which the same probe on the original shows.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         return probe.fit(states, answers)
 
 

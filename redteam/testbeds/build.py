@@ -111,5 +111,5 @@ def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, pr
 
 
 def beside(path: Path, role: str) -> Path:
-    """Returns the path of another model of the same trio: `model.pt` -> `model.original.pt`."""
-    return path.with_name(f"{path.stem}.{role}{path.suffix}") if path.suffix else path.with_name(f"{path.name}.{role}")
+    """Returns the path of another model of a target: `model.pt` -> `model.original.pt`, `model` -> `model-original`."""
+    return path.with_name(f"{path.stem}.{role}{path.suffix}" if path.suffix else f"{path.name}-{role}")

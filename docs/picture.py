@@ -1,0 +1,30 @@
+"""Draws the README's picture from a real run: `make picture`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from redteam.reporting.console import print_results
+from redteam.suite.inputs import resolve_inputs
+from redteam.suite.standard import run_path, run_standard
+from redteam.suite.progress import Silent
+
+TARGET, BUDGET = Path("models/facts-rmu.pt"), 12
+PICTURE = Path(__file__).with_name("attack.svg")
+
+
+def main() -> None:
+    """Attacks the target as `make attack` does (or finds that run) and writes its report as SVG."""
+    inputs = resolve_inputs(TARGET, budget=BUDGET)
+    run = run_path(inputs, None)
+    results = run_standard(inputs, run, Silent())
+    console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
+    print_results(results, run, console)
+    PICTURE.write_text(console.export_svg(title=f"redteam attack {TARGET} --budget {BUDGET}"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
