@@ -9,8 +9,8 @@ from rich.console import Console
 
 from redteam.reporting.console import print_results
 from redteam.suite.inputs import resolve_inputs
-from redteam.suite.standard import run_path, run_standard
 from redteam.suite.progress import Silent
+from redteam.suite.standard import run_path, run_standard
 
 TARGET, BUDGET = Path("models/facts-rmu.pt"), 12
 PICTURE = Path(__file__).with_name("attack.svg")
