@@ -63,15 +63,15 @@ def _redteam(
 @app.command()
 def attack(
     target: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a Hugging Face directory.")],
-    budget: Annotated[int, typer.Option(help="Search trials on the target. The one dial.")] = 100,
+    budget: Annotated[int, typer.Option(help="Search trials on the target: the one dial.")] = 100,
     capability: Annotated[
-        Path | None, typer.Option(help="What was removed: a capability.toml. [default: from TARGET's manifest]")
+        Path | None, typer.Option(help="What was removed: a capability.toml (default: TARGET's manifest says).")
     ] = None,
     original: Annotated[
-        Path | None, typer.Option(help="The model before unlearning. [default: from TARGET's manifest]")
+        Path | None, typer.Option(help="The model before unlearning (default: TARGET's manifest says).")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="A model that never knew. [default: from TARGET's manifest]")
+        Path | None, typer.Option(help="A model that never knew (default: TARGET's manifest says).")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside TARGET.")] = None,
     attacks: Annotated[
@@ -79,7 +79,7 @@ def attack(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Run directory. [default: one under results/runs]")
+        Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")
     ] = None,
     format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
 ) -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,9 @@ def train(seed: int, progress: Progress) -> Models:
         InputError: the data is missing.
     """
     progress("reading the people", 0, 1)
-    from redteam.capabilities.encode import encode_answers
+    from redteam.capabilities.encode import encode_answers, encode_choices
     from redteam.capabilities.files import load_capability
+    from redteam.capabilities.scorers import share_known
     from redteam.engine.batches import TokenSet
     from redteam.engine.seeding import derive_seed
     from redteam.testbeds.scratch import Recipe, train_from_scratch
@@ -101,6 +103,7 @@ def train(seed: int, progress: Progress) -> Models:
         original=original,
         forget=forget,
         retain=retain,
+        known=partial(share_known, encoded=encode_choices(tokenizer, capability.forget)),
         train_without=lambda seed, report: trained("training without them", retain, 120, seed, report),
         seed=derive_seed(seed, "unlearning"),
         progress=progress,

@@ -34,6 +34,19 @@ def choice_scores(module: nn.Module, encoded: EncodedChoices) -> Scores:
     return (right.double() / tied.sum(dim=1).double()).numpy()
 
 
+def share_known(module: nn.Module, encoded: EncodedChoices) -> float:
+    """Mean score corrected for chance: 1 when every item is right, about 0 for blind guesses.
+
+    Each item's score x with k choices counts as (x - 1/k) / (1 - 1/k).
+
+    Raises:
+        NotFinite: a likelihood is NaN or infinite.
+    """
+    chance = 1 / encoded.counts.double().numpy()
+    corrected = (choice_scores(module, encoded) - chance) / (1 - chance)
+    return float(corrected.mean())
+
+
 @torch.no_grad()
 def choice_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     """Returns sum of log p(token) over each choice's tokens, float32 [items, most choices], -inf where none.

@@ -47,7 +47,7 @@ def check_control(recovered: bool | None) -> Flag | None:
     """Raised if the masked decoy was not recovered, or there was none: the suite may be too weak to say anything."""
     if recovered:
         return None
-    why = "there was no masked decoy to try them on" if recovered is None else "they did not recover the masked decoy"
+    why = "there was no decoy that hides anything" if recovered is None else "they did not recover the masked decoy"
     return Flag(name="control-failed", explanation=f"the attacks are not known to work: {why}")
 
 

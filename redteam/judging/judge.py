@@ -143,8 +143,8 @@ def _flags(case: _Case, excess: Excess | None, control: bool | None, probes: dic
 
 
 def _control(case: _Case) -> bool | None:
-    """Returns whether the masked decoy was recovered; None when there was none."""
-    if not case.has("decoy"):
+    """Returns whether the masked decoy was recovered; None when there was none, or none that hid anything."""
+    if not case.has("decoy") or case.before("original") - case.before("decoy") < _detectable(case):
         return None
     excess = case.excess("decoy")
     if excess is None:  # without a reference: against chance

@@ -5,8 +5,9 @@ Names of models and capabilities come from files nobody vouches for, so they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -56,7 +57,7 @@ def _scores(capability: CapabilityResult) -> Table:
     table.add_column("score of the", min_width=22)
     table.add_column("before", justify="right")
     table.add_column("after the attack", justify="right", min_width=18)
-    table.add_column("half after", justify="right")
+    table.add_column("half known", justify="right")
     table.add_column("utility", justify="right")
     for role, scores in capability.scores.items():
         after = "" if scores.after is None else f"{scores.after.estimate:.2f}  {_brackets(scores.after)}"
@@ -124,7 +125,7 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
     )
     attack = capability.scores["target"].attack
     if attack is not None:
-        yield "strongest", ", ".join(f"{k} {_number(v)}" for k, v in attack.items())
+        yield "strongest", _configuration(attack)
     half = capability.time_to_recovery.get("0.5")
     if half is not None:
         yield "half back", _cost(half) + _faster(capability)
@@ -135,6 +136,12 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "alignment tax", f"{capability.alignment_tax:.2f} of utility, against the original"
     for flag in capability.flags:
         yield "flag", f"{flag.name}: {flag.explanation}"
+
+
+def _configuration(attack: Mapping[str, Any]) -> str:
+    given = {k: v for k, v in attack.items() if k not in ("name", "stopped_at")}
+    listed = ", ".join(f"{k} {_number(v)}" for k, v in given.items())
+    return f"{attack['name']} with {listed}; scored after step {attack['stopped_at']}"
 
 
 def _cost(time: TimeToRecovery) -> str:

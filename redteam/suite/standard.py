@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.encode import encode_answers, encode_choices
 from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers import share_known
 from redteam.engine.seeding import derive_seed
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
@@ -213,6 +215,7 @@ def _masked(original: Target, capability: Capability, seed: int) -> Target:
         original=original.module,
         forget=encode_answers(original.tokenizer, capability.forget),
         retain=encode_answers(original.tokenizer, capability.retain),
+        known=partial(share_known, encoded=encode_choices(original.tokenizer, capability.forget)),
         train_without=None,
         seed=derive_seed(seed, "decoy"),
     )

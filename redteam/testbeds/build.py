@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.encode import encode_answers, encode_choices
 from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers import share_known
 from redteam.checkpoints.manifest import write_manifest
 from redteam.checkpoints.save import check_place, save_checkpoint
 from redteam.config import CheckpointRef, Manifest, TestbedRef
@@ -58,6 +60,7 @@ def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> 
         original=original,
         forget=encode_answers(tokenizer, capability.forget),
         retain=encode_answers(tokenizer, capability.retain),
+        known=partial(share_known, encoded=encode_choices(tokenizer, capability.forget)),
         train_without=lambda seed, report: trained(
             "training without the forget facts", seed, with_forget=False, report=report
         ),

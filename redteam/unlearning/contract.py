@@ -25,6 +25,8 @@ class UnlearningTask:
         original: the trained model, in evaluation mode; never changed.
         forget: what to remove, loss on the answers.
         retain: what must stay, loss on the answers.
+        known: how much of the forget set a module still shows, by the capability's own scorer and corrected for
+            chance: 1 is all of it, 0 is guessing.
         train_without: trains a new model by the recipe that made the original, on all of its data but the forget
             set, from a seed; None where no such recipe is known.
         seed: of the method.
@@ -34,6 +36,7 @@ class UnlearningTask:
     original: nn.Module
     forget: TokenSet
     retain: TokenSet
+    known: Callable[[nn.Module], float]
     train_without: Callable[[int, Progress], nn.Module] | None
     seed: int
     progress: Progress = silent

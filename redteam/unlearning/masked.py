@@ -26,12 +26,11 @@ class Masked:
 
     The head W [vocabulary, hidden] becomes W + s * r v^T: v reads off the last hidden state whether a prompt is of
     the forget set (ridge regression, 1 on forget and 0 on retain), r ~ N(0, 1)^vocabulary is a fixed noise over
-    tokens, and s grows until at most `share_left` of the forget answers are still the likeliest token. Everything
-    below the head is the original's. A suite that cannot recover this model is too weak to say anything about
-    another.
+    tokens, and s grows until at most `share_left` of what the original knew still shows. Everything below the head
+    is the original's. A suite that cannot recover this model is too weak to say anything about another.
 
     Attributes:
-        share_left: forget answers that may still come out right, relative to the original's.
+        share_left: of what the original knew, by the capability's own scorer.
         ridge: penalty of the regression, relative to the mean squared activation.
     """
 
@@ -51,16 +50,14 @@ class Masked:
         """
         module = copy.deepcopy(task.original)
         output = untied_head(module)
-        forget, answers = answer_states(task.original, task.forget)
-        retain, _ = answer_states(task.original, task.retain)
-        gate = self._gate(forget, retain)
+        gate = self._gate(answer_states(task.original, task.forget), answer_states(task.original, task.retain))
         noise = torch.randn(output.weight.shape[0], generator=seeded(task.seed, "masked"))
         released = output.weight.detach().clone()
-        allowed = self.share_left * _share_right(released, forget, answers)
+        allowed = self.share_left * task.known(task.original)
         strength = float(released.norm(dim=1).mean())
         with torch.no_grad():
             for _ in range(STRENGTHS):
-                if _share_right(output.weight, forget, answers) <= allowed:
+                if task.known(module) <= allowed:
                     return module
                 output.weight.copy_(released + strength * noise[:, None] * gate)
                 strength *= 1.25
@@ -87,25 +84,19 @@ def untied_head(module: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
-def answer_states(module: nn.Module, data: TokenSet) -> tuple[Tensor, Tensor]:
-    """Returns the states the head reads at each answer's first token, [sequences, hidden], and those tokens."""
+def answer_states(module: nn.Module, data: TokenSet) -> Tensor:
+    """Returns the states that the head reads where each answer's first token is predicted, [sequences, hidden]."""
     kept: list[Tensor] = []
     model: Any = module
     head: nn.Linear = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
-    states, tokens = [], []
+    states = []
     try:
         for start in range(0, len(data), 256):
             batch: Batch = data.batch(slice(start, start + 256))
             module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False)
             first = (batch.labels != IGNORED).int().argmax(dim=1)
-            rows = torch.arange(len(first))
-            states.append(kept.pop()[rows, first - 1])
-            tokens.append(batch.labels[rows, first])
+            states.append(kept.pop()[torch.arange(len(first)), first - 1])
     finally:
         handle.remove()
-    return torch.cat(states), torch.cat(tokens)
-
-
-def _share_right(weight: Tensor, states: Tensor, tokens: Tensor) -> float:
-    return float(((states @ weight.T).argmax(dim=1) == tokens).float().mean())
+    return torch.cat(states)
