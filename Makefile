@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RMU := models/facts-rmu.pt
+BUILT := models/facts-rmu.redteam.json# written last, so whole if it is there
 
 .PHONY: attack test test-slow lint check bench picture schema lock clean
 
 attack: $(READY)
-	@test -f $(RMU) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
+	@test -f $(BUILT) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
 	$(BIN)/redteam attack $(RMU) --budget 12
 
 test: $(READY)
@@ -28,7 +29,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 picture: $(READY)
-	@test -f $(RMU) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
+	@test -f $(BUILT) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
 	$(BIN)/python -m docs.picture
 
 $(READY): pyproject.toml requirements.lock

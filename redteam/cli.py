@@ -110,12 +110,13 @@ def unlearn(
 
         METHODS.require(method)
         TESTBEDS.require(testbed)
+        from redteam.checkpoints.trio import beside
         from redteam.testbeds.build import unlearn as build
 
         with BuildProgress(Console(stderr=True)) as progress:
-            manifest = build(method, testbed=testbed, out=out, seed=seed, progress=progress)
+            build(method, testbed=testbed, out=out, seed=seed, progress=progress)
         for role in ("target", "original", "reference"):
-            typer.echo(f"{role:<10} {out.parent / getattr(manifest, role).path}")
+            typer.echo(f"{role:<10} {beside(out, role)}")
         typer.echo(f"\nNext: redteam attack {out} --budget 100")
 
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from redteam.errors import InputError
 
+# What parsers raise on hostile text: their decode errors are ValueErrors, as are numbers of thousands of digits.
+UNREADABLE = (OSError, ValueError, RecursionError)
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,9 +84,9 @@ class GroupRule(Strict):
 class Shares(Strict):
     """Relative sizes of the three splits of the forget groups."""
 
-    attack: float = Field(default=0.4, gt=0)
-    select: float = Field(default=0.2, gt=0)
-    certify: float = Field(default=0.4, gt=0)
+    attack: float = Field(default=0.4, gt=0, allow_inf_nan=False)
+    select: float = Field(default=0.2, gt=0, allow_inf_nan=False)
+    certify: float = Field(default=0.4, gt=0, allow_inf_nan=False)
 
 
 class CapabilityFile(Strict):
@@ -123,7 +125,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is not readable JSON ({error})", "Write it again with `redteam unlearn`") from error
     return _validated(Manifest, data, path)
 
@@ -138,7 +140,7 @@ def read_capability_file(path: Path) -> CapabilityFile:
         raise InputError(f"there is no capability file {path}", "Check the path given to --capability")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is not readable TOML ({error})", "See examples/birthdays for one that is") from error
     return _validated(CapabilityFile, data, path)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,12 +42,26 @@ class Registry:
         """Returns a new instance of the class behind `name`.
 
         Raises:
-            InputError: there is no such name or file, or the file cannot be imported.
+            InputError: there is no such name or file, or what it names cannot be imported or made.
         """
-        if ".py:" in name:
-            return _class_in_file(name)()
-        module, _, attribute = self.require(name).partition(":")
-        return getattr(import_module(module), attribute)()
+        try:
+            if ".py:" in name:
+                return _class_in_file(name)()
+            module, _, attribute = self.require(name).partition(":")
+            return getattr(import_module(module), attribute)()
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # a plug-in is anybody's code
+            raise InputError(
+                f"the {self.kind} {name} cannot be made ({type(error).__name__}: {error})", "Correct it"
+            ) from error
+
+    def version(self, name: str, plugin: Any) -> int | str:
+        """Returns what changes when the plug-in does: its version; of a user's file, the digest of the source too."""
+        if ".py:" not in name:
+            return int(plugin.version)
+        source = Path(name.rpartition(":")[0]).read_bytes()
+        return f"{plugin.version}, source {hashlib.sha256(source).hexdigest()[:12]}"
 
     def require(self, name: str) -> str:
         """Returns the "module:Class" behind `name` without importing it.
@@ -89,13 +105,16 @@ def _class_in_file(place: str) -> Any:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"there is no file {path}", "Give an attack of your own as path/to/file.py:Class")
-    spec = importlib.util.spec_from_file_location(f"redteam_user_{file.stem}", file)
+    name = f"redteam_user_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their annotations up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise InputError(f"{path} cannot be imported ({type(error).__name__}: {error})", "Correct it") from error
     if not hasattr(module, attribute):
         raise InputError(f"{path} has no class {attribute!r}", "Give it as path/to/file.py:Class")

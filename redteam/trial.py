@@ -24,6 +24,7 @@ from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.snapshot import Snapshot
+from redteam.errors import one_line
 from redteam.target import Target
 
 Split = Literal["select", "certify", "utility"]
@@ -140,8 +141,8 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
             watch.follow(attack.run(_arena(setting, spec, ledger), spec.params))
     except (Diverged, NotFinite):
         diverged = True
-    except Exception as raised:  # noqa: BLE001 - an attack may be anybody's code; its failure is recorded as one
-        error = f"{type(raised).__name__}: {raised}"
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 - an attack is anybody's code; its failure is recorded
+        error = one_line(f"{type(raised).__name__}: {raised}")
     share_moved = setting.released.share_moved(module)
     setting.released.restore(module)
     return TrialResult(

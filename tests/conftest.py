@@ -27,22 +27,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from tiny import tiny_model
 
-    from redteam.checkpoints.manifest import write_manifest
-    from redteam.checkpoints.save import save_checkpoint
-    from redteam.config import CheckpointRef, Manifest, TestbedRef
-    from redteam.testbeds.build import beside
+    from redteam.checkpoints.trio import Trio, save_trio
+    from redteam.config import TestbedRef
     from redteam.testbeds.facts import Facts
 
     world = Facts()
     tokenizer, capability = world.tokenizer(), world.capability(0)
-    target = tmp_path_factory.mktemp("untrained") / "model.pt"
-    refs = {}
-    for seed, (role, path) in enumerate(
-        {r: target if r == "target" else beside(target, r) for r in ("target", "original", "reference")}.items()
-    ):
-        refs[role] = CheckpointRef(
-            path=path.name, sha256=save_checkpoint(path, tiny_model(len(tokenizer), seed), tokenizer)
-        )
+    target, original, reference = (tiny_model(len(tokenizer), seed) for seed in range(3))
+    trio = Trio(target=target, original=original, reference=reference, tokenizer=tokenizer)
+    path = tmp_path_factory.mktemp("untrained") / "model.pt"
     ref = TestbedRef(testbed="facts", seed=0, sha256=capability.sha256)
-    write_manifest(target, Manifest(method="none", seed=0, capability=ref, **refs))
-    return target
+    save_trio(path, trio, method="none", seed=0, capability=ref)
+    return path

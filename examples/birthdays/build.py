@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,8 +54,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the unlearning")
     parser.add_argument("--method", choices=("rmu", "filtered", "masked"), default="rmu", help="how it forgets")
     arguments = parser.parse_args()
+    from redteam.checkpoints.trio import check_places
+
     try:
         with BuildProgress(Console(stderr=True)) as progress:
+            check_places(arguments.out)
             write(arguments.method, train(arguments.seed, progress), arguments.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -120,28 +122,20 @@ def write(method: str, models: Models, out: Path) -> None:
     Raises:
         InputError: `out` cannot be written.
     """
-    from redteam.checkpoints.manifest import manifest_path, write_manifest
-    from redteam.checkpoints.save import save_checkpoint
-    from redteam.config import CheckpointRef, Manifest
-    from redteam.testbeds.build import beside
+    from redteam.checkpoints.trio import Trio, save_trio
     from redteam.unlearning.filtered import Filtered
     from redteam.unlearning.masked import Masked
     from redteam.unlearning.rmu import RMU
 
     removal = {"rmu": RMU(**RMU_OPTIONS), "filtered": Filtered(), "masked": Masked()}[method]
-    made = {
-        "target": removal.apply(models.answers if method == "masked" else models.texts),
-        "original": models.texts.original,
-        "reference": models.reference,
-    }
-    refs = {}
-    for role, module in made.items():
-        path = out if role == "target" else beside(out, role)
-        digest = save_checkpoint(path, module, models.tokenizer)
-        refs[role] = CheckpointRef(path=_relative(path, manifest_path(out)), sha256=digest)
-    where = _relative(CAPABILITY, manifest_path(out))
+    trio = Trio(
+        target=removal.apply(models.answers if method == "masked" else models.texts),
+        original=models.texts.original,
+        reference=models.reference,
+        tokenizer=models.tokenizer,
+    )
     options = asdict(removal) if method == "rmu" else {}
-    write_manifest(out, Manifest(method=method, seed=models.texts.seed, options=options, capability=where, **refs))
+    save_trio(out, trio, method=method, seed=models.texts.seed, capability=CAPABILITY, options=options)
 
 
 def read_corpus() -> list[str]:
@@ -182,10 +176,6 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
         single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, bpe.token_to_id(START))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, bos_token=START, eos_token=END)
-
-
-def _relative(path: Path, manifest: Path) -> str:
-    return os.path.relpath(path.resolve(), manifest.parent.resolve())
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _rows(file: Path) -> list[tuple[int, Row]]:
             continue
         try:
             row = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # decode errors, endless numbers, endless nesting
             raise InputError(f"{file}:{line} is not JSON ({error})", "Write one JSON object a line") from error
         if not isinstance(row, dict):
             raise InputError(f"{file}:{line} is not a JSON object", "Write one JSON object a line")

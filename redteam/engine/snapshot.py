@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+Hook = tuple[str, str, int]  # submodule, kind, id
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Copies of a module's parameters and buffers, and which of them train.
+    """Copies of a module's parameters and buffers, which of them train, and which hooks there are.
 
     Copying back in memory is far cheaper than loading the file again, and it is checked: `restore` compares every
     array afterwards.
@@ -19,25 +23,27 @@ class Snapshot:
 
     arrays: Mapping[str, Tensor]
     trainable: frozenset[str]
+    hooks: frozenset[Hook]
 
     @staticmethod
     def of(module: nn.Module) -> Snapshot:
         """Copies the module's parameters and buffers."""
         arrays = {name: tensor.detach().clone() for name, tensor in _arrays(module)}
         trainable = frozenset(name for name, p in module.named_parameters() if p.requires_grad)
-        return Snapshot(arrays, trainable)
+        return Snapshot(arrays, trainable, frozenset(hook for hook, _ in _hooks(module)))
 
     @torch.no_grad()
     def restore(self, module: nn.Module) -> None:
-        """Copies the arrays back, in place, and puts the module in evaluation mode.
+        """Copies the arrays back, in place, removes new hooks, and puts the module in evaluation mode.
 
         Raises:
             RuntimeError: the module's arrays are not those of the snapshot: an attack left something behind.
         """
-        live = dict(_arrays(module))
-        if live.keys() != self.arrays.keys():
-            changed = sorted(live.keys() ^ self.arrays.keys())
-            raise RuntimeError(f"an attack changed the module's structure: {', '.join(changed[:4])}")
+        live = self._live(module)
+        for hook, registered in list(_hooks(module)):
+            if hook not in self.hooks:
+                del registered[hook[2]]
+                _forget_installed(module.get_submodule(hook[0]))
         for name, tensor in live.items():
             tensor.copy_(self.arrays[name])
         for name, parameter in module.named_parameters():
@@ -52,14 +58,41 @@ class Snapshot:
         """Returns the share of parameter entries that differ from the snapshot, in [0, 1].
 
         An update smaller than the precision of a weight leaves it unchanged, so an inert attack shows here.
+
+        Raises:
+            RuntimeError: as `restore`.
         """
+        self._live(module)
         moved = total = 0
         for name, parameter in module.named_parameters():
             moved += int((parameter != self.arrays[name]).sum())
             total += parameter.numel()
         return moved / total
 
+    def _live(self, module: nn.Module) -> dict[str, Tensor]:
+        live = dict(_arrays(module))
+        if live.keys() != self.arrays.keys():
+            changed = sorted(live.keys() ^ self.arrays.keys())
+            raise RuntimeError(f"an attack changed the module's structure: {', '.join(changed[:4])}")
+        return live
+
 
 def _arrays(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[Hook, dict[int, Any]]]:
+    for name, part in module.named_modules():
+        for kind in HOOKS:
+            registered: dict[int, Any] = getattr(part, kind)
+            for number in registered:
+                yield (name, kind, number), registered
+
+
+def _forget_installed(part: nn.Module) -> None:
+    """Transformers hooks a model once, when hidden states are first asked for, and notes that it did.
+
+    Where those hooks are removed, the note must go too, or no hidden states are returned ever after.
+    """
+    part.__dict__.pop("_output_capturing_hooks_installed", None)

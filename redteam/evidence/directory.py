@@ -18,6 +18,7 @@ from redteam.errors import InputError
 from redteam.evidence.log import AppendLog, read_rows
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
+LOCK, PART = ".lock", "{}.part"
 
 
 class RunPlan(BaseModel):
@@ -27,7 +28,7 @@ class RunPlan(BaseModel):
         suite: name and version of the protocol.
         target: SHA-256 of the weights; so for original and reference.
         capability: name and SHA-256 of every item of every split.
-        attacks: name -> version; so for probes.
+        attacks: name -> version, with the digest of its source where that is a user's file; so for probes.
         budget: search trials asked for.
         seed: of the run.
     """
@@ -40,8 +41,8 @@ class RunPlan(BaseModel):
     original: str | None
     reference: str | None
     capability: tuple[str, str]
-    attacks: dict[str, int]
-    probes: dict[str, int]
+    attacks: dict[str, int | str]
+    probes: dict[str, int | str]
     budget: int
     seed: int
 
@@ -67,21 +68,26 @@ class RunDirectory:
             InputError: it cannot be written, belongs to another plan or is no run directory, or is in use.
         """
         self.path, self.plan = path, plan
+        self.trials: dict[str, dict[str, Any]] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("w")
+            _refuse_foreign(path)
+            self._lock = (path / LOCK).open("a")
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror})", "Choose another place with --out"
             ) from error
-        _lock(self._lock, path)
-        self.resumed = self._adopt()
-        self.trials: dict[str, dict[str, Any]] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
-        for row in read_rows(path / EVENTS):
-            self._index(row)
-        self._events = AppendLog(path / EVENTS)
-        self._samples = AppendLog(path / SAMPLES)
+        try:
+            _lock(self._lock, path)
+            self.resumed = self._adopt()
+            for row in read_rows(path / EVENTS):
+                self._index(row)
+            self._events = AppendLog(path / EVENTS)
+            self._samples = AppendLog(path / SAMPLES)
+        except BaseException:
+            self._lock.close()
+            raise
 
     def record(self, kind: str, key: str, row: dict[str, Any], samples: dict[str, list[float]] | None = None) -> None:
         """Appends an event; its per-item scores go first, so that an event is never without them."""
@@ -116,13 +122,6 @@ class RunDirectory:
         """Returns whether the directory holds this plan already; writes the manifest if it is new."""
         manifest = self.path / MANIFEST
         if not manifest.exists():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
-            if others:
-                (self.path / ".lock").unlink(missing_ok=True)
-                raise InputError(
-                    f"{self.path} is not empty and no run directory (it holds {others[0]})",
-                    "Choose another place with --out",
-                )
             _replace(manifest, json.dumps({**self.plan.model_dump(), "environment": environment()}, indent=2) + "\n")
             return False
         found = read_plan(self.path)
@@ -143,8 +142,7 @@ def read_plan(path: Path) -> RunPlan:
     """
     try:
         data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        data.pop("environment", None)
-        return RunPlan.model_validate(data)
+        return RunPlan.model_validate({k: v for k, v in data.items() if k != "environment"})
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise InputError(f"{path} has no readable {MANIFEST}", "Choose another place with --out") from error
 
@@ -160,6 +158,16 @@ def environment() -> dict[str, str]:
     }
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Refuses a directory that has content but no manifest; a start that was killed may have left its own traces."""
+    names = {entry.name for entry in path.iterdir()}
+    foreign = sorted(names - {LOCK, PART.format(MANIFEST)})
+    if MANIFEST not in names and foreign:
+        raise InputError(
+            f"{path} is not empty and no run directory (it holds {foreign[0]})", "Choose another place with --out"
+        )
+
+
 def _lock(file: IO[str], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,7 +177,7 @@ def _lock(file: IO[str], path: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(PART.format(path.name))
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -43,7 +43,7 @@ class Scores(_Record):
 
 
 class TimeToRecovery(_Record):
-    """First cost at which the target's score reached a level; None and censored when it never did."""
+    """First cost at which the target's score reached a level; None where it never did, censored if so in steps."""
 
     steps: int | None
     samples: int | None
@@ -56,8 +56,9 @@ class SpeedUp(_Record):
     """Steps the reference needs over steps the target needs, to the same level.
 
     Attributes:
-        ratio: None when the target never reached the level.
-        bound: "exact"; "at least" when the reference never reached the level; "undefined" when neither did.
+        ratio: None when neither reached the level.
+        bound: "exact"; "at least" when the reference never reached the level within the steps that were tried, "at
+            most" when the target did not; "undefined" when neither did.
     """
 
     ratio: float | None

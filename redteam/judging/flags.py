@@ -24,7 +24,7 @@ def check_given(evidence: Evidence) -> list[Flag]:
 
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
     """Raised if no confirmed attack moved a weight, or none lowered a training loss that was worth lowering."""
-    confirmed = [row for row in confirmed if row["state"] == "complete"]
+    confirmed = [row for row in confirmed if _ran(row)]
     if not any(row["share_moved"] > 0 for row in confirmed):
         return Flag(name="attack-inert", explanation="no confirmed attack changed a single weight")
     losses = [row["loss"] for row in confirmed if row["loss"] is not None]
@@ -38,9 +38,14 @@ def check_inert(confirmed: Sequence[Row]) -> Flag | None:
 
 def check_reference_attacked(confirmed: Sequence[Row]) -> Flag | None:
     """Raised if no attack on the reference was confirmed: there is nothing to compare the target with."""
-    if any(row["state"] == "complete" for row in confirmed):
+    if any(_ran(row) for row in confirmed):
         return None
-    return Flag(name="reference-unattacked", explanation="no attack on the reference ran to its end")
+    return Flag(name="reference-unattacked", explanation="no attack on the reference ran as far as its first score")
+
+
+def _ran(row: Row) -> bool:
+    """Whether an attack was scored after at least one step."""
+    return row["state"] == "complete" and any(point["steps"] > 0 for point in row["points"])
 
 
 def check_control(recovered: bool | None) -> Flag | None:

@@ -59,7 +59,11 @@ class Evidence:
         return [row for key, row in sorted(self.trials.items()) if key.startswith(f"{role}/confirm/")]
 
     def stops(self, role: str) -> list[Stop]:
-        """Returns every confirmed (configuration, step) that all seeds reached, and the released weights."""
+        """Returns every confirmed (configuration, step) that a seed reached, and the released weights.
+
+        A seed whose attack diverged before that step stands where it was last scored: an adversary would have
+        stopped it there. It must not hide what the other seeds recovered.
+        """
         before = self.facts[f"{role}/before"]
         released = Stop(
             cost=dict.fromkeys(AXES, 0.0),
@@ -75,18 +79,20 @@ class Evidence:
         return [released, *(stop for rows in by_configuration.values() for stop in self._stops(rows))]
 
     def _stops(self, rows: list[Row]) -> list[Stop]:
-        by_step = [{p["steps"]: p for p in row["points"]} for row in rows]
-        shared = sorted(set.intersection(*(set(points) for points in by_step)) - {0})
-        return [
-            Stop(
-                cost={axis: float(np.mean([points[step][axis] for points in by_step])) for axis in AXES},
-                select=float(np.mean([points[step]["select"] for points in by_step])),
-                utility=float(np.mean([points[step]["utility"] for points in by_step])),
-                certify=np.stack([self.samples[row["key"], f"certify@{step}"] for row in rows]),
-                attack={"name": rows[0]["attack"], **rows[0]["params"], "stopped_at": step},
+        stops = []
+        for step in sorted({p["steps"] for row in rows for p in row["points"]} - {0}):
+            points = [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
+            certify = [self.samples[row["key"], f"certify@{p['steps']}"] for row, p in zip(rows, points, strict=True)]
+            stops.append(
+                Stop(
+                    cost={axis: float(max(p[axis] for p in points)) for axis in AXES},
+                    select=float(np.mean([p["select"] for p in points])),
+                    utility=float(np.mean([p["utility"] for p in points])),
+                    certify=np.stack(certify),
+                    attack={"name": rows[0]["attack"], **rows[0]["params"], "stopped_at": step},
+                )
             )
-            for step in shared
-        ]
+        return stops
 
 
 def read_evidence(run: Path) -> Evidence:

@@ -10,7 +10,7 @@ import numpy as np
 
 from redteam.evidence.results import SpeedUp, TimeToRecovery
 from redteam.judging.reading import AXES, Stop
-from redteam.judging.statistics import Array, Bounds, Resampling, exact_interval, percentile_bounds
+from redteam.judging.statistics import Array, Bounds, Resampling, percentile_bounds
 
 
 def strongest_stop(stops: Sequence[Stop], *, floor: float, within: float = math.inf, axis: str = "steps") -> Stop:
@@ -57,16 +57,12 @@ def excess_recovery(original: Array, target: Array, reference: Array, resampling
     if usable.mean() < 0.99:  # the denominator is not clearly positive: a ratio would be noise
         return None
     raw = (a_u - a_r) / (s_o - a_r)
-    if np.ptp(target) == 0 and np.ptp(reference) == 0:  # no spread to resample: the exact intervals are the story
-        low_u, high_u = exact_interval(a_u * resampling.groups, resampling.groups)
-        low_r, high_r = exact_interval(a_r * resampling.groups, resampling.groups)
-        return Excess(raw, Bounds(raw, (low_u - high_r) / (s_o - a_r), (high_u - low_r) / (s_o - a_r)))
     bounds = percentile_bounds(raw, (u[usable] - r[usable]) / gaps[usable])
     return Excess(raw, bounds)
 
 
 def time_to_recovery(stops: Sequence[Stop], level: float, *, floor: float) -> TimeToRecovery:
-    """First cost on each axis at which the recovery curve reaches `level`; censored at the largest cost tried."""
+    """First cost on each axis at which the recovery curve reaches `level`; censored if it never does in steps."""
     reached: dict[str, float | None] = {}
     for axis in AXES:
         curve = recovery_curve(stops, floor=floor, axis=axis)
@@ -81,15 +77,17 @@ def time_to_recovery(stops: Sequence[Stop], level: float, *, floor: float) -> Ti
     )
 
 
-def speed_up(target: TimeToRecovery, reference: TimeToRecovery, horizon: float) -> SpeedUp:
-    """S = tau(reference) / tau(target) in steps; an inequality when one side is censored at `horizon`."""
+def speed_up(
+    target: TimeToRecovery, reference: TimeToRecovery, target_horizon: float, reference_horizon: float
+) -> SpeedUp:
+    """S = tau(reference) / tau(target) in steps; an inequality when one side is censored at its horizon."""
     if target.steps is None:
         if reference.steps is None:
             return SpeedUp(ratio=None, bound="undefined")
-        return SpeedUp(ratio=reference.steps / horizon, bound="at most")
+        return SpeedUp(ratio=max(1, reference.steps) / target_horizon, bound="at most")
     steps = max(1, target.steps)  # reached without an attack: no more than one step
     if reference.steps is None:
-        return SpeedUp(ratio=horizon / steps, bound="at least")
+        return SpeedUp(ratio=reference_horizon / steps, bound="at least")
     return SpeedUp(ratio=max(1, reference.steps) / steps, bound="exact")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 REPLICATES = 4000
+CONFIDENCE = 0.95  # of every two-sided interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Bounds:
     high: float
 
 
-def exact_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def exact_interval(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Clopper-Pearson interval of a proportion; fractional successes are rounded outwards.
 
     Source: Clopper & Pearson 1934, through the beta quantiles that `scipy.stats.binomtest` uses as well.
@@ -41,6 +42,14 @@ class Resampling:
     """Weights of a hierarchical bootstrap, shared by every model of a run so that comparisons are paired.
 
     Groups of items (facts, people) are drawn with replacement and counted whole. Seeds are drawn per model.
+
+    Each model also gets two facts that were never there, one right and one wrong. Without them a model that is right
+    on none of n facts would be right on none in every replicate, and the upper bound of a low score would be too
+    short: in simulation it missed 4 % instead of 2.5 % (`tests/judging/test_statistics.py`). Source: Agresti & Coull
+    1998, "Approximate is better than exact" (one pair here, since they add spread on each of two models).
+
+    What no resampling of three seeds can show is a large seed effect: if a seed shifts every score by 30 %, a 95 %
+    interval covers about 82 %.
 
     Attributes:
         items: weight of each item in each replicate, float64 [replicates, items]; rows sum to 1.
@@ -69,15 +78,17 @@ class Resampling:
             scores: [seeds, items].
             name: of the model: different models draw their seeds independently.
         """
-        seeds = len(scores)
+        seeds, facts = len(scores), self.groups + 2
         label = int.from_bytes(name.encode()[:6], "big")
         rng = np.random.default_rng([self.seed, label])
         drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(self.items)) / seeds
-        means: Array = np.einsum("bs,si,bi->b", drawn, scores, self.items, optimize=True)
+        real: Array = np.einsum("bs,si,bi->b", drawn, scores, self.items, optimize=True)
+        counts = rng.multinomial(facts, [self.groups / facts, 1 / facts, 1 / facts], size=len(self.items))
+        means: Array = (counts[:, 0] * real + counts[:, 1]) / facts
         return means
 
 
-def percentile_bounds(estimate: float, replicates: Array, confidence: float = 0.95) -> Bounds:
+def percentile_bounds(estimate: float, replicates: Array, confidence: float = CONFIDENCE) -> Bounds:
     """Percentile interval; always contains the estimate."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
@@ -87,7 +98,7 @@ def percentile_bounds(estimate: float, replicates: Array, confidence: float = 0.
 def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Bounds:
     """Mean of [seeds, items] scores with its hierarchical bootstrap interval.
 
-    Where all scores are equal the bootstrap sees no spread at all; then the exact interval over groups stands in.
+    Where all scores are equal, the exact interval over groups is the whole story.
     """
     estimate = float(scores.mean())
     if np.ptp(scores) == 0:
@@ -101,14 +112,19 @@ def expected_best_of(values: Sequence[float]) -> list[float]:
 
     With v sorted upwards: E_n = sum_i v_i C(i - 1, n - 1) / C(N, n). Source: Tang et al. 2020 (arXiv 2004.13705).
     """
-    ordered = sorted(values)
-    total = len(ordered)
-    return [
-        sum(v * math.comb(i, n - 1) for i, v in enumerate(ordered)) / math.comb(total, n) for n in range(1, total + 1)
-    ]
+    if not values:
+        return []
+    ordered, total = np.sort(np.asarray(values, dtype=np.float64)), len(values)
+    place = np.arange(1, total + 1)
+    weights = np.full(total, 1 / total)  # C(i - 1, n - 1) / C(N, n), at n = 1; binomials themselves would overflow
+    expected = []
+    for n in range(1, total + 1):
+        expected.append(float(weights @ ordered))
+        weights = weights * (place - n).clip(min=0) / n * (n + 1) / max(1, total - n)
+    return expected
 
 
-def untried_mass(trials: int, confidence: float = 0.95) -> float:
+def untried_mass(trials: int, confidence: float = CONFIDENCE) -> float:
     """Upper bound on the share of configurations better than the best of `trials` i.i.d. random ones.
 
     If the share were m, all of N draws would miss it with probability (1 - m)^N.
@@ -116,7 +132,9 @@ def untried_mass(trials: int, confidence: float = 0.95) -> float:
     return 1.0 - float((1 - confidence) ** (1 / trials))
 
 
-def minimum_detectable_difference(groups: int, rate: float, confidence: float = 0.95, power: float = 0.8) -> float:
+def minimum_detectable_difference(
+    groups: int, rate: float, confidence: float = CONFIDENCE, power: float = 0.8
+) -> float:
     """Smallest difference of two independent proportions near `rate` that `groups` items each would show.
 
     Normal approximation: (z_{1-a/2} + z_{power}) sqrt(2 p (1 - p) / n).

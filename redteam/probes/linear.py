@@ -34,13 +34,14 @@ class LinearProbe:
         answers = np.array([item.completion for item in train.items])
         shuffled = np.random.default_rng(seed).permutation(answers)
         by_layer: dict[str, float] = {}
-        best: tuple[float, str, float] = (-1.0, "", 0.0)
+        best = (-1.0, "", 0.0)
         for layer, states in train.states.items():
             for strength in STRENGTHS:
                 probe = _fit(states, answers, strength)
                 accuracy = float(_correct(probe, select.states[layer], select.items).mean())
                 by_layer[layer] = max(accuracy, by_layer.get(layer, 0.0))
-                best = max(best, (accuracy, layer, strength))
+                if accuracy > best[0]:  # of equals the earliest layer and the strongest regularisation
+                    best = (accuracy, layer, strength)
         _, layer, strength = best
         real = _fit(train.states[layer], answers, strength)
         control = _fit(train.states[layer], shuffled, strength)
@@ -52,7 +53,10 @@ class LinearProbe:
         )
 
 
-def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float) -> Pipeline:
+def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float) -> Pipeline | None:
+    """Returns the fitted probe; None where all answers are one, so that there is nothing to tell apart."""
+    if len(set(answers)) < 2:
+        return None
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
     with warnings.catch_warnings():
         # An unfinished fit is a weaker probe, and the choice on the select split passes it over. With answers that
@@ -62,11 +66,14 @@ def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float
         return probe.fit(states, answers)
 
 
-def _correct(probe: Pipeline, states: NDArray[np.float32], items: tuple[Item, ...]) -> NDArray[np.float64]:
+def _correct(probe: Pipeline | None, states: NDArray[np.float32], items: tuple[Item, ...]) -> NDArray[np.float64]:
     """Returns 1 where the right choice has the highest probability among the item's own choices.
 
-    A choice that never was an answer in training cannot be read; an item with no readable choice scores chance.
+    A choice that never was an answer in training cannot be read; an item with no readable choice scores chance, and
+    so does every item of a probe that could not be fitted.
     """
+    if probe is None:
+        return np.array([1 / len(item.choices) for item in items])
     column = {answer: index for index, answer in enumerate(probe.classes_)}
     table = np.hstack([probe.decision_function(states).reshape(len(items), -1)])
     if table.shape[1] == 1:  # two classes: one signed column

@@ -65,8 +65,8 @@ class Inputs:
             original=digests.get("original"),
             reference=digests.get("reference"),
             capability=(self.capability.name, self.capability.sha256),
-            attacks={name: attack.version for name, attack in self.attacks.items()},
-            probes={name: probe.version for name, probe in self.probes.items()},
+            attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
+            probes={name: PROBES.version(name, probe) for name, probe in self.probes.items()},
             budget=self.budget,
             seed=self.seed,
         )

@@ -11,9 +11,8 @@ from torch import nn
 from redteam.capabilities.encode import encode_answers, encode_choices
 from redteam.capabilities.items import Capability
 from redteam.capabilities.scorers import share_known
-from redteam.checkpoints.manifest import write_manifest
-from redteam.checkpoints.save import check_place, save_checkpoint
-from redteam.config import CheckpointRef, Manifest, TestbedRef
+from redteam.checkpoints.trio import Trio, check_places, save_trio
+from redteam.config import Manifest, TestbedRef
 from redteam.engine.seeding import derive_seed
 from redteam.registry import METHODS, TESTBEDS
 from redteam.testbeds.contract import Testbed
@@ -77,21 +76,14 @@ def write_target(method: str, world: World, out: Path) -> Manifest:
         InputError: an unknown name, or a place that cannot be written.
     """
     removal: Method = METHODS.create(method)
-    tokenizer = world.testbed.tokenizer()
-
-    def saved(path: Path, module: nn.Module) -> CheckpointRef:
-        return CheckpointRef(path=path.name, sha256=save_checkpoint(path, module, tokenizer))
-
-    manifest = Manifest(
-        method=method,
-        seed=world.seed,
-        target=saved(out, removal.apply(world.task)),
-        original=saved(beside(out, "original"), world.task.original),
-        reference=saved(beside(out, "reference"), world.reference),
-        capability=TestbedRef(testbed=world.testbed.name, seed=world.seed, sha256=world.capability.sha256),
+    trio = Trio(
+        target=removal.apply(world.task),
+        original=world.task.original,
+        reference=world.reference,
+        tokenizer=world.testbed.tokenizer(),
     )
-    write_manifest(out, manifest)
-    return manifest
+    ref = TestbedRef(testbed=world.testbed.name, seed=world.seed, sha256=world.capability.sha256)
+    return save_trio(out, trio, method=method, seed=world.seed, capability=ref)
 
 
 def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, progress: Progress = silent) -> Manifest:
@@ -108,11 +100,5 @@ def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, pr
         InputError: an unknown name, or a place that cannot be written.
     """
     METHODS.require(method)
-    for path in (out, beside(out, "original"), beside(out, "reference")):
-        check_place(path)
+    check_places(out)
     return write_target(method, train_world(testbed, seed=seed, progress=progress), out)
-
-
-def beside(path: Path, role: str) -> Path:
-    """Returns the path of another model of a target: `model.pt` -> `model.original.pt`, `model` -> `model-original`."""
-    return path.with_name(f"{path.stem}.{role}{path.suffix}" if path.suffix else f"{path.name}-{role}")

@@ -20,11 +20,13 @@ class Testbed(Protocol):
         name: unique, lower case.
         version: raised with every change that could move a number.
         goal: one line.
+        paper: what it is after.
     """
 
     name: str
     version: int
     goal: str
+    paper: str
 
     def capability(self, seed: int) -> Capability:
         """Returns the facts of this world, split."""

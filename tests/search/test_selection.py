@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redteam.search.selection import Candidate, outcome_of, strongest
+from redteam.search.study import Outcome
+
+FLOOR = 0.8
+
+
+def point(steps: int, select: float, utility: float = 1.0) -> dict:
+    return {"steps": steps, "select": select, "utility": utility}
+
+
+def row(name: str, *points: dict, state: str = "complete", attack: str = "retrain") -> dict:
+    return {"attack": attack, "params": {"name": name}, "state": state, "points": [point(0, 0.99), *points]}
+
+
+def picked(rows: list[dict], count: int) -> list[str]:
+    return [candidate.params["name"] for candidate in strongest(rows, FLOOR, count)]
+
+
+rates = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
+points = st.builds(point, st.sampled_from([0, 1, 2, 4]), rates, rates)
+rows = st.builds(
+    lambda name, points, state: row(name, *points, state=state),
+    st.sampled_from("abcdef"),
+    st.lists(points, max_size=4),
+    st.sampled_from(["complete", "complete", "failed"]),
+)
+
+
+def test_the_outcome_is_the_best_point_that_keeps_utility():
+    found = outcome_of(row("a", point(1, 0.2), point(2, 0.6, 0.8), point(4, 0.9, 0.79)), FLOOR)
+    assert found == Outcome(value=0.6, shortfall=0.0)
+
+
+def test_where_no_point_keeps_utility_the_best_one_counts_with_its_shortfall():
+    found = outcome_of(row("a", point(1, 0.2, 0.7), point(2, 0.6, 0.3)), FLOOR)
+    assert found.value == 0.6
+    assert found.shortfall == pytest.approx(0.5)
+
+
+def test_the_released_weights_are_no_achievement():
+    assert outcome_of(row("a", point(1, 0.1)), FLOOR) == Outcome(value=0.1, shortfall=FLOOR - 1.0)
+    assert outcome_of(row("a"), FLOOR) == Outcome(value=None)
+
+
+def test_a_failed_trial_has_no_outcome_whatever_it_scored_before():
+    assert outcome_of(row("a", point(1, 1.0), state="failed"), FLOOR) == Outcome(value=None)
+
+
+@settings(deadline=None)
+@given(rows, st.floats(0, 1))
+def test_an_outcome_is_feasible_if_any_point_is(made, floor):
+    found = outcome_of(made, floor)
+    after = [p for p in made["points"] if p["steps"] > 0]
+    if made["state"] == "failed" or not after:
+        assert found.value is None
+        return
+    holding = [p["select"] for p in after if p["utility"] >= floor]
+    assert (found.shortfall <= 0) == bool(holding)
+    assert found.value == (max(holding) if holding else max(p["select"] for p in after))
+
+
+def test_the_strongest_are_distinct_and_best_first():
+    tried = [
+        row("low", point(1, 0.1)),
+        row("high", point(1, 0.9)),
+        row("high", point(1, 0.8)),  # the same configuration again, with another seed
+        row("middle", point(1, 0.5)),
+    ]
+    assert picked(tried, 2) == ["high", "middle"]
+    assert picked(tried, 10) == ["high", "middle", "low"]
+    assert picked(tried, 1) == ["high"]
+
+
+def test_the_same_parameters_of_another_attack_are_another_configuration():
+    tried = [row("a", point(1, 0.9)), row("a", point(1, 0.8), attack="prune")]
+    assert [c.attack for c in strongest(tried, FLOOR, 2)] == ["retrain", "prune"]
+
+
+def test_the_best_regardless_of_utility_comes_on_top():
+    tried = [row("good", point(1, 0.6)), row("destroys", point(1, 0.9, 0.1)), row("worse", point(1, 0.3))]
+    assert picked(tried, 1) == ["good", "destroys"]
+    assert picked(tried, 2) == ["good", "worse", "destroys"]
+
+
+def test_the_best_regardless_of_utility_may_be_among_the_best_already():
+    """One configuration: gentle at first, destructive at the end."""
+    tried = [row("a", point(1, 0.6), point(4, 1.0, 0.1)), row("b", point(1, 0.5))]
+    assert picked(tried, 2) == ["a", "b"]
+
+
+def test_the_best_regardless_of_utility_goes_by_its_best_point():
+    """`a` keeps utility at 0.6; that it reaches 0.95 without is what makes it the strongest regardless."""
+    tried = [row("b", point(1, 0.7)), row("c", point(1, 0.9, 0.1)), row("a", point(1, 0.6), point(4, 0.95, 0.1))]
+    assert picked(tried, 1) == ["b", "a"]
+
+
+def test_nothing_keeps_utility():
+    tried = [row("a", point(1, 0.6, 0.5)), row("b", point(1, 0.9, 0.1))]
+    assert picked(tried, 3) == ["b"]
+
+
+def test_nothing_worked():
+    assert strongest([], FLOOR, 3) == []
+    assert strongest([row("a"), row("b", point(1, 1.0), state="failed")], FLOOR, 3) == []
+
+
+@settings(deadline=None)
+@given(st.lists(rows, max_size=12), st.integers(1, 4))
+def test_the_strongest_hold_at_the_floor_but_for_one(tried, count):
+    chosen = strongest(tried, FLOOR, count)
+    identities = [candidate.identity for candidate in chosen]
+    assert len(set(identities)) == len(identities) <= count + 1
+    scores: dict[str, list[float]] = {}
+    for made in tried:
+        outcome = outcome_of(made, FLOOR)
+        if outcome.value is not None and outcome.shortfall <= 0:
+            identity = Candidate(attack=made["attack"], params=made["params"]).identity
+            scores.setdefault(identity, []).append(outcome.value)
+    best_first = sorted((max(values) for values in scores.values()), reverse=True)
+    feasible = [i for i in identities if i in scores][:count]
+    assert [max(scores[i]) for i in feasible] == best_first[:count][: len(feasible)]
+    assert len(feasible) == min(count, len(scores))
+    reached = [p["select"] for r in tried if r["state"] == "complete" for p in r["points"] if p["steps"] > 0]
+    if reached:
+        owners = {
+            Candidate(attack=r["attack"], params=r["params"]).identity
+            for r in tried
+            if r["state"] == "complete" and any(p["select"] == max(reached) and p["steps"] > 0 for p in r["points"])
+        }
+        assert owners & set(identities)
+
+
+def test_identity_is_of_the_parameters_not_of_their_order():
+    one = Candidate(attack="a", params={"x": 1, "y": 2.5})
+    two = Candidate(attack="a", params={"y": 2.5, "x": 1})
+    assert one.identity == two.identity
+    assert Candidate(attack="a", params=json.loads(json.dumps(one.params))).identity == one.identity
+    assert Candidate(attack="a", params={"x": 1, "y": 2.25}).identity != one.identity

@@ -1,0 +1,347 @@
+"""What every unlearning method must do, and what each of them claims, on a small world that a model has learned."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import random_tokens, same_bits, tiny_llama, weights_of
+from torch import Tensor, nn
+
+from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.engine.batches import IGNORED, Batch
+from redteam.engine.seeding import derive_seed
+from redteam.errors import InputError
+from redteam.registry import METHODS
+from redteam.testbeds import facts
+from redteam.testbeds.build import train_world
+from redteam.testbeds.facts import Facts
+from redteam.testbeds.scratch import Recipe, train_from_scratch
+from redteam.unlearning.contract import Progress, UnlearningTask, silent
+from redteam.unlearning.filtered import Filtered
+from redteam.unlearning.masked import Masked, Unmaskable, answer_states, untied_head
+from redteam.unlearning.original import Original
+from redteam.unlearning.rmu import RMU, masked_mse
+
+SMALL = {"ATTACK": 10, "SELECT": 5, "CERTIFY": 10, "RETAIN": 30, "UTILITY": 10}  # people; 195 facts
+
+
+@pytest.fixture(scope="module")
+def capability() -> Capability:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, people in SMALL.items():
+            patch.setattr(facts, name, people)
+        return Facts().capability(0)
+
+
+@pytest.fixture(scope="module")
+def task(capability: Capability) -> UnlearningTask:
+    """Of a model that knows every fact of the small world. Trains for about a second and a half."""
+    tokenizer = Facts().tokenizer()
+    data = encode_answers(tokenizer, capability.forget + capability.retain + capability.utility)
+    recipe = Recipe(hidden_size=64, layers=2, steps=120, batch_size=64, learning_rate=5e-3)
+    original = train_from_scratch(data, tokenizer, recipe, seed=0, progress=silent)
+    return UnlearningTask(
+        original=original,
+        forget=encode_answers(tokenizer, capability.forget),
+        retain=encode_answers(tokenizer, capability.retain),
+        known=partial(share_known, encoded=encode_choices(tokenizer, capability.forget)),
+        train_without=lambda seed, progress: tiny_llama(seed),
+        seed=0,
+    )
+
+
+def accuracy(module: nn.Module, items) -> float:
+    return float(choice_scores(module, encode_choices(Facts().tokenizer(), items)).mean())
+
+
+def tiny_task(original: nn.Module, seed: int = 0, **changes: Any) -> UnlearningTask:
+    """Of an untrained model, where "known" is whether the output head is still the original's."""
+    head = original.get_output_embeddings().weight.detach().clone()
+    given: dict[str, Any] = {
+        "original": original,
+        "forget": random_tokens(20, seed=1),
+        "retain": random_tokens(24, seed=2),
+        "known": lambda module: float(torch.equal(module.get_output_embeddings().weight, head)),
+        "train_without": lambda seed, progress: tiny_llama(seed % 1000),
+        "seed": seed,
+    }
+    return UnlearningTask(**{**given, **changes})
+
+
+def moved(before: nn.Module, after: nn.Module) -> set[str]:
+    then, now = weights_of(before), weights_of(after)
+    assert then.keys() == now.keys()
+    return {name for name in then if not torch.equal(then[name], now[name])}
+
+
+def hooks_of(module: nn.Module) -> int:
+    kinds = [name for name in vars(module) if name.endswith("_hooks")]
+    return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
+
+
+def test_the_world_was_learned(task: UnlearningTask, capability: Capability) -> None:
+    assert accuracy(task.original, capability.forget) > 0.98
+    assert accuracy(task.original, capability.utility) > 0.98
+
+
+# Every method.
+
+
+@pytest.fixture(params=list(METHODS.table))
+def method(request) -> Any:
+    made = METHODS.create(request.param)
+    return dataclasses.replace(made, steps=4) if hasattr(made, "steps") else made
+
+
+def test_the_original_is_left_alone(method) -> None:
+    original = tiny_llama()
+    hooks = hooks_of(original)
+    torch.manual_seed(9)
+    state = torch.random.get_rng_state()
+    made = method.apply(tiny_task(original))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert same_bits(weights_of(original), weights_of(tiny_llama()))
+    assert hooks_of(original) == hooks_of(made) == hooks
+    shared = {p.data_ptr() for p in original.parameters()} & {p.data_ptr() for p in made.parameters()}
+    assert not shared
+    for module in (original, made):
+        assert not any(part.training for part in module.modules())
+        assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
+def test_deterministic_for_a_seed(method) -> None:
+    first, again = method.apply(tiny_task(tiny_llama())), method.apply(tiny_task(tiny_llama()))
+    assert same_bits(weights_of(first), weights_of(again))
+    other = method.apply(tiny_task(tiny_llama(), seed=1))
+    assert same_bits(weights_of(first), weights_of(other)) == (method.name == "original")
+
+
+def test_the_data_is_left_alone(method) -> None:
+    task = tiny_task(tiny_llama())
+    method.apply(task)
+    for data, fresh in ((task.forget, random_tokens(20, seed=1)), (task.retain, random_tokens(24, seed=2))):
+        assert torch.equal(data.input_ids, fresh.input_ids)
+        assert torch.equal(data.labels, fresh.labels)
+
+
+# original, filtered.
+
+
+def test_original_is_a_copy() -> None:
+    original = tiny_llama()
+    made = Original().apply(tiny_task(original))
+    assert made is not original
+    assert not moved(original, made)
+
+
+def test_filtered_is_what_the_recipe_gives_without_the_forget_set() -> None:
+    asked: list[tuple[int, Progress]] = []
+    trained = tiny_llama(7)
+
+    def train_without(seed: int, progress: Progress) -> nn.Module:
+        asked.append((seed, progress))
+        return trained
+
+    class Unseen:
+        """A forget set that nobody may look at."""
+
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError(f"the forget set was asked for {name}")
+
+    task = tiny_task(tiny_llama(), seed=5, train_without=train_without, forget=Unseen(), known=Unseen())
+    assert Filtered().apply(task) is trained
+    assert asked == [(derive_seed(5, "filtered"), silent)]
+
+
+def test_filtered_needs_a_recipe() -> None:
+    with pytest.raises(InputError, match="how this model was trained is not known"):
+        Filtered().apply(tiny_task(tiny_llama(), train_without=None))
+
+
+def test_a_world_trains_without_the_forget_facts_and_from_another_seed_than_its_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[tuple[bool, int]] = []
+
+    def note(self, capability, *, with_forget: bool, seed: int, progress: Progress) -> nn.Module:
+        trained.append((with_forget, seed))
+        return tiny_llama(vocab_size=600)
+
+    monkeypatch.setattr(Facts, "train_model", note)
+    world = train_world("facts", seed=3)
+    Filtered().apply(world.task)
+    assert [with_forget for with_forget, _ in trained] == [True, False, False]
+    assert len({seed for _, seed in trained}) == 3
+
+
+# rmu.
+
+
+def test_rmu_removes_what_is_to_be_forgotten_and_keeps_the_rest(task: UnlearningTask, capability: Capability) -> None:
+    made = RMU(steps=60).apply(task)
+    assert accuracy(made, capability.forget) < 0.7
+    assert accuracy(made, capability.retain) > 0.95
+    assert accuracy(made, capability.utility) > 0.9
+    assert moved(task.original, made) == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)}
+
+
+@torch.no_grad()
+def mean_state(module: nn.Module, data, layer: int) -> Tensor:
+    batch: Batch = data.batch(slice(None))
+    mask = torch.ones_like(batch.input_ids) if batch.mask is None else batch.mask
+    hidden = module(batch.input_ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer + 1]
+    return hidden[mask.bool()].mean(dim=0)
+
+
+def test_rmu_steers_the_layer_to_one_direction_several_times_as_long(task: UnlearningTask) -> None:
+    """On forget text the mean state of the layer comes near u; two seeds draw two directions; retain text stays."""
+    task = dataclasses.replace(task, original=copy.deepcopy(task.original))
+    before = mean_state(task.original, task.forget, 0)
+    steered = []
+    for seed in (0, 1):
+        made = RMU(layer=0, steps=30).apply(dataclasses.replace(task, seed=seed))
+        after = mean_state(made, task.forget, 0)
+        assert after.norm() > 1.5 * before.norm()
+        retained = mean_state(made, task.retain, 0) - mean_state(task.original, task.retain, 0)
+        assert (after - before).norm() > 2 * retained.norm()
+        steered.append(after - before)
+    assert torch.cosine_similarity(*steered, dim=0) < 0.98
+
+
+@pytest.mark.parametrize(
+    ("depth", "layer", "layers"),
+    [
+        (4, -1, {1, 2, 3}),
+        (4, 3, {1, 2, 3}),
+        (4, 2, {0, 1, 2}),
+        (4, 1, {0, 1}),
+        (4, 0, {0}),
+        (4, -4, {0}),
+        (12, 1, {0, 1}),  # and not 10 and 11, whose names begin alike
+    ],
+)
+def test_rmu_moves_the_down_projections_of_three_layers(depth: int, layer: int, layers: set[int]) -> None:
+    original = tiny_llama(num_hidden_layers=depth)
+    made = RMU(layer=layer, steps=2).apply(tiny_task(original))
+    assert moved(original, made) == {f"model.layers.{i}.mlp.down_proj.weight" for i in layers}
+
+
+def test_rmu_tells_how_far_it_is() -> None:
+    heard: list[tuple[str, int, int]] = []
+    RMU(steps=3).apply(tiny_task(tiny_llama(), progress=lambda *what: heard.append(what)))
+    assert heard == [("unlearning (rmu)", step, 3) for step in (1, 2, 3)]
+
+
+def test_masked_mse_is_the_mean_over_the_entries_of_real_tokens() -> None:
+    data = random_tokens(6, seed=3)
+    batch = data.batch(slice(None))
+    assert batch.mask is not None
+    left, right = torch.randn(2, *batch.input_ids.shape, 5, generator=torch.Generator().manual_seed(0))
+    entries = [
+        (left[row, t, d] - right[row, t, d]) ** 2
+        for row, length in enumerate(data.lengths.tolist())
+        for t in range(length)
+        for d in range(5)
+    ]
+    assert masked_mse(left, right, batch).item() == pytest.approx(float(sum(entries) / len(entries)), rel=1e-5)
+    whole = data.batch(slice(0, 1))
+    assert whole.mask is None
+    assert masked_mse(left[:1], right[:1], whole).item() == pytest.approx(
+        float((left[:1] - right[:1]).square().mean()), rel=1e-5
+    )
+
+
+# masked.
+
+
+def test_masked_hides_about_what_it_says_and_touches_the_head_only(
+    task: UnlearningTask, capability: Capability
+) -> None:
+    made = Masked().apply(task)
+    assert moved(task.original, made) == {"lm_head.weight"}
+    assert 0.2 < task.known(made) <= 0.4 * task.known(task.original)
+    assert accuracy(made, capability.retain) > 0.8
+    change = (made.lm_head.weight - task.original.lm_head.weight).detach().double()
+    singular = torch.linalg.svdvals(change)
+    assert singular[1] < 1e-5 * singular[0]  # rank one
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.9])
+def test_masked_goes_no_further_than_it_must(task: UnlearningTask, share: float) -> None:
+    """One growth step weaker would not have been enough."""
+    made = Masked(share_left=share).apply(task)
+    weaker = copy.deepcopy(task.original)
+    with torch.no_grad():
+        weaker.lm_head.weight.add_((made.lm_head.weight - task.original.lm_head.weight) / 1.25)
+    allowed = share * task.known(task.original)
+    assert task.known(made) <= allowed < task.known(weaker)
+
+
+def test_masked_with_nothing_to_hide_is_a_copy(task: UnlearningTask) -> None:
+    assert not moved(task.original, Masked(share_left=1.0).apply(task))
+
+
+def test_masked_noise_is_the_seeds(task: UnlearningTask) -> None:
+    heads = [Masked().apply(dataclasses.replace(task, seed=seed)).lm_head.weight for seed in (0, 1)]
+    changes = [(head - task.original.lm_head.weight).flatten() for head in heads]
+    assert abs(torch.cosine_similarity(*changes, dim=0)) < 0.3
+
+
+def test_masked_unties_the_head_from_the_embedding() -> None:
+    """Noise on a shared matrix would damage the knowledge below the head as well."""
+    original = tiny_llama(tie_word_embeddings=True)
+    made = Masked().apply(tiny_task(original))
+    assert torch.equal(made.model.embed_tokens.weight, original.model.embed_tokens.weight)
+    assert not torch.equal(made.lm_head.weight, original.lm_head.weight)
+    assert made.config.tie_word_embeddings is False
+    assert original.config.tie_word_embeddings is True
+    assert original.lm_head.weight is original.model.embed_tokens.weight
+
+
+def test_an_untied_head_is_left_as_it_is() -> None:
+    module = tiny_llama()
+    weight = module.lm_head.weight
+    assert untied_head(module) is module.lm_head
+    assert module.lm_head.weight is weight
+
+
+def test_masked_gives_up_where_no_noise_hides_anything() -> None:
+    with pytest.raises(Unmaskable):
+        Masked().apply(tiny_task(tiny_llama(), known=lambda module: 1.0))
+
+
+@pytest.mark.parametrize("count", [1, 20, 300])
+def test_answer_states_are_those_that_the_head_reads(count: int) -> None:
+    """Against transformers' last hidden state, one unpadded sequence at a time."""
+    module, data = tiny_llama(), random_tokens(count, seed=6)
+    got = answer_states(module, data)
+    assert hooks_of(module) == 0  # the oracle below makes transformers leave some of its own
+    assert got.shape == (count, 16)
+    for row in range(0, count, 7):
+        batch = data.batch(slice(row, row + 1))
+        first = int((batch.labels[0] != IGNORED).nonzero()[0])
+        with torch.no_grad():
+            hidden = module(batch.input_ids, output_hidden_states=True).hidden_states[-1]
+        assert torch.allclose(got[row], hidden[0, first - 1], atol=1e-5)
+
+
+def test_answer_states_leave_no_hook_when_the_model_fails() -> None:
+    module = tiny_llama()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    forward: Callable = module.forward
+    module.forward = broken
+    with pytest.raises(ZeroDivisionError):
+        answer_states(module, random_tokens(4))
+    module.forward = forward
+    assert hooks_of(module) == hooks_of(tiny_llama())
