@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from redteam.reporting.console import print_results
@@ -23,7 +25,10 @@ def main() -> None:
     results = run_standard(inputs, run, Silent())
     console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
     print_results(results, run, console)
-    PICTURE.write_text(console.export_svg(title=f"redteam attack {TARGET} --budget {BUDGET}"), encoding="utf-8")
+    # rich's template loads its font from the network; without that the reader's own monospace font is taken.
+    template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    drawn = console.export_svg(title=f"redteam attack {TARGET} --budget {BUDGET}", code_format=template)
+    PICTURE.write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def attack(
 
     Run the same command again to go on after an interruption.
     """
-    with _errors(format):
+    with _errors(format, after_interrupt="the same command goes on from here"):
         code = _attack(target, budget, capability, original, reference, config, attacks or [], seed, out, format)
     raise typer.Exit(code)
 
@@ -195,7 +195,9 @@ def _attack(
 
 
 @contextmanager
-def _errors(format: Format) -> Iterator[None]:
+def _errors(
+    format: Format, after_interrupt: str = "nothing was written; the same command starts again"
+) -> Iterator[None]:
     """Turns what goes wrong into one line and an exit code that is never mistaken for a verdict."""
     try:
         yield
@@ -203,7 +205,7 @@ def _errors(format: Format) -> Iterator[None]:
         _complain("input", str(error), format)
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        typer.echo(f"interrupted; {after_interrupt}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (typer.Exit, SystemExit):
         raise

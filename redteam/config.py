@@ -37,7 +37,7 @@ class TestbedRef(Strict):
 
     __test__ = False  # not a pytest class
 
-    testbed: str
+    testbed: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]  # a name, never a file that would be imported
     seed: int
     sha256: Digest
 

@@ -7,9 +7,9 @@ touches no storage, so that it can run anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.snapshot import Snapshot
-from redteam.errors import one_line
+from redteam.errors import InputError, one_line
 from redteam.target import Target
 
 Split = Literal["select", "certify", "utility"]
@@ -105,14 +105,23 @@ class Setting:
 
 
 def open_setting(target: Target, capability: Capability) -> Setting:
-    """Encodes the capability for the target and scores its released weights on every held-out split."""
+    """Encodes the capability for the target and scores its released weights on every held-out split.
+
+    Raises:
+        InputError: the model cannot read these items, or its outputs are not finite.
+    """
     tokenizer = target.tokenizer
     choices: dict[Split, EncodedChoices] = {
         "select": encode_choices(tokenizer, capability.select),
         "certify": encode_choices(tokenizer, capability.certify),
         "utility": encode_choices(tokenizer, capability.utility),
     }
+    _refuse_unreadable(target, [encoded.rows for encoded in choices.values()])
     target.module.eval()
+    try:
+        start = {split: choice_scores(target.module, encoded) for split, encoded in choices.items()}
+    except NotFinite as error:
+        raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
     return Setting(
         target=target,
         released=Snapshot.of(target.module),
@@ -120,8 +129,25 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         answers=encode_answers(tokenizer, capability.attack),
         texts=encode_answers(tokenizer, capability.attack, whole_text=True),
         retain=encode_answers(tokenizer, capability.retain),
-        start={split: choice_scores(target.module, encoded) for split, encoded in choices.items()},
+        start=start,
     )
+
+
+def _refuse_unreadable(target: Target, data: Sequence[TokenSet]) -> None:
+    """Refuses text that the model has no embeddings or positions for; torch would only say that an index is wrong."""
+    config: Any = target.module.config
+    highest = max(int(rows.input_ids.max()) for rows in data)
+    embeddings = target.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if highest >= embeddings:
+        raise InputError(
+            f"{target.name}: its tokenizer gives token {highest}, the model has {embeddings} embeddings",
+            "Give the tokenizer that belongs to the model",
+        )
+    longest, positions = max(int(rows.lengths.max()) for rows in data), getattr(config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise InputError(
+            f"an item has {longest} tokens, {target.name} reads {positions}", "Shorten the prompt of the capability"
+        )
 
 
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
@@ -187,10 +213,14 @@ class _Scoring:
         """Runs the attack to its end."""
         module = self.setting.target.module
         module.train()
-        spent = Spent()
-        for spent in running:
-            if spent.steps.bit_count() == 1:  # a power of two
+        spent, due = Spent(), 1
+        for now in running:
+            if now.steps <= spent.steps:
+                raise ValueError(f"the attack says it has made {now.steps} steps after {spent.steps}")
+            spent = now
+            if spent.steps >= due:
                 self.score(spent)
+                due = 2 ** spent.steps.bit_length()  # the next power of two
         if spent.steps > self.points[-1].spent.steps:
             self.score(spent)
 

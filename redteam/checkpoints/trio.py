@@ -54,6 +54,7 @@ def save_trio(
     Raises:
         InputError: a place cannot be written.
     """
+    manifest_path(out).unlink(missing_ok=True)  # so that an old one never stands beside new weights
 
     def saved(role: str, module: nn.Module) -> CheckpointRef:
         path = beside(out, role)

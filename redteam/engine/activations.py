@@ -9,18 +9,22 @@ from typing import Any
 from torch import Tensor, nn
 
 
+class UnknownLayers(ValueError):
+    """It cannot be told which submodules are the decoder layers."""
+
+
 def decoder_layers(module: nn.Module) -> tuple[str, ...]:
     """Returns the names of the decoder layers in order: the one list as long as the config says.
 
     Raises:
-        ValueError: no list, or several, of that length.
+        UnknownLayers: no list, or several, of that length.
     """
     config: Any = module.config
     depth = int(config.num_hidden_layers)
     found = [n for n, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     outermost = [n for n in found if not any(n != other and n.startswith(other + ".") for other in found)]
     if len(outermost) != 1:
-        raise ValueError(f"cannot tell the decoder layers apart: {outermost or 'no list of that length'}")
+        raise UnknownLayers(f"cannot tell the decoder layers apart: {outermost or 'no list of that length'}")
     return tuple(f"{outermost[0]}.{i}" for i in range(depth))
 
 

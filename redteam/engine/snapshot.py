@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+
+class StructureChanged(RuntimeError):
+    """A module has other parameters or buffers than its snapshot, so it cannot be restored."""
+
+
 Hook = tuple[str, str, int]  # submodule, kind, id
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -37,7 +42,8 @@ class Snapshot:
         """Copies the arrays back, in place, removes new hooks, and puts the module in evaluation mode.
 
         Raises:
-            RuntimeError: the module's arrays are not those of the snapshot: an attack left something behind.
+            StructureChanged: the module's arrays are not those of the snapshot: an attack left something behind.
+            RuntimeError: the weights cannot be restored bit for bit.
         """
         live = self._live(module)
         for hook, registered in list(_hooks(module)):
@@ -60,7 +66,7 @@ class Snapshot:
         An update smaller than the precision of a weight leaves it unchanged, so an inert attack shows here.
 
         Raises:
-            RuntimeError: as `restore`.
+            StructureChanged: as `restore`.
         """
         self._live(module)
         moved = total = 0
@@ -73,7 +79,7 @@ class Snapshot:
         live = dict(_arrays(module))
         if live.keys() != self.arrays.keys():
             changed = sorted(live.keys() ^ self.arrays.keys())
-            raise RuntimeError(f"an attack changed the module's structure: {', '.join(changed[:4])}")
+            raise StructureChanged(f"an attack changed the module's structure: {', '.join(changed[:4])}")
         return live
 
 

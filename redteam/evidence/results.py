@@ -43,7 +43,10 @@ class Scores(_Record):
 
 
 class TimeToRecovery(_Record):
-    """First cost at which the target's score reached a level; None where it never did, censored if so in steps."""
+    """First cost at which the target's score reached a level, on each axis by itself.
+
+    None where it never did; censored if so in steps.
+    """
 
     steps: int | None
     samples: int | None

@@ -23,29 +23,35 @@ def check_given(evidence: Evidence) -> list[Flag]:
 
 
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
-    """Raised if no confirmed attack moved a weight, or none lowered a training loss that was worth lowering."""
-    confirmed = [row for row in confirmed if _ran(row)]
-    if not any(row["share_moved"] > 0 for row in confirmed):
-        return Flag(name="attack-inert", explanation="no confirmed attack changed a single weight")
-    losses = [row["loss"] for row in confirmed if row["loss"] is not None]
-    if not losses:
-        return Flag(name="attack-inert", explanation="no confirmed attack trained on anything")
-    learnable = [loss for loss in losses if loss["first"] > LOSS_WORTH_LOWERING]
-    if learnable and not any(loss["last"] < 0.95 * loss["first"] for loss in learnable):
-        return Flag(name="attack-inert", explanation="no confirmed attack lowered its own training loss")
-    return None
+    """Raised if no confirmed attack moved a weight, or those that trained did not lower a loss worth lowering."""
+    why = _inert(confirmed)
+    return None if why is None else Flag(name="attack-inert", explanation=f"no confirmed attack {why}")
 
 
 def check_reference_attacked(confirmed: Sequence[Row]) -> Flag | None:
-    """Raised if no attack on the reference was confirmed: there is nothing to compare the target with."""
-    if any(_ran(row) for row in confirmed):
-        return None
-    return Flag(name="reference-unattacked", explanation="no attack on the reference ran as far as its first score")
+    """Raised if the attacks on the reference were inert: there is nothing to compare the attacked target with."""
+    why = _inert(confirmed)
+    return None if why is None else Flag(name="reference-unattacked", explanation=f"no attack on the reference {why}")
 
 
-def _ran(row: Row) -> bool:
-    """Whether an attack was scored after at least one step."""
+def scored(row: Row) -> bool:
+    """Whether a trial was scored after at least one step. Anything else is a failed trial, whatever its state."""
     return row["state"] == "complete" and any(point["steps"] > 0 for point in row["points"])
+
+
+def _inert(rows: Sequence[Row]) -> str | None:
+    """Says what none of these trials did; None if one of them was a working attack."""
+    rows = [row for row in rows if scored(row)]
+    if not rows:
+        return "ran as far as its first score"
+    moving = [row for row in rows if row["share_moved"] > 0]
+    if not moving:
+        return "changed a single weight"
+    losses = [row["loss"] for row in moving]
+    if any(loss is None or loss["first"] <= LOSS_WORTH_LOWERING for loss in losses):
+        return None  # it works without training, or there was nothing left to learn
+    fell = any(loss["last"] < 0.95 * loss["first"] for loss in losses)
+    return None if fell else "lowered its own training loss"
 
 
 def check_control(recovered: bool | None) -> Flag | None:
@@ -66,32 +72,47 @@ def check_removed(original: float, target: float, detectable: float) -> Flag | N
     return None
 
 
-def check_utility(original: float, target: float, policy: Policy) -> Flag | None:
-    """Raised if the target lost most of its utility: it is broken, not unlearned."""
-    if target < policy.min_utility * original:
+def check_utility(original: float, target: float, chance: float, policy: Policy) -> Flag | None:
+    """Raised if the target lost most of its utility above chance: it is broken, not unlearned."""
+    if _collapsed(original, target, chance, policy):
         return Flag(
             name="utility-collapsed", explanation=f"the target's utility is {target:.2f}, the original's {original:.2f}"
         )
     return None
 
 
-def check_items(groups: int, policy: Policy) -> Flag | None:
-    """Raised if there are too few independent facts for any interval."""
-    if groups < policy.min_groups:
+def check_reference_utility(original: float, reference: float, chance: float, policy: Policy) -> Flag | None:
+    """Raised if the reference lacks the utility of the original: what a broken model learns is no comparison."""
+    if _collapsed(original, reference, chance, policy):
         return Flag(
-            name="too-few-items", explanation=f"{groups} facts to certify on, at least {policy.min_groups} are needed"
+            name="reference-broken",
+            explanation=f"the reference's utility is {reference:.2f}, the original's {original:.2f}",
         )
     return None
 
 
-def check_failures(rows: Sequence[Row], policy: Policy) -> Flag | None:
-    """Raised if many trials failed: a search that did not run is not a search that found nothing."""
-    failed = [row for row in rows if row["state"] == "failed"]
-    if rows and len(failed) > policy.max_failed * len(rows):
-        return Flag(
-            name="failed-trials",
-            explanation=f"{len(failed)} of {len(rows)} trials failed ({failed[0]['error'][:80]})",
-        )
+def _collapsed(original: float, other: float, chance: float, policy: Policy) -> bool:
+    return other - chance < policy.min_utility * (original - chance)
+
+
+def check_items(certify: int, select: int, policy: Policy) -> Flag | None:
+    """Raised if there are too few independent facts for any interval, or for choosing the strongest attack."""
+    for groups, what in ((certify, "certify on"), (select, "select attacks by")):
+        if groups < policy.min_groups:
+            return Flag(
+                name="too-few-items",
+                explanation=f"{groups} facts to {what}, at least {policy.min_groups} are needed",
+            )
+    return None
+
+
+def check_failures(search: Sequence[Row], confirmed: Sequence[Row], policy: Policy) -> Flag | None:
+    """Raised if many search trials failed, or any confirmation: what did not run has not found nothing."""
+    for rows, what, allowed in ((search, "trials", policy.max_failed), (confirmed, "confirmations", 0.0)):
+        failed = [row for row in rows if not scored(row)]
+        if len(failed) > allowed * len(rows):
+            why = (failed[0]["error"] or "never scored")[:80]
+            return Flag(name="failed-trials", explanation=f"{len(failed)} of {len(rows)} {what} failed ({why})")
     return None
 
 

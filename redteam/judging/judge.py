@@ -47,13 +47,16 @@ class _Case:
     stops: dict[str, list[Stop]]
 
     def floor(self, role: str) -> float:
-        return self.policy.utility_floor * float(self.evidence.facts[f"{role}/before"]["utility"])
+        return self.policy.utility_floor * self.utility(role)
 
     def has(self, role: str) -> bool:
         return f"{role}/before" in self.evidence.facts
 
     def before(self, role: str) -> float:
         return float(self.evidence.samples[f"{role}/before", "certify"].mean())
+
+    def utility(self, role: str) -> float:
+        return float(self.evidence.facts[f"{role}/before"]["utility"])
 
     def strongest(self, role: str, *, any_utility: bool = False) -> Stop:
         return strongest_stop(self.stops[role], floor=-math.inf if any_utility else self.floor(role))
@@ -134,11 +137,14 @@ def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, P
     found.append(checks.check_inert(evidence.confirmed("target")))
     if case.has("original"):
         found.append(checks.check_removed(case.before("original"), case.before("target"), _detectable(case)))
-        before = {role: evidence.facts[f"{role}/before"]["utility"] for role in ("original", "target")}
-        found.append(checks.check_utility(before["original"], before["target"], policy))
-    found.append(checks.check_items(case.resampling.groups, policy))
+        utility, chance = case.utility("original"), evidence.facts["capability"]["utility_chance"]
+        found.append(checks.check_utility(utility, case.utility("target"), chance, policy))
+        if case.has("reference"):
+            found.append(checks.check_reference_utility(utility, case.utility("reference"), chance, policy))
+    select = evidence.facts["capability"]["select_groups"]
+    found.append(checks.check_items(case.resampling.groups, select, policy))
     for role in ("target", "reference"):
-        found.append(checks.check_failures(evidence.search(role) + evidence.confirmed(role), policy))
+        found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
     if case.has("reference"):
         found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
     if case.has("reference") and case.has("original"):
@@ -219,8 +225,7 @@ def _recovered_fraction(case: _Case) -> float | None:
 def _alignment_tax(case: _Case) -> float | None:
     if not case.has("original"):
         return None
-    facts = case.evidence.facts
-    return float(facts["original/before"]["utility"] - facts["target/before"]["utility"])
+    return case.utility("original") - case.utility("target")
 
 
 def _detectable(case: _Case) -> float:
@@ -253,7 +258,7 @@ def _budget(case: _Case) -> Budget:
     return Budget(
         asked=case.evidence.facts["capability"]["budget"],
         spent=len(search),
-        failed=sum(row["state"] == "failed" for row in search),
+        failed=sum(not checks.scored(row) for row in search),
         reference=len(case.evidence.search("reference")),
         control=len(case.evidence.search("decoy")),
         confirmation=sum(len(case.evidence.confirmed(role)) for role in ATTACKED),

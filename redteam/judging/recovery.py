@@ -31,7 +31,7 @@ def recovery_curve(stops: Sequence[Stop], *, floor: float, axis: str = "steps") 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """Excess recovery, raw and with its interval; None where its denominator is not positive."""
+    """Excess recovery, raw and with its interval."""
 
     raw: float
     bounds: Bounds

@@ -75,7 +75,7 @@ def _correct(probe: Pipeline | None, states: NDArray[np.float32], items: tuple[I
     if probe is None:
         return np.array([1 / len(item.choices) for item in items])
     column = {answer: index for index, answer in enumerate(probe.classes_)}
-    table = np.hstack([probe.decision_function(states).reshape(len(items), -1)])
+    table = probe.decision_function(states).reshape(len(items), -1)
     if table.shape[1] == 1:  # two classes: one signed column
         table = np.hstack([-table, table])
     scores = np.empty(len(items))

@@ -164,9 +164,9 @@ def _verdict(capability: CapabilityResult) -> Panel:
     lines = [Text(reason[:1].upper() + reason[1:] + ".")]
     excess = capability.excess_recovery
     if excess is not None:
-        bounds = f"  95 % interval {excess.low:.1%} to {excess.high:.1%}"
+        bounds = f"  95% interval {excess.low:.1%} to {excess.high:.1%}"
         lines.append(Text.assemble("excess recovery ", (f"{excess.estimate:.1%}", "bold"), bounds))
-        lines.append(Text("0 % is a model that never knew, 100 % is all of it still there", style="dim"))
+        lines.append(Text("0% is a model that never knew, 100% is all of it still there", style="dim"))
     title = Text(capability.verdict, style=f"bold {colour}")
     return Panel(Group(*lines), title=title, border_style=colour, title_align="left")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Literal
 
 from redteam.attacks.contract import Attack, Params
+from redteam.errors import InputError
 from redteam.target import TargetInfo
 
 Phase = Literal["recipe", "random", "adaptive"]
@@ -47,11 +48,16 @@ def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int,
 
     With several attacks the recipes alternate, each attack's best first, so that a small budget still tries them all.
     """
-    per_attack: list[Sequence[tuple[str, Params]]] = [
-        [(name, params) for params in attack.recipes(target, samples)] for name, attack in attacks.items()
-    ]
+    per_attack = [_recipes(name, attack, target, samples) for name, attack in attacks.items()]
     alternating = [row for row in chain.from_iterable(zip_longest(*per_attack)) if row is not None]
     recipes = tuple(alternating[: max(1, budget // 3, min(len(attacks), budget))])
     rest = budget - len(recipes)
     random = -(-2 * rest // 5)
     return SearchPlan(recipes=recipes, random=random, adaptive=rest - random)
+
+
+def _recipes(name: str, attack: Attack, target: TargetInfo, samples: int) -> list[tuple[str, Params]]:
+    try:
+        return [(name, dict(params)) for params in attack.recipes(target, samples)]
+    except Exception as error:
+        raise InputError(f"the recipes of {name} fail ({type(error).__name__}: {error})", "Correct them") from error

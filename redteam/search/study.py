@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from redteam.attacks.contract import Attack, Params, Suggest
 from redteam.engine.seeding import derive_seed
+from redteam.errors import InputError
 from redteam.search.plan import SearchPlan
 from redteam.target import TargetInfo
 
@@ -91,9 +92,17 @@ class Search:
         trial = self._study.ask()
         trial.set_user_attr("phase", self.plan.phase(index))
         name = trial.suggest_categorical(FAMILY, list(self.attacks))
-        params = self.attacks[name].space(_Scoped(trial, name), self.target, self.samples)
+        try:
+            params = dict(self.attacks[name].space(_Scoped(trial, name), self.target, self.samples))
+        except Exception as error:
+            raise InputError(f"the space of {name} fails ({type(error).__name__}: {error})", "Correct it") from error
+        if fixed is not None and (name, params) != (fixed[0], dict(fixed[1])):
+            differing = sorted(k for k in {*params, *fixed[1]} if params.get(k) != fixed[1].get(k))
+            raise InputError(
+                f"a recipe of {fixed[0]} lies outside its space (in {', '.join(differing) or FAMILY})", "Correct it"
+            )
         self._open = trial
-        return name, dict(params)
+        return name, params
 
     def _sampler(self, index: int) -> BaseSampler:
         seed = derive_seed(self.seed, "sampler", index)

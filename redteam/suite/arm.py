@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from redteam.engine.activations import UnknownLayers
 from redteam.engine.seeding import derive_seed
+from redteam.engine.snapshot import StructureChanged
+from redteam.errors import InputError
 from redteam.evidence.directory import RunDirectory
 from redteam.probes.states import read_layers
 from redteam.search.plan import SearchPlan
@@ -60,12 +63,16 @@ class Arm:
         module, tokenizer = self.setting.target.module, self.setting.target.tokenizer
         capability = self.inputs.capability
         missing = [name for name in self.inputs.probes if f"{self.role}/probe/{name}" not in self.run.facts]
-        if not missing:
+        if not missing or f"{self.role}/unprobed" in self.run.facts:
             return
-        train, select, certify = (
-            read_layers(module, tokenizer, items)
-            for items in (capability.attack, capability.select, capability.certify)
-        )
+        try:
+            train, select, certify = (
+                read_layers(module, tokenizer, items)
+                for items in (capability.attack, capability.select, capability.certify)
+            )
+        except UnknownLayers as error:  # no reading is better than one of the wrong layers
+            self.run.record("note", f"{self.role}/unprobed", {"error": str(error)})
+            return
         for name in missing:
             seed = derive_seed(self.inputs.seed, "probe", name)
             reading = self.inputs.probes[name].read(train, select, certify, seed)
@@ -114,7 +121,10 @@ class Arm:
                 self._run(spec, {"configuration": number})
 
     def _run(self, spec: TrialSpec, about: Row) -> Row:
-        result = run_trial(self.setting, self.inputs.attacks[spec.attack], spec)
+        try:
+            result = run_trial(self.setting, self.inputs.attacks[spec.attack], spec)
+        except StructureChanged as error:  # this model is of no further use, and the next would end the same way
+            raise InputError(f"{spec.attack}: {error}", "Let the attack remove what it adds") from error
         row = _row(result) | dict(about)
         row["value"] = outcome_of(row, self.utility_floor).value
         self.run.record("trial", spec.key, row, _samples(result))

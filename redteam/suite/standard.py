@@ -79,7 +79,8 @@ def attack(
 
 def run_path(inputs: Inputs, out: Path | None) -> Path:
     """Returns where the run goes: a function of the plan, so that the same command finds it again."""
-    return out or RUNS / f"{inputs.models['target'].path.stem}-{inputs.plan.fingerprint[:8]}"
+    name = inputs.models["target"].path.resolve().name.removesuffix(".safetensors").removesuffix(".pt")
+    return out or RUNS / f"{name}-{inputs.plan.fingerprint[:8]}"
 
 
 def run_standard(inputs: Inputs, path: Path, progress: Progress) -> Results:
@@ -116,9 +117,10 @@ class _Protocol:
 
     def execute(self) -> None:
         models = self.inputs.models
-        if "original" in models:
-            self.progress.stage("reading the original")
-            self._read("original", models["original"].open())
+        for role in ("original", "reference"):  # before the search: what cannot be used should show at once
+            if role in models:
+                self.progress.stage(f"reading the {role}")
+                self._read(role, models[role].open())
         plan = self._attack_target()
         if "reference" in models:
             self._attack_reference(plan)
@@ -149,7 +151,8 @@ class _Protocol:
         try:
             decoy = _masked(original, self.inputs.capability, self.inputs.seed)
         except Unmaskable as error:  # judging finds no decoy and says so
-            self.run.record("note", "decoy/none", {"error": str(error)})
+            if "decoy/none" not in self.run.facts:
+                self.run.record("note", "decoy/none", {"error": str(error)})
             return
         arm = self._read("decoy", decoy, probe=False)
         tried = arm.search(replace(plan, random=0, adaptive=0))
@@ -204,6 +207,8 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "groups": groups,
         "ids": [item.id for item in capability.certify],
         "sizes": {name: len(getattr(capability, name)) for name in PARTS},
+        "select_groups": len({item.group for item in capability.select}),
+        "utility_chance": sum(1 / len(item.choices) for item in capability.utility) / len(capability.utility),
         "seeds": SEEDS,
         "budget": inputs.budget,
     }
