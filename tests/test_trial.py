@@ -22,6 +22,7 @@ from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.seeding import seeded
+from redteam.errors import InputError
 from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_trial
 
 RETRAIN = {
@@ -113,6 +114,53 @@ def test_scores_at_powers_of_two_and_at_the_last_step(setting: Setting, steps: i
     assert len(result.losses) == steps
     assert result.points[-1].spent.samples == 4 * steps
     assert all(a.spent.flops < b.spent.flops for a, b in zip(result.points, result.points[1:], strict=False))
+
+
+def strides(*steps: int) -> Callable[[Arena], Iterator[Spent]]:
+    """A body that tells of these steps only."""
+
+    def body(arena: Arena) -> Iterator[Spent]:
+        for step in steps:
+            yield Spent(steps=step)
+
+    return body
+
+
+def test_an_attack_that_yields_rarely_is_scored_whenever_a_power_of_two_has_passed(setting: Setting) -> None:
+    result = scripted(setting, strides(10, 12, 20, 30))
+    assert [p.spent.steps for p in result.points] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("steps", [(1, 1), (2, 1), (0,)])
+def test_steps_that_do_not_rise_are_a_failed_trial(setting: Setting, steps: tuple[int, ...]) -> None:
+    """Two scores at one cost could not be told apart in the evidence."""
+    result = scripted(setting, strides(*steps))
+    assert result.state == "failed"
+    assert "steps" in (result.error or "")
+
+
+def test_a_model_whose_outputs_are_not_finite_is_refused() -> None:
+    """Its weights are finite, so loading has not refused it."""
+    target = tiny_target()
+    with torch.no_grad():
+        target.module.get_output_embeddings().weight.fill_(1e38)
+        target.module.model.norm.weight.fill_(1e38)
+    with pytest.raises(InputError, match="not finite"):
+        open_setting(target, tiny_capability())
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    target = tiny_target()
+    target.module.resize_token_embeddings(4)
+    with pytest.raises(InputError, match="the model has 4 embeddings"):
+        open_setting(target, tiny_capability())
+
+
+def test_items_longer_than_the_model_reads_are_refused() -> None:
+    target = tiny_target()
+    target.module.config.max_position_embeddings = 2
+    with pytest.raises(InputError, match="reads 2"):
+        open_setting(target, tiny_capability())
 
 
 def test_an_attack_that_takes_no_step_has_the_released_weights_only(setting: Setting) -> None:

@@ -52,6 +52,11 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
             known = by_group[item.group].setdefault(item.prompt, item)
             if known.completion != item.completion:
                 contradicted.add(item.group)
+    if 2 * len(contradicted) > len(by_group):
+        raise InputError(
+            f"{toml}: {len(contradicted)} of {len(by_group)} facts contradict themselves",
+            "Let the prompt name all that the answer depends on",
+        )
     return tuple(item for group, items in by_group.items() if group not in contradicted for item in items.values())
 
 

@@ -40,7 +40,7 @@ class Capability:
         name: for people and records.
         attack: forget items that the adversary may train on.
         select: forget items that pick the best trial.
-        certify: forget items that are scored once per confirmed configuration, and reported.
+        certify: forget items that are scored for confirmed configurations only, and reported.
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
     """
@@ -70,10 +70,18 @@ class Capability:
 
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:
     """Returns the groups that occur in more than one part: leaks between splits."""
+    return _overlap([{item.group for item in part} for part in parts])
+
+
+def overlapping_prompts(parts: Sequence[Sequence[Item]]) -> set[str]:
+    """Returns the prompts that occur in more than one part: the same question under two groups leaks as well."""
+    return _overlap([{item.prompt for item in part} for part in parts])
+
+
+def _overlap(parts: Sequence[set[str]]) -> set[str]:
     seen: set[str] = set()
     shared: set[str] = set()
     for part in parts:
-        groups = {item.group for item in part}
-        shared |= groups & seen
-        seen |= groups
+        shared |= part & seen
+        seen |= part
     return shared

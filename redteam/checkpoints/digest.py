@@ -1,4 +1,4 @@
-"""The identity of a checkpoint: SHA-256 of its weight bytes on disk."""
+"""The identity of a checkpoint: SHA-256 of its weight bytes on disk, and of what says how to read them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import hashlib
 from pathlib import Path
 
 from redteam.errors import InputError
+
+# What transformers reads a config and a tokenizer from.
+DESCRIPTION = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+)
 
 
 def weights_digest(path: Path) -> str:
@@ -27,6 +40,30 @@ def weights_digest(path: Path) -> str:
         lines = "".join(f"{file.name} {_file_digest(file)}\n" for file in files)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def description_digest(path: Path, config: Path | None = None) -> str:
+    """Returns the SHA-256 of the config and tokenizer files that a checkpoint is opened with.
+
+    The same weights under another config or tokenizer are another model. What a self-contained `.pt` carries in it is
+    part of its `weights_digest`.
+
+    Args:
+        path: of the checkpoint.
+        config: a config.json, or the directory of one, if it is not beside the checkpoint.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    place = config or (path if path.is_dir() else path.parent)
+    given = [place] if place.is_file() else []
+    folder = place.parent if given else place
+    files = {*given, *(folder / name for name in DESCRIPTION)}
+    try:
+        lines = "".join(f"{file.name} {_file_digest(file)}\n" for file in sorted(files) if file.is_file())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror})", "Check its permissions") from error
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

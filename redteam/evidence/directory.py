@@ -27,6 +27,7 @@ class RunPlan(BaseModel):
     Attributes:
         suite: name and version of the protocol.
         target: SHA-256 of the weights; so for original and reference.
+        descriptions: role -> SHA-256 of config and tokenizer beside the weights.
         capability: name and SHA-256 of every item of every split.
         attacks: name -> version, with the digest of its source where that is a user's file; so for probes.
         budget: search trials asked for.
@@ -40,6 +41,7 @@ class RunPlan(BaseModel):
     target: str
     original: str | None
     reference: str | None
+    descriptions: dict[str, str]
     capability: tuple[str, str]
     attacks: dict[str, int | str]
     probes: dict[str, int | str]

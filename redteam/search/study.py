@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,9 @@ class Search:
         trial.set_user_attr("phase", self.plan.phase(index))
         name = trial.suggest_categorical(FAMILY, list(self.attacks))
         try:
-            params = dict(self.attacks[name].space(_Scoped(trial, name), self.target, self.samples))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Fixed parameter")  # a recipe outside its own space
+                params = dict(self.attacks[name].space(_Scoped(trial, name), self.target, self.samples))
         except Exception as error:
             raise InputError(f"the space of {name} fails ({type(error).__name__}: {error})", "Correct it") from error
         if fixed is not None and (name, params) != (fixed[0], dict(fixed[1])):

@@ -9,8 +9,9 @@ from typing import Any
 
 from redteam.attacks.contract import Attack
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.items import Capability, overlapping_groups
-from redteam.checkpoints.digest import weights_digest
+from redteam.capabilities.items import Capability, overlapping_groups, overlapping_prompts
+from redteam.checkpoints.digest import description_digest, weights_digest
+from redteam.checkpoints.identify import identify
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config import Manifest, TestbedRef
@@ -64,6 +65,7 @@ class Inputs:
             target=digests["target"],
             original=digests.get("original"),
             reference=digests.get("reference"),
+            descriptions={role: description_digest(m.path, m.config) for role, m in self.models.items()},
             capability=(self.capability.name, self.capability.sha256),
             attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
             probes={name: PROBES.version(name, probe) for name, probe in self.probes.items()},
@@ -90,7 +92,7 @@ def resolve_inputs(
     """
     if budget < 1:
         raise InputError(f"the budget is {budget}", "Give --budget at least 1 search trial")
-    names = tuple(dict.fromkeys(attacks)) or STANDARD_ATTACKS
+    names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
     adversaries = {name: ATTACKS.create(name) for name in names}
     found = open_manifest(target)
     models = {"target": Model(path=target, sha256=weights_digest(target), config=config)}
@@ -103,6 +105,7 @@ def resolve_inputs(
             f"{target} is not the model that {found[1].name} was written for",
             "Build it again with `redteam unlearn`, or remove that file and give --capability",
         )
+    _refuse_shared_roles(models)
     return Inputs(
         models=models,
         capability=_capability(capability, found, target),
@@ -114,12 +117,26 @@ def resolve_inputs(
 
 
 def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:
-    if given is not None:
-        return Model(path=given, sha256=weights_digest(given), config=config)
     ref: Any = getattr(found[0], role) if found else None
-    if found is None or ref is None:
+    path = given or (found[1].parent / ref.path if found and ref else None)
+    if path is None:
         return None
-    return Model(path=found[1].parent / ref.path, sha256=ref.sha256, config=config)
+    identify(path)
+    digest = weights_digest(path)
+    if given is None and digest != ref.sha256:
+        raise InputError(
+            f"{path} was changed after the manifest was written", f"Build it again, or give another --{role}"
+        )
+    return Model(path=path, sha256=digest, config=config)
+
+
+def _refuse_shared_roles(models: dict[str, Model]) -> None:
+    """Refuses a reference that is one of the other models: whatever is attacked would look like it never knew."""
+    for role in ("target", "original"):
+        if "reference" in models and role in models and models[role].sha256 == models["reference"].sha256:
+            raise InputError(
+                f"the reference {models['reference'].path} is the {role}", "Give a model that never had the capability"
+            )
 
 
 def _capability(given: Path | None, found: tuple[Manifest, Path] | None, target: Path) -> Capability:
@@ -137,10 +154,17 @@ def _capability(given: Path | None, found: tuple[Manifest, Path] | None, target:
     shared = overlapping_groups(parts)
     if shared:
         raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
+    repeated = overlapping_prompts(parts)
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} prompts are in more than one split ({min(repeated)!r})",
+            "Group the rows that ask the same, or let the prompt tell them apart",
+        )
     return loaded
 
 
 def _regenerated(ref: TestbedRef, manifest: Path) -> Capability:
+    TESTBEDS.require(ref.testbed)
     capability: Capability = TESTBEDS.create(ref.testbed).capability(ref.seed)
     if capability.sha256 != ref.sha256:
         raise InputError(

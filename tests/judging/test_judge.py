@@ -23,6 +23,7 @@ PLAN = RunPlan(
     target="t",
     original="o",
     reference="r",
+    descriptions={},
     capability=("birthdays", "c"),
     attacks={"retrain": 1},
     probes={"linear": 1},
@@ -92,7 +93,15 @@ def record(path: Path, world: World) -> Path:
         run.record(
             "capability",
             "capability",
-            {"name": "birthdays", "chance": CHANCE, "groups": groups, "seeds": SEEDS, "budget": BUDGET},
+            {
+                "name": "birthdays",
+                "chance": CHANCE,
+                "groups": groups,
+                "select_groups": 40,
+                "utility_chance": CHANCE,
+                "seeds": SEEDS,
+                "budget": BUDGET,
+            },
         )
         for number, (role, model) in enumerate(world.models.items()):
             _record_model(run, role, model, groups, np.random.default_rng(number))
@@ -272,7 +281,7 @@ def test_a_target_whose_confirmations_all_diverged_never_resisted(tmp_path):
     diverged = Attack(after=0.95, states=("diverged",) * 3)
     result = judged(tmp_path, NEVER_TRAINED.change("target", attacks=(diverged,)))
     assert result.verdict == "INCONCLUSIVE"
-    assert names(result) == ["attack-inert"]
+    assert set(names(result)) == {"attack-inert", "failed-trials"}
 
 
 def test_a_target_with_nothing_to_confirm_never_resisted(tmp_path):

@@ -170,7 +170,8 @@ def row(first: float | None = 2.0, last: float = 0.5, moved: float = 0.9, state:
         ([row(moved=0.0)], True),
         ([row(moved=1e-9)], False),
         ([row(moved=0.0), row()], False),  # one that trains is enough
-        ([row(first=None)], True),
+        ([row(first=None)], False),  # pruning, say: it moves weights without training
+        ([row(first=None, moved=0.0)], True),
         ([row(first=None), row()], False),
         ([row(last=1.9)], True),  # 5 % lower is the least
         ([row(last=1.89)], False),
@@ -213,25 +214,57 @@ def test_nothing_removed(target, raised):
     assert found is None or found.name == "nothing-removed"
 
 
-@pytest.mark.parametrize(("target", "raised"), [(0.5, False), (0.499, True), (0.0, True), (1.0, False)])
-def test_utility_collapsed(target, raised):
-    found = checks.check_utility(1.0, target, STANDARD_POLICY)
-    assert (found is not None) == raised
-    assert found is None or found.name == "utility-collapsed"
+@pytest.mark.parametrize(
+    ("model", "chance", "raised"),
+    [
+        (0.5, 0.0, False),
+        (0.499, 0.0, True),
+        (0.0, 0.0, True),
+        (1.0, 0.0, False),
+        (0.5, 0.5, True),  # two choices: half right is nothing at all
+        (0.75, 0.5, False),
+        (0.749, 0.5, True),
+    ],
+)
+def test_utility_collapsed(model, chance, raised):
+    """Half of the original's utility above chance is the least."""
+    target = checks.check_utility(1.0, model, chance, STANDARD_POLICY)
+    reference = checks.check_reference_utility(1.0, model, chance, STANDARD_POLICY)
+    assert (target is not None) == (reference is not None) == raised
+    assert target is None or target.name == "utility-collapsed"
+    assert reference is None or reference.name == "reference-broken"
 
 
-@pytest.mark.parametrize(("groups", "raised"), [(29, True), (30, False), (1, True)])
-def test_too_few_items(groups, raised):
-    found = checks.check_items(groups, STANDARD_POLICY)
+@pytest.mark.parametrize(
+    ("certify", "select", "raised"), [(29, 99, True), (30, 30, False), (1, 99, True), (99, 29, True)]
+)
+def test_too_few_items(certify, select, raised):
+    found = checks.check_items(certify, select, STANDARD_POLICY)
     assert (found is not None) == raised
     assert found is None or found.name == "too-few-items"
 
 
 @pytest.mark.parametrize(("failed", "complete", "raised"), [(1, 9, False), (2, 8, True), (0, 0, False), (1, 0, True)])
-def test_failed_trials(failed, complete, raised):
-    found = checks.check_failures([row()] * complete + [row(state="failed")] * failed, STANDARD_POLICY)
+def test_failed_search_trials(failed, complete, raised):
+    rows = [row()] * complete + [row(state="failed")] * failed
+    found = checks.check_failures(rows, [row()] * 3, STANDARD_POLICY)
     assert (found is not None) == raised
     assert found is None or (found.name == "failed-trials" and "RuntimeError: no" in found.explanation)
+
+
+def test_a_single_failed_confirmation_is_one_too_many():
+    """The strongest configuration may be the one that failed."""
+    found = checks.check_failures([row()] * 100, [row()] * 11 + [row(state="failed")], STANDARD_POLICY)
+    assert found is not None
+    assert found.explanation.startswith("1 of 12 confirmations failed")
+
+
+def test_a_trial_that_was_never_scored_has_failed():
+    """It diverged before its first score, or yielded nothing: complete, and no evidence of anything."""
+    unscored = row() | {"points": [{"steps": 0}]}
+    found = checks.check_failures([row()] * 8 + [unscored] * 2, [], STANDARD_POLICY)
+    assert found is not None
+    assert "never scored" in found.explanation
 
 
 @pytest.mark.parametrize(("low", "raised"), [(0.625, False), (0.626, True), (0.25, False)])

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from redteam.attacks.contract import Params, Suggest
+from redteam.errors import InputError
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.study import Outcome, Search
 from redteam.target import TargetInfo
@@ -257,3 +258,30 @@ def test_two_arms_share_one_file(straight, tmp_path):
     for arm in ("target", "reference"):
         assert [trial.number for trial in copy_of(storage, arm).get_trials()] == list(range(TRIALS))
     assert sorted(optuna.get_all_study_names(f"sqlite:///{storage}")) == ["reference", "target"]
+
+
+class Misspelt(Cut):
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        return [{"rate": 0.5, "layer": 1}]
+
+
+class Outside(Cut):
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        return [{"rate": 0.5, "layers": 3}]
+
+
+class Raising(Cut):
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        raise ZeroDivisionError("no space")
+
+
+@pytest.mark.parametrize(
+    ("attack", "says"), [(Misspelt(), "layer"), (Outside(), "out of range"), (Raising(), "ZeroDivisionError: no space")]
+)
+def test_mistakes_of_an_attack_are_told_with_its_name(attack, says, tmp_path):
+    """A recipe with a wrong key would be completed at random, and published as what it is not."""
+    attacks = {"mine": attack}
+    plan = plan_search(attacks, INFO, SAMPLES, 3)
+    with pytest.raises(InputError, match="mine") as refusal:
+        begin(tmp_path / "study.db", plan=plan, attacks=attacks).propose(0)
+    assert says in str(refusal.value)
