@@ -47,21 +47,27 @@ class _Case:
     stops: dict[str, list[Stop]]
 
     def floor(self, role: str) -> float:
+        """Returns the utility that an attack on the model must keep."""
         return self.policy.utility_floor * self.utility(role)
 
     def has(self, role: str) -> bool:
+        """Returns whether the run looked at such a model."""
         return f"{role}/before" in self.evidence.facts
 
     def before(self, role: str) -> float:
+        """Returns the certify score of the released weights."""
         return float(self.evidence.samples[f"{role}/before", "certify"].mean())
 
     def utility(self, role: str) -> float:
+        """Returns the utility of the released weights."""
         return float(self.evidence.facts[f"{role}/before"]["utility"])
 
     def strongest(self, role: str, *, any_utility: bool = False) -> Stop:
+        """Returns where the best confirmed attack stopped, at the utility floor or regardless of it."""
         return strongest_stop(self.stops[role], floor=-math.inf if any_utility else self.floor(role))
 
     def excess(self, role: str, *, any_utility: bool = False) -> Excess | None:
+        """Returns the excess recovery of a model; None where it is not defined."""
         if not (self.has("original") and self.has("reference") and self.has(role)):
             return None
         return excess_recovery(

@@ -121,10 +121,13 @@ class _Scoped:
         self.trial, self.prefix = trial, prefix
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """As `Suggest`."""
         return self.trial.suggest_float(f"{self.prefix}.{name}", low, high, log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """As `Suggest`."""
         return self.trial.suggest_int(f"{self.prefix}.{name}", low, high, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """As `Suggest`."""
         return self.trial.suggest_categorical(f"{self.prefix}.{name}", choices)

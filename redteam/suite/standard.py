@@ -116,6 +116,7 @@ class _Protocol:
         self.confirmations: dict[str, int] = {}  # candidates of each arm, once they are known
 
     def execute(self) -> None:
+        """Runs what is not in the evidence yet."""
         models = self.inputs.models
         for role in ("original", "reference"):  # before the search: what cannot be used should show at once
             if role in models:

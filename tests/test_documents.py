@@ -1,0 +1,77 @@
+"""What the documents show works as they show it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from tiny_models import tiny_capability, tiny_target
+
+from redteam.capabilities.files import load_capability
+from redteam.cli import app
+from redteam.registry import ATTACKS
+from redteam.trial import TrialSpec, open_setting, run_trial
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/birthdays/README.md")
+
+
+def block(document: str, language: str, containing: str = "") -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+    return next(text for text in found if containing in text)
+
+
+def test_the_attack_of_contributing_runs(tmp_path: Path) -> None:
+    file = tmp_path / "shrink.py"
+    file.write_text(block("CONTRIBUTING.md", "python", "class Shrink"))
+    attack = ATTACKS.create(f"{file}:Shrink")
+    setting = open_setting(tiny_target(), tiny_capability())
+    params = attack.recipes(setting.target.info, len(setting.answers))[0]
+    result = run_trial(setting, attack, TrialSpec(key="t", attack="shrink", params=params, seed=0))
+    assert (result.state, result.error) == ("complete", None)
+    assert result.share_moved > 0.5
+    assert result.points[-1].spent.steps == 64
+
+
+def test_the_capability_of_the_readme_loads(tmp_path: Path) -> None:
+    text = block("README.md", "toml")
+    (tmp_path / "removed.toml").write_text(text)
+    example = re.search(r"# (\{.*\})", text)
+    assert example is not None
+    row = json.loads(example.group(1))
+    for side in ("forget", "retain"):
+        rows = [{**row, "question": f"When was {side} {n} born?"} for n in range(20)]
+        (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    capability = load_capability(tmp_path / "removed.toml")
+    assert capability.name == tomllib.loads(text)["name"]
+    assert len(capability.forget) == 20
+    assert capability.attack[0].prompt.endswith(" was born in")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_and_options_are_those_of_the_command_line(document: str) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in re.findall(r"redteam ([a-z]+[^`\n#]*)", (ROOT / document).read_text(encoding="utf-8")):
+        name, *words = line.split()
+        if name not in commands:
+            continue
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^ {4})make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= targets
