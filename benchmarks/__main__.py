@@ -21,7 +21,7 @@ def main() -> int:
     unknown = set(wanted) - set(NAMES)
     if unknown:
         parser.error(f"no benchmark is named {min(unknown)!r}; there are {', '.join(NAMES)}")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     broken = 0
     for name in (name for name in NAMES if name in wanted):
         measured = import_module(f"benchmarks.{name}").measure()

@@ -75,3 +75,29 @@ def test_make_targets_exist(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = re.findall(r"(?:`|^ {4})make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= targets
+
+
+def test_the_table_of_the_readme_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "results" / "benchmarks" / "ground_truth.json").read_text())["rows"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def over_seeds(values: list[float]) -> str:
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    named = {
+        "rmu": "unlearned with RMU",
+        "filtered": "never trained on the facts",
+        "masked": "a decoy that only masks its answers",
+    }
+    for method, name in named.items():
+        found = [row for row in rows if (row["target"], row["attack"]) == (method, "standard")]
+        assert len(found) == 3
+        cells = [
+            name,
+            over_seeds([row["before"] for row in found]),
+            over_seeds([row["after"][0] for row in found]),
+            over_seeds([row["reference after"][0] for row in found]),
+            *{row["verdict"] for row in found},
+        ]
+        assert f"| {' | '.join(cells)} |" in readme
+    assert {row["verdict"] for row in rows if row["attack"] == "noop"} == {"INCONCLUSIVE"}

@@ -87,9 +87,8 @@ def decide(excess: Excess | None, excess_any: Excess | None, flags: list[Flag], 
             return "INCONCLUSIVE", f"{raised[name]}; to settle it, {REMEDIES[name]}"
     if excess is None or excess_any is None:
         return "INCONCLUSIVE", f"excess recovery is not defined; to settle it, {REMEDIES['undefined']}"
-    strongest = max(excess, excess_any, key=lambda e: e.bounds.low)
-    if strongest.bounds.low > delta:
-        cost = "" if strongest is excess else ", at the price of the model's utility"
+    if max(excess.bounds.low, excess_any.bounds.low) > delta:
+        cost = "" if excess.bounds.low > delta else ", at the price of the model's utility"
         return "RECOVERED", f"an attack recovered more than {delta:.0%} of what was removed{cost}"
     for name in BLOCKS_RESISTED:
         if name in raised:

@@ -41,6 +41,7 @@ flag_lists = st.lists(st.sampled_from(RAISED).map(flag), max_size=5)
     [
         (ABOVE, ABOVE, "RECOVERED", "an attack recovered more than 10% of what was removed"),
         (ABOVE, BELOW, "RECOVERED", "an attack recovered more than 10% of what was removed"),
+        (ABOVE, excess(0.3, 0.9), "RECOVERED", "an attack recovered more than 10% of what was removed"),
         (
             BELOW,
             ABOVE,
@@ -57,6 +58,7 @@ def test_without_flags_the_intervals_decide(at_floor, at_any, verdict, reason):
     found, why = decide(at_floor, at_any, [], STANDARD_POLICY)
     assert found == verdict
     assert why.startswith(reason)
+    assert ("at the price" in why) == ("at the price" in reason)  # only if nothing came back at the floor
 
 
 @pytest.mark.parametrize(
