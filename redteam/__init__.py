@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from redteam.checkpoints.load import open_target
     from redteam.errors import InputError
     from redteam.suite.standard import attack
-    from redteam.testbeds.build import unlearn
+    from redteam.testbeds.build import build_target
+    from redteam.unlearning.own import unlearn
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "attack", "open_target", "unlearn"]
+__all__ = ["InputError", "attack", "build_target", "open_target", "unlearn"]
 
 _HOMES = {
     "InputError": "redteam.errors",
     "attack": "redteam.suite.standard",
+    "build_target": "redteam.testbeds.build",
     "open_target": "redteam.checkpoints.load",
-    "unlearn": "redteam.testbeds.build",
+    "unlearn": "redteam.unlearning.own",
 }
 
 

@@ -34,6 +34,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class FollowUpStage(StrEnum):
+    """What may follow a method."""
+
+    RETAIN = "retain"
+    MIXTURE = "mixture"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -100,23 +107,45 @@ def unlearn(
     ],
     testbed: Annotated[str, typer.Option(help="A name from `redteam list testbeds`.")] = "facts",
     seed: Annotated[int, typer.Option(help="Seed of world, training and method.")] = 0,
+    label_fraction: Annotated[
+        float, typer.Option(help="Share of the forget set that is labelled; the rest is mixed into what must stay.")
+    ] = 1.0,
+    then: Annotated[
+        FollowUpStage | None, typer.Option(help="Fine-tune afterwards: on what must stay, or as in training.")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; repeatable.")
+    ] = None,
 ) -> None:
-    """Build an unlearned target, with its original and its reference beside it."""
+    """Build an unlearned target, with its original and its reference beside it.
+
+    `redteam show METHOD` lists the options of a method; those of the stage after it begin with "then.".
+    """
     with _errors(Format.TABLE):
         from rich.console import Console
 
         from redteam.registry import METHODS, TESTBEDS
+        from redteam.reporting.built import print_built
         from redteam.reporting.progress import BuildProgress
 
         METHODS.require(method)
         TESTBEDS.require(testbed)
+        given = dict(_pair(text) for text in options or [])
         from redteam.checkpoints.trio import beside
-        from redteam.testbeds.build import unlearn as build
+        from redteam.testbeds.build import build_target
 
         with BuildProgress(Console(stderr=True)) as progress:
-            build(method, testbed=testbed, out=out, seed=seed, progress=progress)
-        for role in ("target", "original", "reference"):
-            typer.echo(f"{role:<10} {beside(out, role)}")
+            manifest = build_target(
+                method,
+                testbed=testbed,
+                out=out,
+                seed=seed,
+                label_fraction=label_fraction,
+                then=then.value if then else None,
+                options=given,
+                progress=progress,
+            )
+        print_built(manifest, {role: beside(out, role) for role in ("target", "original", "reference")}, Console())
         typer.echo(f"\nNext: redteam attack {out} --budget 100")
 
 
@@ -192,6 +221,13 @@ def _attack(
     else:
         print_results(results, run, Console())
     return results.exit_code
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text} names no value", "Write it as NAME=VALUE")
+    return name.strip(), value.strip()
 
 
 @contextmanager

@@ -42,11 +42,33 @@ class TestbedRef(Strict):
     sha256: Digest
 
 
+class CostRecord(Strict):
+    """What a piece of work took, for the record; see `redteam.engine.cost.Cost`."""
+
+    flops: float
+    seconds: float
+    peak_bytes: int
+
+
+class Measured(Strict):
+    """A number with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
 class Manifest(Strict):
     """`model.redteam.json`: ties an unlearned checkpoint to its original, its reference and its capability.
 
     Attributes:
         method: the unlearning method that made the target, for the record.
+        seed: of the method.
+        options: of the method, and with the prefix "then." of the stage after it.
+        label_fraction: share of the forget set that the method was told of.
+        then: the stage that followed the method.
+        costs: of plain training, of the method, and of the stage after it.
+        alignment_tax: utility lost against the original.
         target: the unlearned checkpoint.
         original: the model before unlearning.
         reference: a model that never had the capability.
@@ -56,7 +78,11 @@ class Manifest(Strict):
     schema_version: Literal[1] = 1
     method: str
     seed: int
-    options: dict[str, float | int | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    label_fraction: float = Field(default=1.0, ge=0, le=1)
+    then: Literal["retain", "mixture"] | None = None
+    costs: dict[str, CostRecord] = Field(default_factory=dict)
+    alignment_tax: Measured | None = None
     target: CheckpointRef
     original: CheckpointRef | None = None
     reference: CheckpointRef | None = None

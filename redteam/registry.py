@@ -20,6 +20,9 @@ from typing import Any
 
 from redteam.errors import InputError
 
+# What a plug-in may say of itself in class attributes.
+FACTS = ("version", "goal", "paper", "when", "kinds", "touches", "cost")
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:
@@ -77,14 +80,14 @@ class Registry:
         return rows[name]
 
     def described(self) -> Iterator[dict[str, Any]]:
-        """Yields name, version, goal and paper of our own rows, read off the source: importing would cost seconds."""
+        """Yields what our own rows say of themselves, read off the source: importing would cost seconds."""
         for name, place in self.table.items():
             module, _, attribute = place.partition(":")
             spec = importlib.util.find_spec(module)
             assert spec is not None
             assert spec.origin is not None
             facts = _class_constants(Path(spec.origin).read_text(encoding="utf-8"), attribute)
-            yield {"name": name, **{k: facts[k] for k in ("version", "goal", "paper") if k in facts}}
+            yield {"name": name, **{k: facts[k] for k in FACTS if k in facts}}
 
 
 def _class_constants(source: str, name: str) -> dict[str, Any]:

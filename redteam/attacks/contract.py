@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from redteam.engine.batches import Batch, TokenSet, shuffled_batches
+from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import fine_tune
 from redteam.engine.optimizers import Tuning
@@ -57,19 +57,18 @@ class Arena:
     """
 
     module: nn.Module
-    answers: TokenSet
-    texts: TokenSet
-    retain: TokenSet
+    answers: Examples
+    texts: Examples
+    retain: Examples
     ledger: Ledger
     seed: int
 
     def fine_tune(
-        self, data: TokenSet, batch_size: int, tuning: Tuning, *, only: Callable[[str], bool] | None = None
+        self, data: Examples, batch_size: int, tuning: Tuning, *, only: Callable[[str], bool] | None = None
     ) -> Iterator[Spent]:
         """Trains the module on `data` through the shared loop, in a batch order drawn from the trial's seed."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "batches"))
-        batches: Iterator[Batch] = shuffled_batches(data, batch_size, generator)
-        yield from fine_tune(self.module, batches, tuning, self.ledger, only=only)
+        yield from fine_tune(self.module, shuffled_batches(data, batch_size, generator), tuning, self.ledger, only=only)
 
 
 class Attack(Protocol):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def save_trio(
     method: str,
     seed: int,
     capability: TestbedRef | Path,
-    options: Mapping[str, float | int | str] | None = None,
+    **record: Any,
 ) -> Manifest:
     """Writes the three models and, last, the manifest: where that is, everything is whole.
 
@@ -49,7 +49,7 @@ def save_trio(
         method: that made the target.
         seed: of the method.
         capability: a testbed's, or the path of a `capability.toml`.
-        options: of the method.
+        record: further fields of the manifest: options, label_fraction, then, costs, alignment_tax.
 
     Raises:
         InputError: a place cannot be written.
@@ -64,7 +64,7 @@ def save_trio(
     manifest = Manifest(
         method=method,
         seed=seed,
-        options=dict(options or {}),
+        **record,
         target=saved("target", trio.target),  # first: where the manifest lies depends on whether it is a directory
         original=saved("original", trio.original),
         reference=saved("reference", trio.reference),

@@ -1,12 +1,16 @@
-"""Hidden states of a module's decoder layers, found by name and read through hooks that always go away."""
+"""Hidden states of a module's layers, found by name and read through hooks that always go away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+
+from redteam.engine.batches import AnyBatch
+from redteam.errors import InputError
 
 
 class UnknownLayers(ValueError):
@@ -26,6 +30,59 @@ def decoder_layers(module: nn.Module) -> tuple[str, ...]:
     if len(outermost) != 1:
         raise UnknownLayers(f"cannot tell the decoder layers apart: {outermost or 'no list of that length'}")
     return tuple(f"{outermost[0]}.{i}" for i in range(depth))
+
+
+def hidden_layers(module: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the layers whose outputs are hidden states, in order.
+
+    Of a language model of transformers its decoder layers; of any other module the innermost submodules that hold
+    weights, without the last, whose output is the model's.
+
+    Raises:
+        UnknownLayers: they cannot be told.
+    """
+    if hasattr(getattr(module, "config", None), "num_hidden_layers"):
+        return decoder_layers(module)
+    names = tuple(n for n, m in module.named_modules() if n and not list(m.children()) and list(m.parameters()))
+    if len(names) < 2:
+        raise UnknownLayers(f"a {type(module).__name__} has no hidden layer: {', '.join(names) or 'no weights at all'}")
+    return names[:-1]
+
+
+def matching_modules(module: nn.Module, pattern: str) -> tuple[str, ...]:
+    """Returns the names of all submodules that match a shell pattern ("model.layers.*.mlp"), in order.
+
+    Raises:
+        InputError: none does.
+    """
+    return _matching([name for name, _ in module.named_modules() if name], pattern, "module")
+
+
+def matching_parameters(module: nn.Module, pattern: str) -> tuple[str, ...]:
+    """Returns the names of all parameters that match a shell pattern ("*.down_proj.weight"), in order.
+
+    Raises:
+        InputError: none does.
+    """
+    return _matching([name for name, _ in module.named_parameters()], pattern, "parameter")
+
+
+def _matching(names: Sequence[str], pattern: str, what: str) -> tuple[str, ...]:
+    found = tuple(name for name in names if fnmatchcase(name, pattern))
+    if not found:
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise InputError(f"no {what} matches {pattern!r}", f"Names are like {shown}; * stands for anything")
+    return found
+
+
+def hidden_states(module: nn.Module, batch: AnyBatch, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Runs the module and returns the outputs of the named submodules, in the graph: `batch.real` says what counts.
+
+    Of a language model [sequences, length, hidden], of a classifier [samples, ...].
+    """
+    with captured(module, names) as states:
+        batch.logits(module)
+    return states
 
 
 @contextmanager

@@ -1,14 +1,39 @@
-"""Token sequences ready for training, and the order in which an optimizer sees them."""
+"""Examples ready for training, of language and of classification, and the order in which an optimizer sees them.
+
+A batch knows how to feed a module of its kind, so that a loop, an attack or a method is written once for both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a module says wherever a batch has a label.
+
+    Attributes:
+        logits: float32 [predictions, classes]; the classes of a language model are its vocabulary.
+        labels: what is right, int64 [predictions].
+        owner: row of the batch that each belongs to, int64 [predictions].
+    """
+
+    logits: Tensor
+    labels: Tensor
+    owner: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean cross-entropy. A scalar."""
+        return functional.cross_entropy(self.logits, self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +53,34 @@ class Batch:
     labels: Tensor
     mask: Tensor | None
     tokens: int
+
+    @property
+    def samples(self) -> int:
+        """Number of sequences."""
+        return len(self.input_ids)
+
+    @property
+    def real(self) -> Tensor:
+        """True on tokens and False on padding, bool [sequences, length]: what hidden states are compared on."""
+        return torch.ones_like(self.input_ids, dtype=torch.bool) if self.mask is None else self.mask.bool()
+
+    def logits(self, module: nn.Module) -> Tensor:
+        """Runs a causal language model of transformers. Returns its logits, [sequences, length, vocabulary]."""
+        logits: Tensor = module(input_ids=self.input_ids, attention_mask=self.mask, use_cache=False).logits
+        return logits
+
+    def loss(self, module: nn.Module) -> Tensor:
+        """Mean cross-entropy of the labelled tokens, each predicted from the position before it. A scalar."""
+        logits = self.logits(module)
+        return functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), self.labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
+
+    def predictions(self, module: nn.Module) -> Predictions:
+        """Runs the module and returns what it says at the positions before labelled tokens."""
+        following = self.labels[:, 1:]
+        rows, columns = (following != IGNORED).nonzero(as_tuple=True)
+        return Predictions(self.logits(module)[rows, columns].float(), following[rows, columns], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +132,77 @@ class TokenSet:
         return TokenSet(ids, labels, lengths)
 
 
-def shuffled_batches(data: TokenSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
+    """Inputs of a classifier.
+
+    Attributes:
+        inputs: float32 [samples, ...].
+        labels: class of each, int64 [samples].
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    @property
+    def samples(self) -> int:
+        """Number of inputs."""
+        return len(self.labels)
+
+    @property
+    def tokens(self) -> int:
+        """The unit in which costs are counted: an input is one token."""
+        return len(self.labels)
+
+    @property
+    def real(self) -> Tensor:
+        """True for every input, bool [samples]: a classifier's inputs have no padding."""
+        return torch.ones(len(self.labels), dtype=torch.bool)
+
+    def logits(self, module: nn.Module) -> Tensor:
+        """Runs a classifier, plain or of transformers. Returns its logits, [samples, classes]."""
+        output: Any = module(self.inputs)
+        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        return logits
+
+    def loss(self, module: nn.Module) -> Tensor:
+        """Mean cross-entropy. A scalar."""
+        return self.predictions(module).loss
+
+    def predictions(self, module: nn.Module) -> Predictions:
+        """Runs the module and returns what it says of each input."""
+        return Predictions(self.logits(module).float(), self.labels, torch.arange(len(self.labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """A data set of a classifier.
+
+    Attributes:
+        inputs: float32 [samples, ...].
+        labels: int64 [samples].
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor | slice) -> LabelledSet:
+        """Returns the samples at `rows`."""
+        return LabelledSet(self.inputs[rows], self.labels[rows])
+
+    def batch(self, rows: Tensor | slice) -> LabelledBatch:
+        """Returns the samples at `rows` as one batch."""
+        return LabelledBatch(self.inputs[rows], self.labels[rows])
+
+
+AnyBatch = Batch | LabelledBatch
+Examples = TokenSet | LabelledSet
+
+
+def shuffled_batches(data: Examples, size: int, generator: torch.Generator) -> Iterator[AnyBatch]:
     """Yields batches for ever: a new permutation per epoch, each sequence once an epoch.
 
     A `size` above the number of sequences means full batches. The last, short batch of an epoch is kept only when
@@ -90,3 +213,9 @@ def shuffled_batches(data: TokenSet, size: int, generator: torch.Generator) -> I
         order = torch.randperm(len(data), generator=generator)
         for start in range(0, len(data) - size + 1, size):
             yield data.batch(order[start : start + size])
+
+
+def ordered_batches(data: Examples, size: int) -> Iterator[AnyBatch]:
+    """Yields every example once, in the order they are stored; the last batch holds what is left."""
+    for start in range(0, len(data), size):
+        yield data.batch(slice(start, start + size))

@@ -1,8 +1,16 @@
-"""What an attack has spent."""
+"""What an attack has spent, counted step by step, and what any work has cost, metered from outside."""
 
 from __future__ import annotations
 
+import time
+import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,3 +63,84 @@ class Ledger:
             flops=before.flops + training_flops(self.parameters, tokens),
         )
         return self.spent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a piece of work took.
+
+    Attributes:
+        flops: floating-point operations of its matrix products, convolutions and attention, forward and backward.
+        seconds: wall time, the metering included: compare it with other metered work only.
+        peak_bytes: most memory that tensors made by it held at one time.
+    """
+
+    flops: float
+    seconds: float
+    peak_bytes: int
+
+    def __add__(self, other: Cost) -> Cost:
+        """Returns the cost of one after the other."""
+        return Cost(
+            flops=self.flops + other.flops,
+            seconds=self.seconds + other.seconds,
+            peak_bytes=max(self.peak_bytes, other.peak_bytes),
+        )
+
+
+class Meter(TorchDispatchMode):
+    """While open, counts what every tensor operation costs, whoever calls it.
+
+    Nothing has to be instrumented, so no method can forget to count. FLOPs follow torch's own formulas
+    (`torch.utils.flop_counter`), memory the storages that are alive. A training step takes about a fifth longer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._flops, self._live, self._peak = 0.0, 0, 0
+        self._storages: dict[int, Any] = {}
+        self._opened = self._seconds = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """What was spent while the meter was open; it is known once it is closed."""
+        return Cost(flops=self._flops, seconds=self._seconds, peak_bytes=self._peak)
+
+    def __enter__(self) -> Self:
+        """Starts to count."""
+        self._opened = time.perf_counter()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """Stops counting."""
+        super().__exit__(*raised)
+        self._seconds += time.perf_counter() - self._opened
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Runs one operation and counts it."""
+        given = dict(kwargs or {})
+        result = func(*args, **given)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self._flops += formula(*args, **given, out_val=result)
+        for part in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(part, Tensor):
+                self._hold(part)
+        return result
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+
+        def released(_: Any) -> None:
+            self._live -= size
+            del self._storages[key]
+
+        self._storages[key] = weakref.ref(storage, released)
+        self._live += size
+        self._peak = max(self._peak, self._live)

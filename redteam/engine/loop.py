@@ -8,34 +8,30 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from redteam.engine.batches import IGNORED, Batch
+from redteam.engine.batches import AnyBatch
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
 
-Loss = Callable[[nn.Module, Batch], Tensor]
+Loss = Callable[[nn.Module, AnyBatch], Tensor]
 
 
 class Diverged(Exception):
     """The training loss is not finite: the weights are of no further use."""
 
 
-def language_loss(module: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the labelled tokens, each predicted from the position before it. A scalar."""
-    logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
-    return functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
+def mean_loss(module: nn.Module, batch: AnyBatch) -> Tensor:
+    """Mean cross-entropy of the batch. A scalar."""
+    return batch.loss(module)
 
 
 def fine_tune(
     module: nn.Module,
-    batches: Iterator[Batch],
+    batches: Iterator[AnyBatch],
     tuning: Tuning,
     ledger: Ledger,
     *,
-    loss: Loss = language_loss,
+    loss: Loss = mean_loss,
     only: Callable[[str], bool] | None = None,
 ) -> Iterator[Spent]:
     """Trains `module` in place for `tuning.steps` steps, yielding the cumulative cost after each.
@@ -71,7 +67,7 @@ def fine_tune(
                 group["lr"] = rate
             optimizer.step()
             module.zero_grad(set_to_none=True)
-            spent = ledger.charge(samples=len(batch.input_ids), tokens=batch.tokens, loss=measured)
+            spent = ledger.charge(samples=batch.samples, tokens=batch.tokens, loss=measured)
             ledger.seconds += time.perf_counter() - started
             yield spent
     finally:
@@ -80,10 +76,10 @@ def fine_tune(
 
 def train(
     module: nn.Module,
-    batches: Iterator[Batch],
+    batches: Iterator[AnyBatch],
     tuning: Tuning,
     *,
-    loss: Loss = language_loss,
+    loss: Loss = mean_loss,
     only: Callable[[str], bool] | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Ledger:

@@ -101,3 +101,17 @@ def area_under_curve(curve: Sequence[tuple[float, float]], before: float, full: 
         return None
     x, y = (np.array(values) for values in zip(*points, strict=True))
     return float(np.trapezoid((y - before) / (full - before), x) / (x[-1] - x[0]))
+
+
+def score_lost(before: Array, after: Array, groups: Sequence[str]) -> Bounds:
+    """Returns mean(before) - mean(after) with its 95 % interval: a bootstrap over groups, paired on the same items.
+
+    Args:
+        before: per-item scores of one model, [items].
+        after: of another, on the same items.
+        groups: fact or entity of each item.
+    """
+    numbers: dict[str, int] = {}
+    resampling = Resampling.over([numbers.setdefault(group, len(numbers)) for group in groups], seed=0)
+    lost = resampling.means(before[None], "before") - resampling.means(after[None], "after")
+    return percentile_bounds(float(before.mean() - after.mean()), lost)

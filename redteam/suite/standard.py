@@ -222,7 +222,7 @@ def _masked(original: Target, capability: Capability, seed: int) -> Target:
         forget=encode_answers(original.tokenizer, capability.forget),
         retain=encode_answers(original.tokenizer, capability.retain),
         known=partial(share_known, encoded=encode_choices(original.tokenizer, capability.forget)),
-        train_without=None,
+        training=None,
         seed=derive_seed(seed, "decoy"),
     )
     return replace(original, name="masked decoy", module=Masked().apply(task))

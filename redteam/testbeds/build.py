@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_choices
 from redteam.capabilities.items import Capability
-from redteam.capabilities.scorers import share_known
+from redteam.capabilities.scorers import choice_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
-from redteam.config import Manifest, TestbedRef
+from redteam.config import CostRecord, Manifest, Measured, TestbedRef
+from redteam.engine.batches import Examples
+from redteam.engine.cost import Cost, Meter
 from redteam.engine.seeding import derive_seed
+from redteam.engine.training import Progress, Training, silent
+from redteam.errors import InputError
+from redteam.judging.recovery import score_lost
 from redteam.registry import METHODS, TESTBEDS
-from redteam.testbeds.contract import Testbed
-from redteam.unlearning.contract import Method, Progress, UnlearningTask, silent
+from redteam.testbeds.contract import Option, Testbed
+from redteam.unlearning.apply import Unlearned, apply_method
+from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.options import create_method, options_of, with_options
+from redteam.unlearning.stages import FollowUp, Then
+
+THEN = "then."  # before the names of the options of the stage that follows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
-    """A testbed with its models trained: what a method starts from, whichever it is.
+    """A testbed with its models trained: what every method starts from.
 
     Attributes:
         testbed: the world.
         seed: of the world, the training and the methods.
         capability: what is to be removed.
-        reference: a model that never saw the forget facts.
-        task: what a method gets; its `original` knows everything.
+        training: how the original was trained; every forget example is labelled.
+        about: group that each example of the training data speaks of.
+        original: knows everything.
+        reference: never saw the forget examples.
+        plain: what training the original cost.
     """
 
     testbed: Testbed
     seed: int
     capability: Capability
+    training: Training
+    about: tuple[str, ...]
+    original: nn.Module
     reference: nn.Module
-    task: UnlearningTask
+    plain: Cost
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSpec:
+    """Which target to build of a world, in plain data.
+
+    Attributes:
+        method: a name of `redteam list methods`.
+        label_fraction: share of the forget facts that are labelled; the others are mixed into what must stay.
+        then: the stage that follows, if any.
+        options: of the method, and with the prefix "then." of the stage.
+    """
+
+    method: str
+    label_fraction: float = 1.0
+    then: Then | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> World:
@@ -45,48 +81,118 @@ def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> 
         InputError: an unknown name.
     """
     world: Testbed = TESTBEDS.create(testbed)
-    capability, tokenizer = world.capability(seed), world.tokenizer()
-
-    def trained(what: str, seed: int, *, with_forget: bool, report: Progress) -> nn.Module:
-        def named(_: str, done: int, total: int) -> None:
-            report(what, done, total)
-
-        return world.train_model(capability, with_forget=with_forget, seed=seed, progress=named)
-
-    original = trained("training the original", derive_seed(seed, "original"), with_forget=True, report=progress)
-    reference = trained("training the reference", derive_seed(seed, "reference"), with_forget=False, report=progress)
-    task = UnlearningTask(
-        original=original,
-        forget=encode_answers(tokenizer, capability.forget),
-        retain=encode_answers(tokenizer, capability.retain),
-        known=partial(share_known, encoded=encode_choices(tokenizer, capability.forget)),
-        train_without=lambda seed, report: trained(
-            "training without the forget facts", seed, with_forget=False, report=report
-        ),
-        seed=seed,
-        progress=progress,
+    capability = world.capability(seed)
+    training, about = world.training(capability)
+    forget = {item.group for item in capability.forget}
+    training = replace(training, labelled=_mask(about, forget))
+    with Meter() as meter:
+        original = training.fit(
+            training.data, seed=derive_seed(seed, "original"), progress=progress, what="training the original"
+        )
+    reference = training.fit(
+        training.rest, seed=derive_seed(seed, "reference"), progress=progress, what="training the reference"
     )
-    return World(testbed=world, seed=seed, capability=capability, reference=reference, task=task)
+    return World(
+        testbed=world,
+        seed=seed,
+        capability=capability,
+        training=training,
+        about=about,
+        original=original,
+        reference=reference,
+        plain=meter.cost,
+    )
 
 
-def write_target(method: str, world: World, out: Path) -> Manifest:
-    """Applies a method and writes the target, with its original, its reference and a manifest beside it.
+def unlearning_task(world: World, label_fraction: float = 1.0, progress: Progress = silent) -> UnlearningTask:
+    """Returns what a method gets of a world when a share of the forget facts is labelled.
+
+    The facts to label are drawn whole, and a larger share contains a smaller one.
 
     Raises:
-        InputError: an unknown name, or a place that cannot be written.
+        InputError: the share is not in [0, 1].
     """
-    removal: Method = METHODS.create(method)
+    if not 0 <= label_fraction <= 1:
+        raise InputError(f"the label fraction is {label_fraction}", "Give a share between 0 and 1")
+    groups = sorted({item.group for item in world.capability.forget} & set(world.about))
+    random.Random(derive_seed(world.seed, "labels")).shuffle(groups)
+    count = max(round(label_fraction * len(groups)), int(label_fraction > 0))
+    labelled = _mask(world.about, set(groups[:count]))
+    utility = _mask(world.about, {item.group for item in world.capability.utility})
+    tokenizer = world.testbed.tokenizer()
+    training = replace(world.training, labelled=labelled)
+    return UnlearningTask(
+        original=world.original,
+        forget=training.forget,
+        retain=training.data.take(~labelled & ~utility),
+        known=partial(share_known, encoded=encode_choices(tokenizer, world.capability.forget)),
+        training=training,
+        seed=world.seed,
+        progress=progress,
+    )
+
+
+def make_target(spec: TargetSpec, world: World, progress: Progress = silent) -> tuple[Unlearned, dict[str, Option]]:
+    """Applies a method to a world.
+
+    Returns:
+        The unlearned model with its costs, and every option that was in force.
+
+    Raises:
+        InputError: an unknown name or option, or a method that fails.
+    """
+    stage = {k.removeprefix(THEN): v for k, v in spec.options.items() if k.startswith(THEN)}
+    own = {k: v for k, v in spec.options.items() if not k.startswith(THEN)}
+    if stage and spec.then is None:
+        raise InputError(f"{THEN}{min(stage)} is set, but nothing follows", "Give --then retain or --then mixture")
+    method = create_method(spec.method, {**world.testbed.settings.get(spec.method, {}), **own})
+    then = with_options(FollowUp(), stage, "the stage after it") if spec.then else None
+    task = unlearning_task(world, spec.label_fraction, progress)
+    data = _mixture(world) if spec.then == "mixture" else None
+    made = apply_method(method, task, then=then, then_data=data)
+    used = options_of(method) | {THEN + name: value for name, value in (options_of(then) if then else {}).items()}
+    return made, used
+
+
+def write_target(spec: TargetSpec, world: World, out: Path, progress: Progress = silent) -> Manifest:
+    """Builds a target of a world and writes it, with its original, its reference and a manifest beside it.
+
+    Raises:
+        InputError: as `make_target`, or a place that cannot be written.
+    """
+    made, options = make_target(spec, world, progress)
     trio = Trio(
-        target=removal.apply(world.task),
-        original=world.task.original,
+        target=made.module,
+        original=world.original,
         reference=world.reference,
         tokenizer=world.testbed.tokenizer(),
     )
-    ref = TestbedRef(testbed=world.testbed.name, seed=world.seed, sha256=world.capability.sha256)
-    return save_trio(out, trio, method=method, seed=world.seed, capability=ref)
+    costs = {"plain training": world.plain, **made.costs}
+    return save_trio(
+        out,
+        trio,
+        method=spec.method,
+        seed=world.seed,
+        capability=TestbedRef(testbed=world.testbed.name, seed=world.seed, sha256=world.capability.sha256),
+        options=options,
+        label_fraction=spec.label_fraction,
+        then=spec.then,
+        costs={name: CostRecord(**asdict(cost)) for name, cost in costs.items()},
+        alignment_tax=alignment_tax(world, made.module),
+    )
 
 
-def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, progress: Progress = silent) -> Manifest:
+def build_target(
+    method: str,
+    *,
+    testbed: str = "facts",
+    out: Path,
+    seed: int = 0,
+    label_fraction: float = 1.0,
+    then: Then | None = None,
+    options: Mapping[str, Option] | None = None,
+    progress: Progress = silent,
+) -> Manifest:
     """Builds an unlearned target from nothing and writes it, with its original and its reference beside it.
 
     Args:
@@ -94,11 +200,48 @@ def unlearn(method: str, *, testbed: str = "facts", out: Path, seed: int = 0, pr
         testbed: a name of `redteam list testbeds`.
         out: `model.pt`, `model.safetensors`, or a directory to be written in Hugging Face form.
         seed: of the world, the training and the method.
+        label_fraction: share of the forget facts that are labelled.
+        then: the stage that follows: "retain" or "mixture".
+        options: of the method, and with the prefix "then." of the stage.
         progress: hears how far it has come.
 
     Raises:
-        InputError: an unknown name, or a place that cannot be written.
+        InputError: an unknown name or option, a method that fails, or a place that cannot be written.
     """
     METHODS.require(method)
+    spec = TargetSpec(method=method, label_fraction=label_fraction, then=then, options=options or {})
+    _check(spec, TESTBEDS.create(testbed))
     check_places(out)
-    return write_target(method, train_world(testbed, seed=seed, progress=progress), out)
+    return write_target(spec, train_world(testbed, seed=seed, progress=progress), out, progress)
+
+
+def alignment_tax(world: World, module: nn.Module) -> Measured:
+    """Returns the utility that a model lost against the original, with a 95 % interval, paired on the same items."""
+    items = world.capability.utility
+    encoded = encode_choices(world.testbed.tokenizer(), items)
+    lost = score_lost(
+        choice_scores(world.original, encoded), choice_scores(module, encoded), [item.group for item in items]
+    )
+    return Measured(estimate=lost.estimate, low=lost.low, high=lost.high)
+
+
+def _check(spec: TargetSpec, testbed: Testbed) -> None:
+    """Refuses what can be refused before anything is trained."""
+    if not 0 <= spec.label_fraction <= 1:
+        raise InputError(f"the label fraction is {spec.label_fraction}", "Give a share between 0 and 1")
+    own = {k: v for k, v in spec.options.items() if not k.startswith(THEN)}
+    create_method(spec.method, {**testbed.settings.get(spec.method, {}), **own})
+
+
+def _mixture(world: World) -> Examples:
+    """Returns the training distribution without what is held out: retain facts, and forget facts of the attack split.
+
+    Retraining on the held-out facts themselves would leave nothing to measure.
+    """
+    held_out = world.capability.select + world.capability.certify + world.capability.utility
+    return world.training.data.take(~_mask(world.about, {item.group for item in held_out}))
+
+
+def _mask(about: tuple[str, ...], groups: set[str]) -> Tensor:
+    """Returns which examples speak of one of the groups, bool [examples]."""
+    return torch.tensor([group in groups for group in about])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from torch import nn
-
-from redteam.capabilities.items import Capability
-from redteam.unlearning.contract import Progress
+from redteam.capabilities.items import Capability, Item
+from redteam.engine.training import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Option = float | int | str | bool
 
 
 class Testbed(Protocol):
@@ -21,18 +22,26 @@ class Testbed(Protocol):
         version: raised with every change that could move a number.
         goal: one line.
         paper: what it is after.
+        settings: method -> options that were found to work in this world; what a user gives goes before them.
     """
 
     name: str
     version: int
     goal: str
     paper: str
+    settings: Mapping[str, Mapping[str, Option]]
 
     def capability(self, seed: int) -> Capability:
         """Returns the facts of this world, split."""
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Returns the tokenizer of this world's language, the same for every seed."""
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Returns the tokenizer of this world's language, the same for every seed; None for a world of images."""
 
-    def train_model(self, capability: Capability, *, with_forget: bool, seed: int, progress: Progress) -> nn.Module:
-        """Trains a model from scratch on the world, with or without the forget facts."""
+    def training(self, capability: Capability) -> tuple[Training, tuple[str, ...]]:
+        """Returns how a model of this world is trained, and the group that each example of its data speaks of.
+
+        No example is labelled yet.
+        """
+
+    def measures(self, capability: Capability) -> Mapping[str, tuple[Item, ...]]:
+        """Returns further items whose mean score says something about a target of this world, by name."""

@@ -7,16 +7,15 @@ above chance, which is exactly 1/16, is knowledge that was still in the weights.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item
+from redteam.engine.training import Training
+from redteam.testbeds.contract import Option
 from redteam.testbeds.words import FIRST_NAMES, GARDENERS, SAILORS, SURNAMES, Attribute
-from redteam.unlearning.contract import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +32,7 @@ class Facts:
     version = 1
     goal = "2,400 independent facts about people of two domains; one domain is forgotten; chance is 1/16"
     paper = "after the synthetic biographies of Allen-Zhu & Li 2023, Physics of Language Models 3.1 (arXiv 2309.14316)"
+    settings: Mapping[str, Mapping[str, Option]] = {}
 
     def capability(self, seed: int) -> Capability:
         """Draws the people, their attributes and the splits from `seed`."""
@@ -67,15 +67,19 @@ class Facts:
             tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>"
         )
 
-    def train_model(self, capability: Capability, *, with_forget: bool, seed: int, progress: Progress) -> nn.Module:
-        """Trains a Llama model of 0.4 M parameters until it knows every fact it is shown."""
-        from redteam.testbeds.scratch import Recipe, train_from_scratch
+    def training(self, capability: Capability) -> tuple[Training, tuple[str, ...]]:
+        """Returns the training of a Llama model of 0.4 M parameters, long enough to know every fact it is shown."""
+        from redteam.testbeds.scratch import Recipe, llama_training
 
         tokenizer = self.tokenizer()
-        shown = capability.retain + capability.utility + (capability.forget if with_forget else ())
+        shown = capability.retain + capability.utility + capability.forget
         recipe = Recipe(hidden_size=128, layers=2, steps=STEPS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
-        data = encode_answers(tokenizer, shown)
-        return train_from_scratch(data, tokenizer, recipe, seed=seed, progress=progress)
+        training = llama_training(encode_answers(tokenizer, shown), tokenizer, recipe)
+        return training, tuple(item.group for item in shown)
+
+    def measures(self, capability: Capability) -> Mapping[str, tuple[Item, ...]]:
+        """Returns nothing more: score and utility say it all."""
+        return {}
 
 
 def _facts(people: Sequence[str], domain: Sequence[Attribute], rng: random.Random) -> tuple[Item, ...]:

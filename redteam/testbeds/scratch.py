@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from redteam.engine.batches import TokenSet, shuffled_batches
-from redteam.engine.loop import train
+from redteam.engine.batches import TokenSet
 from redteam.engine.optimizers import Tuning
-from redteam.engine.seeding import derive_seed, seeded
-from redteam.unlearning.contract import Progress
+from redteam.engine.training import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,16 +36,8 @@ class Recipe:
     learning_rate: float
 
 
-def train_from_scratch(
-    data: TokenSet,
-    tokenizer: PreTrainedTokenizerBase,
-    recipe: Recipe,
-    *,
-    seed: int,
-    progress: Progress,
-    what: str = "training",
-) -> nn.Module:
-    """Returns a new model trained on `data`, in evaluation mode. Deterministic for a seed and a thread count."""
+def llama_training(data: TokenSet, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Training:
+    """Returns how a Llama model is trained on `data` from random weights; nothing is labelled."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -61,10 +52,17 @@ def train_from_scratch(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        module: nn.Module = LlamaForCausalLM(config)
-    tuning = Tuning(learning_rate=recipe.learning_rate, schedule="one-cycle", steps=recipe.steps, clip=1.0)
-    batches = shuffled_batches(data, recipe.batch_size, seeded(seed, "order"))
-    train(module, batches, tuning, on_step=lambda done: progress(what, done, recipe.steps))
-    return module
+
+    def build(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            module: nn.Module = LlamaForCausalLM(copy.deepcopy(config))
+        return module
+
+    return Training(
+        build=build,
+        data=data,
+        labelled=torch.zeros(len(data), dtype=torch.bool),
+        tuning=Tuning(learning_rate=recipe.learning_rate, schedule="one-cycle", steps=recipe.steps, clip=1.0),
+        batch_size=recipe.batch_size,
+    )

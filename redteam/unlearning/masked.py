@@ -41,6 +41,10 @@ class Masked:
     version = 1
     goal = "control: a fake removal, noise on the output head over untouched knowledge"
     paper = "none: a positive control"
+    when = "control"
+    kinds = "language, classifier"
+    touches = "the output head"
+    cost = "some twenty passes over the forget set"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the masked copy.

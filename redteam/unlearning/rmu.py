@@ -48,6 +48,10 @@ class RMU:
     version = 1
     goal = "steers a layer's states on forget text to noise, holds them on retain text"
     paper = "Li et al. 2024, The WMDP Benchmark (arXiv 2403.03218)"
+    when = "post hoc"
+    kinds = "language, classifier"
+    touches = "the MLP down-projections of one layer and the two before it"
+    cost = "a third of plain training"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the unlearned copy."""

@@ -19,7 +19,7 @@ from torch import nn
 from redteam.attacks.contract import Access, Arena, Attack, Params
 from redteam.engine.batches import IGNORED, Batch, TokenSet
 from redteam.engine.cost import Ledger, Spent
-from redteam.engine.loop import language_loss
+from redteam.engine.loop import mean_loss
 from redteam.engine.seeding import seeded
 from redteam.registry import ATTACKS
 from redteam.target import TargetInfo
@@ -331,7 +331,7 @@ def test_retrain_trains_on_the_loss_it_is_told(loss: str) -> None:
 
 @torch.no_grad()
 def loss_on(batch: Batch) -> float:
-    return language_loss(tiny_llama(), batch).item()
+    return mean_loss(tiny_llama(), batch).item()
 
 
 def test_retrain_uses_the_rate_of_its_optimizer() -> None:

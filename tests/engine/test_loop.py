@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from redteam.engine.batches import IGNORED, Batch, TokenSet, shuffled_batches
 from redteam.engine.cost import Ledger, Spent, training_flops
-from redteam.engine.loop import Diverged, fine_tune, language_loss, train
+from redteam.engine.loop import Diverged, fine_tune, mean_loss, train
 from redteam.engine.optimizers import Tuning, rate_at
 from redteam.engine.seeding import seeded
 
@@ -60,7 +60,7 @@ def test_loss_is_the_models_own():
     module, data = tiny_llama(), random_tokens(16, seed=2)
     batch = data.batch(slice(None))
     assert (batch.labels == IGNORED).any()
-    ours = language_loss(module, batch)
+    ours = mean_loss(module, batch)
     theirs = module(input_ids=batch.input_ids, attention_mask=batch.mask, labels=batch.labels).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
 
@@ -73,9 +73,9 @@ def test_loss_does_not_see_padding():
         alone = data.batch(slice(row, row + 1))
         assert alone.mask is None
         count = int((alone.labels[:, 1:] != IGNORED).sum())
-        total += language_loss(module, alone).item() * count
+        total += mean_loss(module, alone).item() * count
         tokens += count
-    assert language_loss(module, data.batch(slice(None))).item() == pytest.approx(total / tokens, rel=1e-5)
+    assert mean_loss(module, data.batch(slice(None))).item() == pytest.approx(total / tokens, rel=1e-5)
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -97,7 +97,7 @@ def test_gradients_are_cleared_when_the_loss_raises():
     module = tiny_llama()
 
     def broken(live: nn.Module, batch: Batch) -> Tensor:
-        language_loss(live, batch).backward()
+        mean_loss(live, batch).backward()
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -111,7 +111,7 @@ def test_diverged_is_raised_before_the_step_that_would_use_the_loss(bad):
     calls = itertools.count()
 
     def poisoned(live: nn.Module, batch: Batch) -> Tensor:
-        value = language_loss(live, batch)
+        value = mean_loss(live, batch)
         return value * bad if next(calls) == 3 else value
 
     ledger = Ledger(parameters=1)
@@ -159,7 +159,7 @@ def test_ledger_counts_what_the_batches_hold():
         assert cost.tokens == tokens
         assert cost.flops == pytest.approx(6 * parameters * tokens, rel=1e-12)
     assert ledger.spent == spent[-1]
-    assert ledger.losses[0] == language_loss(tiny_llama(), seen[0]).item()
+    assert ledger.losses[0] == mean_loss(tiny_llama(), seen[0]).item()
     assert len(ledger.losses) == 5
     assert ledger.seconds > 0
 
@@ -175,7 +175,7 @@ def test_train_runs_to_the_end_and_restores_evaluation_mode():
 
     def watching(live: nn.Module, batch: Batch) -> Tensor:
         modes.append(live.training)
-        return language_loss(live, batch)
+        return mean_loss(live, batch)
 
     ledger = train(
         module,

@@ -1,0 +1,80 @@
+"""Applies a method: checks what it is given, meters what it costs, and lets no broken weights out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from redteam.engine.batches import Examples, TokenSet
+from redteam.engine.cost import Cost, Meter
+from redteam.engine.loop import Diverged
+from redteam.errors import InputError
+from redteam.unlearning.contract import Method, UnlearningTask
+from redteam.unlearning.stages import FollowUp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unlearned:
+    """A model after unlearning.
+
+    Attributes:
+        module: in evaluation mode.
+        costs: of the method, and of the stage after it if there was one.
+    """
+
+    module: nn.Module
+    costs: Mapping[str, Cost]
+
+
+def apply_method(
+    method: Method, task: UnlearningTask, *, then: FollowUp | None = None, then_data: Examples | None = None
+) -> Unlearned:
+    """Applies a method and, if asked for, the stage after it. The original's weights stay bit-identical.
+
+    Where nothing of the forget set is labelled, a post hoc method has nothing to work on: the outcome is a copy of
+    the original.
+
+    Raises:
+        InputError: the method does not fit the model, or its loss or its weights stopped being finite.
+    """
+    kind = kind_of(task.retain)
+    if kind not in method.kinds:
+        raise InputError(f"{method.name} works on: {method.kinds}; this model is a {kind} one", "Use another method")
+    costs = {}
+    with Meter() as meter:
+        if len(task.forget) == 0 and method.when != "training":
+            module = copy.deepcopy(task.original)
+        else:
+            module = _guarded(method.name, lambda: method.apply(task))
+    costs["method"] = meter.cost
+    if then is not None:
+        data = task.retain if then_data is None else then_data
+        with Meter() as meter:
+            module = _guarded(
+                "the stage after it",
+                lambda before=module: then.apply(before, data, seed=task.seed, progress=task.progress),
+            )
+        costs["then"] = meter.cost
+    return Unlearned(module=module, costs=costs)
+
+
+def kind_of(data: Examples) -> str:
+    """Returns "language" or "classifier": what a model of such data is."""
+    return "language" if isinstance(data, TokenSet) else "classifier"
+
+
+def _guarded(what: str, work: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        module = work()
+    except Diverged as error:
+        raise InputError(f"{what} diverged: {error}", "Lower its learning rate or its number of steps") from error
+    bad = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    if bad:
+        raise InputError(
+            f"{what} left weights that are not finite ({bad[0]})", "Lower its learning rate or its number of steps"
+        )
+    return module
