@@ -19,7 +19,7 @@ from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
-from redteam.testbeds.scratch import Recipe, train_from_scratch
+from redteam.testbeds.scratch import Recipe, llama_training
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 STEPS, BATCH, RATE, REPEATS = 60, 64, 3e-4, 11
@@ -31,7 +31,7 @@ def measure() -> Measured:
     capability, tokenizer = world.capability(0), world.tokenizer()
     data = encode_answers(tokenizer, capability.retain)
     shape = Recipe(hidden_size=128, layers=2, steps=1, batch_size=8, learning_rate=1e-3)
-    module = train_from_scratch(data, tokenizer, shape, seed=0, progress=lambda *_: None)
+    module = llama_training(data, tokenizer, shape).fit(data, seed=0)
     ours, bare = zip(*((_ours(module, data), _bare(module, data)) for _ in range(REPEATS)), strict=True)
     target = Target(name="facts", sha256="", module=module, tokenizer=tokenizer, stored_dtype="float32")
     shares = _overheads(target, capability)

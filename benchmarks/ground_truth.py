@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.claims import Claim, Measured
 from redteam.evidence.results import Results
 from redteam.suite.standard import attack
-from redteam.testbeds.build import train_world, write_target
+from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 SEEDS, BUDGET = (0, 1, 2), 12
 VERDICTS = {"rmu": "RECOVERED", "filtered": "RESISTED", "masked": "RECOVERED"}
@@ -23,7 +23,7 @@ def measure() -> Measured:
         world = train_world("facts", seed=seed)
         for method in VERDICTS:
             target = MODELS / f"facts-{seed}" / f"{method}.pt"
-            write_target(method, world, target)
+            write_target(TargetSpec(method=method), world, target)
             for name, attacks in (("standard", ()), ("noop", ("noop",))):
                 out = RUNS / f"facts-{seed}-{method}-{name}"
                 shutil.rmtree(out, ignore_errors=True)  # a finished run would only be judged again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 import psutil
+import torch
 
 from benchmarks.claims import Claim, Measured
 from redteam.attacks.retrain import Retrain
@@ -19,7 +20,9 @@ def measure() -> Measured:
     """Runs thirty trials in this process and compares the last five with the first five after a warm-up."""
     world = Facts()
     capability = world.capability(0)
-    module = world.train_model(capability, with_forget=False, seed=0, progress=lambda *_: None)
+    training, about = world.training(capability)
+    forgotten = {item.group for item in capability.forget}
+    module = training.fit(training.data.take(torch.tensor([group not in forgotten for group in about])), seed=0)
     target = Target(name="facts", sha256="", module=module, tokenizer=world.tokenizer(), stored_dtype="float32")
     setting, attack = open_setting(target, capability), Retrain()
     recipes = attack.recipes(target.info, len(setting.answers))

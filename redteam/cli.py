@@ -149,6 +149,39 @@ def unlearn(
         typer.echo(f"\nNext: redteam attack {out} --budget 100")
 
 
+@app.command()
+def bench(
+    testbeds: Annotated[list[str] | None, typer.Option("--testbed", help="Only this testbed; repeatable.")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
+    label_fractions: Annotated[
+        list[float] | None, typer.Option("--label-fraction", help="Instead of the standard variations; repeatable.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of 0, 1, 2; repeatable.")] = None,
+    budget: Annotated[int, typer.Option(help="Search trials on each target.")] = 12,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", help="Processes, one thread each.")] = 1,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where rows, leaderboard and claims go.")] = Path("results"),
+    only_write: Annotated[bool, typer.Option("--only-write", help="Write the tables from the rows there are.")] = False,
+) -> None:
+    """Build every target of the debate, attack each, and write the leaderboard and the claims.
+
+    Hours on two cores. What has a row is not run again, so the same command goes on after an interruption.
+    """
+    with _errors(Format.TABLE, after_interrupt="the same command goes on from here"):
+        from rich.console import Console
+
+        from redteam.bench.plan import SEEDS, plan_cells
+        from redteam.bench.publish import publish
+        from redteam.bench.run import Places
+        from redteam.reporting.progress import BenchProgress
+
+        cells = plan_cells(testbeds or (), methods or (), label_fractions or (), seeds or SEEDS)
+        places = Places(results=out)
+        with BenchProgress(Console(stderr=True), len(cells)) as progress:
+            written = publish(cells, places, budget=budget, jobs=jobs, only_write=only_write, report=progress)
+        for path in written:
+            typer.echo(path)
+
+
 @app.command(name="list")
 def list_kind(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
@@ -174,8 +207,11 @@ def show(name: Annotated[str, typer.Argument(help="A name that `redteam list` pr
         for kind in Kind:
             for row in registry_of(kind.value).described():
                 if row["name"] == name:
+                    options = row.pop("options", {})
                     for field, value in {"kind": kind.value.removesuffix("s"), **row}.items():
                         typer.echo(f"{field:<9}{value}")
+                    for option, default in options.items():
+                        typer.echo(f"{'--set':<9}{option}={default}")
                     return
         raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
 

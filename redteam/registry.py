@@ -21,6 +21,7 @@ from typing import Any
 from redteam.errors import InputError
 
 # What a plug-in may say of itself in class attributes.
+OPTIONS = "options"
 FACTS = ("version", "goal", "paper", "when", "kinds", "touches", "cost")
 
 
@@ -59,6 +60,21 @@ class Registry:
                 f"the {self.kind} {name} cannot be made ({type(error).__name__}: {error})", "Correct it"
             ) from error
 
+    def own(self, name: str) -> Any:
+        """Returns the class behind a name of our own table, never an entry point's or a file's.
+
+        For names that come from files nobody vouches for.
+
+        Raises:
+            InputError: the table has no such name.
+        """
+        if name not in self.table:
+            raise InputError(
+                f"redteam itself has no {self.kind} named {name[:60]!r}", f"It has: {', '.join(sorted(self.table))}"
+            )
+        module, _, attribute = self.table[name].partition(":")
+        return getattr(import_module(module), attribute)
+
     def version(self, name: str, plugin: Any) -> int | str:
         """Returns what changes when the plug-in does: its version; of a user's file, the digest of the source too."""
         if ".py:" not in name:
@@ -80,27 +96,35 @@ class Registry:
         return rows[name]
 
     def described(self) -> Iterator[dict[str, Any]]:
-        """Yields what our own rows say of themselves, read off the source: importing would cost seconds."""
+        """Yields what our own rows say of themselves, read off the source: importing would cost seconds.
+
+        A method says its options too: name -> default.
+        """
         for name, place in self.table.items():
             module, _, attribute = place.partition(":")
             spec = importlib.util.find_spec(module)
             assert spec is not None
             assert spec.origin is not None
             facts = _class_constants(Path(spec.origin).read_text(encoding="utf-8"), attribute)
-            yield {"name": name, **{k: facts[k] for k in FACTS if k in facts}}
+            options = facts.pop(OPTIONS)
+            said = {k: facts[k] for k in FACTS if k in facts}
+            yield {"name": name, **said, **({OPTIONS: options} if options else {})}
 
 
 def _class_constants(source: str, name: str) -> dict[str, Any]:
+    """Returns the literals that a class assigns: class attributes by name, fields with defaults under `OPTIONS`."""
+    found: dict[str, Any] = {OPTIONS: {}}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return {
-                target.id: ast.literal_eval(statement.value)
-                for statement in node.body
-                if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
-                for target in statement.targets
-                if isinstance(target, ast.Name)
-            }
-    return {}
+        if not isinstance(node, ast.ClassDef) or node.name != name:
+            continue
+        for statement in node.body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+                targets = (target.id for target in statement.targets if isinstance(target, ast.Name))
+                found.update(dict.fromkeys(targets, ast.literal_eval(statement.value)))
+            elif isinstance(statement, ast.AnnAssign) and isinstance(statement.value, ast.Constant | ast.UnaryOp):
+                assert isinstance(statement.target, ast.Name)
+                found[OPTIONS][statement.target.id] = ast.literal_eval(statement.value)
+    return found
 
 
 def _class_in_file(place: str) -> Any:
@@ -133,9 +157,37 @@ METHODS = Registry(
         "filtered": "redteam.unlearning.filtered:Filtered",
         "rmu": "redteam.unlearning.rmu:RMU",
         "masked": "redteam.unlearning.masked:Masked",
+        "routing": "redteam.unlearning.routing:Routing",
+        "routing-rmu": "redteam.unlearning.routing_rmu:RoutingRMU",
+        "sgtm": "redteam.unlearning.sgtm:SGTM",
+        "tar": "redteam.unlearning.tar:TAR",
+        "ga": "redteam.unlearning.gradient_ascent:GradientAscent",
+        "graddiff": "redteam.unlearning.graddiff:GradDiff",
+        "npo": "redteam.unlearning.npo:NPO",
+        "rr": "redteam.unlearning.rerouting:RepresentationRerouting",
+        "undo": "redteam.unlearning.undo:UNDO",
+        "ssd": "redteam.unlearning.ssd:SSD",
+        "nmn": "redteam.unlearning.nmn:NMN",
+        "acl": "redteam.unlearning.acl:ACL",
+        "potion": "redteam.unlearning.potion:Potion",
     },
 )
-TESTBEDS = Registry("testbed", {"facts": "redteam.testbeds.facts:Facts"})
+ARCHITECTURES = Registry(
+    "architecture",
+    {
+        "mlp": "redteam.architectures.mlp:MLP",
+        "nmn": "redteam.architectures.modular:ModuleNetwork",
+        "acl": "redteam.architectures.continual:ContinualNetwork",
+    },
+)
+TESTBEDS = Registry(
+    "testbed",
+    {
+        "facts": "redteam.testbeds.facts:Facts",
+        "digits": "redteam.testbeds.digits:Digits",
+        "poison": "redteam.testbeds.poison:Poison",
+    },
+)
 
 
 def registry_of(kinds: str) -> Registry:

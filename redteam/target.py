@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetInfo:
-    """What an attack may know of a target when it proposes parameters: sizes and names, no weights."""
+    """What an attack may know of a target when it proposes parameters: sizes and names, no weights.
+
+    Attributes:
+        architecture: its name.
+        parameters: number of weights.
+        layers: hidden layers.
+        hidden_size: width of a hidden layer, the widest where they differ.
+    """
 
     architecture: str
     parameters: int
@@ -30,8 +37,9 @@ class Target:
     Attributes:
         name: for people: the file or directory name.
         sha256: digest of the weight bytes on disk, see `redteam.checkpoints.digest`.
-        module: a causal language model of transformers with float32 weights.
-        tokenizer: its tokenizer.
+        module: a causal language model of transformers, or a classifier: a module that takes inputs and returns
+            logits. Its weights are float32.
+        tokenizer: of the language model; None for a classifier.
         stored_dtype: the precision of the weights on disk ("float32", "bfloat16", ...); attacks train float32
             master copies whatever this says.
     """
@@ -39,16 +47,32 @@ class Target:
     name: str
     sha256: str
     module: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     stored_dtype: str
 
     @property
     def info(self) -> TargetInfo:
         """Sizes and names for parameter spaces and records."""
+        parameters = sum(p.numel() for p in self.module.parameters())
+        if self.tokenizer is None:
+            return _classifier_info(self.module, parameters)
         config: Any = self.module.config
         return TargetInfo(
             architecture=str(config.model_type),
-            parameters=sum(p.numel() for p in self.module.parameters()),
+            parameters=parameters,
             layers=int(config.num_hidden_layers),
             hidden_size=int(config.hidden_size),
         )
+
+
+def _classifier_info(module: nn.Module, parameters: int) -> TargetInfo:
+    """Returns the sizes of a classifier: its hidden layers are the innermost submodules with weights but the last."""
+    innermost = [list(part.parameters()) for part in module.modules() if not list(part.children())]
+    hidden = [weights for weights in innermost if weights][:-1]
+    description: Any = getattr(module, "description", {"name": type(module).__name__.lower()})
+    return TargetInfo(
+        architecture=str(description["name"]),
+        parameters=parameters,
+        layers=len(hidden),
+        hidden_size=max((weights[0].shape[0] for weights in hidden if weights[0].ndim), default=0),
+    )

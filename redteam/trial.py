@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from redteam.attacks.contract import Arena, Attack, Params
-from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
 from redteam.capabilities.items import Capability
+from redteam.capabilities.reading import Encoded, EncodedInputs, encode_scoring, encode_training
 from redteam.capabilities.scorers import NotFinite, Scores, choice_scores
-from redteam.engine.batches import TokenSet
+from redteam.engine.batches import Examples, TokenSet
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed, seeded
@@ -84,23 +84,23 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """Where trials run: a live model, its released weights, and the capability in token form.
+    """Where trials run: a live model, its released weights, and the capability in the form that it takes.
 
     Attributes:
         released: the weights every trial starts from.
         choices: the splits that are scored.
         answers: the attack split, loss on answers.
-        texts: the attack split, loss on whole texts.
+        texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
         start: scores of the released weights.
     """
 
     target: Target
     released: Snapshot
-    choices: Mapping[Split, EncodedChoices]
-    answers: TokenSet
-    texts: TokenSet
-    retain: TokenSet
+    choices: Mapping[Split, Encoded]
+    answers: Examples
+    texts: Examples
+    retain: Examples
     start: Mapping[Split, Scores]
 
 
@@ -111,13 +111,13 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         InputError: the model cannot read these items, or its outputs are not finite.
     """
     tokenizer = target.tokenizer
-    choices: dict[Split, EncodedChoices] = {
-        "select": encode_choices(tokenizer, capability.select),
-        "certify": encode_choices(tokenizer, capability.certify),
-        "utility": encode_choices(tokenizer, capability.utility),
+    choices: dict[Split, Encoded] = {
+        "select": encode_scoring(capability, capability.select, tokenizer),
+        "certify": encode_scoring(capability, capability.certify, tokenizer),
+        "utility": encode_scoring(capability, capability.utility, tokenizer),
     }
-    _refuse_unreadable(target, [encoded.rows for encoded in choices.values()])
     target.module.eval()
+    _refuse_misfit(target, list(choices.values()))
     try:
         start = {split: choice_scores(target.module, encoded) for split, encoded in choices.items()}
     except NotFinite as error:
@@ -126,11 +126,40 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         target=target,
         released=Snapshot.of(target.module),
         choices=choices,
-        answers=encode_answers(tokenizer, capability.attack),
-        texts=encode_answers(tokenizer, capability.attack, whole_text=True),
-        retain=encode_answers(tokenizer, capability.retain),
+        answers=encode_training(capability, capability.attack, tokenizer),
+        texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
+        retain=encode_training(capability, capability.retain, tokenizer),
         start=start,
     )
+
+
+def _refuse_misfit(target: Target, data: Sequence[Encoded]) -> None:
+    """Refuses items that the model cannot take."""
+    for encoded in data:
+        if isinstance(encoded, EncodedInputs):
+            _refuse_classes(target, encoded)
+    tokens = [encoded.rows for encoded in data if not isinstance(encoded, EncodedInputs)]
+    if tokens:
+        _refuse_unreadable(target, tokens)
+
+
+@torch.no_grad()
+def _refuse_classes(target: Target, encoded: EncodedInputs) -> None:
+    """Refuses inputs of another shape than the classifier takes, and items that name more or fewer classes."""
+    shape = tuple(encoded.inputs.shape[1:])
+    try:
+        given = tuple(encoded.batch(slice(0, 2)).logits(target.module).shape)
+    except Exception as error:  # every module fails in its own way
+        raise InputError(
+            f"{target.name} cannot take inputs of shape {shape} ({one_line(str(error))[:120]})",
+            "Give a classifier of such inputs",
+        ) from error
+    wanted = (min(2, len(encoded)), encoded.classes)
+    if given != wanted:
+        raise InputError(
+            f"{target.name} gives outputs of shape {given} where the items name {encoded.classes} classes: {wanted}",
+            "Give a classifier of these classes",
+        )
 
 
 def _refuse_unreadable(target: Target, data: Sequence[TokenSet]) -> None:

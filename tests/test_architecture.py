@@ -18,13 +18,14 @@ HOUSE = Path(redteam.__file__).parent
 FLOORS = {
     "errors": 0,
     "target": 1, "config": 1, "registry": 1, "evidence": 1,
-    "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2,
+    "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
     "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,
     "testbeds": 4, "trial": 4,
     "execution": 5,
     "search": 6,
     "suite": 7,
-    "cli": 8,
+    "bench": 8,
+    "cli": 9,
 }  # fmt: skip
 # Rooms that look at a neighbour on their own floor. Every row is a decision; without it a floor has no order.
 NEIGHBOURS = {("capabilities", "engine")}

@@ -8,11 +8,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import typer
-from tiny_models import tiny_capability, tiny_target
+from tiny_models import random_tokens, same_bits, tiny_capability, tiny_target, weights_of
 
+import redteam
 from redteam.capabilities.files import load_capability
 from redteam.cli import app
+from redteam.engine.batches import LabelledSet
 from redteam.registry import ATTACKS
 from redteam.trial import TrialSpec, open_setting, run_trial
 
@@ -35,6 +38,22 @@ def test_the_attack_of_contributing_runs(tmp_path: Path) -> None:
     assert (result.state, result.error) == ("complete", None)
     assert result.share_moved > 0.5
     assert result.points[-1].spent.steps == 64
+
+
+@pytest.mark.parametrize("kind", ["language", "classifier"])
+def test_the_method_of_contributing_runs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "random_labels.py"
+    file.write_text(block("CONTRIBUTING.md", "python", "class RandomLabels"))
+    name = f"{file}:RandomLabels"
+    if kind == "language":
+        model, forget, retain = tiny_target().module, random_tokens(12, seed=1), random_tokens(12, seed=2)
+    else:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        draw = torch.Generator().manual_seed(0)
+        forget, retain = (LabelledSet(torch.rand(9, 4, generator=draw), torch.arange(9) % 3) for _ in range(2))
+    made = redteam.unlearn(name, model, forget=forget, retain=retain, steps=3)
+    assert not same_bits(weights_of(made.module), weights_of(model))
+    assert made.costs["method"].flops > 0
 
 
 def test_the_capability_of_the_readme_loads(tmp_path: Path) -> None:

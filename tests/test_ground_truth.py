@@ -38,9 +38,9 @@ def world() -> World:
 
 
 def build(method: str, world: World, out: Path) -> Path:
-    from redteam.testbeds.build import write_target
+    from redteam.testbeds.build import TargetSpec, write_target
 
-    write_target(method, world, out)
+    write_target(TargetSpec(method=method), world, out)
     return out
 
 
@@ -121,7 +121,16 @@ def test_an_attack_that_does_nothing_decides_nothing(rmu: Path, tmp_path: Path) 
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
+    """Of every file; wall times, which no seed decides, are taken out of the manifest."""
+    found = {}
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            manifest = json.loads(content)
+            assert all(cost.pop("seconds") > 0 for cost in manifest["costs"].values())
+            content = json.dumps(manifest, sort_keys=True).encode()
+        found[file.name] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def test_the_same_seed_builds_the_same_bytes(rmu: Path, tmp_path: Path) -> None:

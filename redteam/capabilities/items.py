@@ -1,11 +1,18 @@
-"""Items of a capability. No torch here: a capability is text."""
+"""Items of a capability. No torch here: a capability is text, or an array of inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPLITS = ("attack", "select", "certify", "retain", "utility")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,9 +22,10 @@ class Item:
     Attributes:
         id: unique within its capability.
         group: which fact (or entity) it is about; splits never divide a group.
-        prompt: what the model reads.
-        choices: distinct continuations, without the leading space.
+        prompt: what a language model reads; of an image, a description for people.
+        choices: distinct continuations, without the leading space; for a classifier the names of all its classes.
         answer: index of the right one.
+        row: of a classifier's item, the row of its capability's `inputs` that the model sees.
     """
 
     id: str
@@ -25,6 +33,7 @@ class Item:
     prompt: str
     choices: tuple[str, ...]
     answer: int
+    row: int | None = None
 
     @property
     def completion(self) -> str:
@@ -43,6 +52,7 @@ class Capability:
         certify: forget items that are scored for confirmed configurations only, and reported.
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
+        inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text.
     """
 
     name: str
@@ -51,6 +61,21 @@ class Capability:
     certify: tuple[Item, ...]
     retain: tuple[Item, ...]
     utility: tuple[Item, ...]
+    inputs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+
+    def __post_init__(self) -> None:
+        """Checks that the items and the inputs belong together.
+
+        Raises:
+            ValueError: an item names a row that is not there, or none although there are inputs; or the inputs are not
+                float32.
+        """
+        if self.inputs is not None and self.inputs.dtype.name != "float32":
+            raise ValueError(f"inputs are {self.inputs.dtype.name}, not float32")
+        rows = 0 if self.inputs is None else len(self.inputs)
+        for item in (item for split in SPLITS for item in getattr(self, split)):
+            if (item.row is None) != (self.inputs is None) or not 0 <= (item.row or 0) < max(rows, 1):
+                raise ValueError(f"{item.id} is about row {item.row} of {rows} rows of inputs")
 
     @property
     def forget(self) -> tuple[Item, ...]:
@@ -64,8 +89,18 @@ class Capability:
 
     @property
     def sha256(self) -> str:
-        """Digest of every item of every split."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Digest of every item of every split, and of the inputs' shape and bytes where there are some."""
+        content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
+        digest = hashlib.sha256(json.dumps({"name": self.name, **content}, sort_keys=True).encode())
+        if self.inputs is not None:
+            digest.update(json.dumps(list(self.inputs.shape)).encode())
+            digest.update(self.inputs.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def _content(item: Item) -> dict[str, Any]:
+    """Returns an item's fields; the row of a text item is left out, which it has none of."""
+    return {name: value for name, value in asdict(item).items() if name != "row" or value is not None}
 
 
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:
@@ -76,6 +111,17 @@ def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:
 def overlapping_prompts(parts: Sequence[Sequence[Item]]) -> set[str]:
     """Returns the prompts that occur in more than one part: the same question under two groups leaks as well."""
     return _overlap([{item.prompt for item in part} for part in parts])
+
+
+def overlapping_inputs(capability: Capability, parts: Sequence[Sequence[Item]]) -> set[str]:
+    """Returns the ids of items whose input occurs, byte for byte, in more than one part; none where items are text."""
+    if capability.inputs is None:
+        return set()
+    content = {
+        item.id: hashlib.sha256(capability.inputs[item.row].tobytes()).hexdigest() for part in parts for item in part
+    }
+    shared = _overlap([{content[item.id] for item in part} for part in parts])
+    return {name for name, digest in content.items() if digest in shared}
 
 
 def _overlap(parts: Sequence[set[str]]) -> set[str]:

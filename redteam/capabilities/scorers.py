@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redteam.capabilities.encode import EncodedChoices
+from redteam.capabilities.reading import Encoded, EncodedInputs
 
 SCORING_BATCH = 512  # fixed: scores must not depend on how much memory a machine has
 
@@ -18,8 +19,8 @@ class NotFinite(Exception):
     """The model's outputs are not finite, so there is nothing to score."""
 
 
-def choice_scores(module: nn.Module, encoded: EncodedChoices) -> Scores:
-    """Scores 1 where the right choice is the likeliest continuation, 0 elsewhere.
+def choice_scores(module: nn.Module, encoded: Encoded) -> Scores:
+    """Scores 1 where the right choice is the likeliest continuation (of a classifier: class), 0 elsewhere.
 
     A tie that includes the right choice scores one over the size of the tie, so that a model which cannot tell
     the choices apart is at chance whatever their order.
@@ -27,14 +28,16 @@ def choice_scores(module: nn.Module, encoded: EncodedChoices) -> Scores:
     Raises:
         NotFinite: a likelihood is NaN or infinite.
     """
-    loglikelihood = choice_loglikelihoods(module, encoded)
-    best = loglikelihood.max(dim=1, keepdim=True).values
-    tied = loglikelihood == best
+    if isinstance(encoded, EncodedInputs):
+        table = class_logits(module, encoded)
+    else:
+        table = choice_loglikelihoods(module, encoded)
+    tied = table == table.max(dim=1, keepdim=True).values
     right = tied.gather(1, encoded.answers[:, None])[:, 0]
     return (right.double() / tied.sum(dim=1).double()).numpy()
 
 
-def share_known(module: nn.Module, encoded: EncodedChoices) -> float:
+def share_known(module: nn.Module, encoded: Encoded) -> float:
     """Mean score corrected for chance: 1 when every item is right, about 0 for blind guesses.
 
     Each item's score x with k choices counts as (x - 1/k) / (1 - 1/k).
@@ -45,6 +48,20 @@ def share_known(module: nn.Module, encoded: EncodedChoices) -> float:
     chance = 1 / encoded.counts.double().numpy()
     corrected = (choice_scores(module, encoded) - chance) / (1 - chance)
     return float(corrected.mean())
+
+
+@torch.no_grad()
+def class_logits(module: nn.Module, encoded: EncodedInputs) -> Tensor:
+    """Returns a classifier's logits, float32 [items, classes].
+
+    Raises:
+        NotFinite: one is NaN or infinite.
+    """
+    starts = range(0, len(encoded), SCORING_BATCH)
+    logits = torch.cat([encoded.batch(slice(s, s + SCORING_BATCH)).logits(module).float() for s in starts])
+    if not torch.isfinite(logits).all():
+        raise NotFinite("the model's logits are not finite")
+    return logits
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
             "Check that config.json belongs to these weights",
         ) from error
     module: PreTrainedModel = loaded[0]
-    _refuse_difference(loaded[1], weights.path)
+    refuse_difference(loaded[1], weights.path)
     if isinstance(source, Path):
         _own_memory(module)
     return module
@@ -108,7 +108,17 @@ def _own_memory(module: PreTrainedModel) -> None:
         tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _refuse_difference(report: Mapping[str, Any], path: Path) -> None:
+def refuse_difference(report: Mapping[str, Any], path: Path) -> None:
+    """Refuses weights that are not those of the module.
+
+    Args:
+        report: "missing_keys", "unexpected_keys", "mismatched_keys" (name, shape in the file, shape of the module),
+            and "error_msgs" if there are any.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        InputError: there is a difference; it names the first few.
+    """
     shapes = [
         f"{name}: file {tuple(stored)}, config wants {tuple(wanted)}"
         for name, stored, wanted in sorted(report["mismatched_keys"])

@@ -28,13 +28,15 @@ class Contents:
 
     Attributes:
         state: the state dict, prefixes of wrappers stripped; dtypes as stored.
-        config: the transformers config as JSON would give it, if the file is self-contained.
-        tokenizer: text of the tokenizer's files by file name, if the file is self-contained.
+        config: what a config.json would hold, if the file is self-contained.
+        tokenizer: text of the tokenizer's files by file name, if the file is a self-contained language model.
+        architecture: text of a classifier's description, if the file is self-contained; not yet read.
     """
 
     state: dict[str, Tensor]
     config: dict[str, Any] | None = None
     tokenizer: dict[str, str] | None = None
+    architecture: Any = None
 
 
 def read_contents(loaded: Any, path: Path) -> Contents:
@@ -53,6 +55,8 @@ def read_contents(loaded: Any, path: Path) -> Contents:
         return Contents(state=state)
     if marker != FORMAT:
         raise InputError(f"{path} is written in {marker}, this redteam reads {FORMAT}", "Upgrade redteam")
+    if "architecture" in loaded:
+        return Contents(state=state, architecture=loaded["architecture"])
     try:
         config = json.loads(loaded["config"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:

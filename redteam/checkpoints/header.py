@@ -61,6 +61,12 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise InputError(f"{path} has a malformed safetensors header ({error})", REMEDY) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the text that a safetensors file carries beside its tensors, by key; `read_header` has checked it."""
+    with safe_open(str(path), framework="pt") as opened:
+        return dict(opened.metadata() or {})
+
+
 def _last_offset(raw: bytes, path: Path) -> int:
     """Returns where the data ends, in bytes after the header; the library checks everything else."""
     try:

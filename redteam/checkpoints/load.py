@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from redteam.checkpoints.architecture import KEY, build_architecture, parse_description
 from redteam.checkpoints.archive import read_archive
 from redteam.checkpoints.build import Weights, build_module
 from redteam.checkpoints.contents import (
@@ -23,7 +25,7 @@ from redteam.checkpoints.contents import (
 )
 from redteam.checkpoints.description import build_config, load_tokenizer, read_json, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
-from redteam.checkpoints.header import TensorEntry, read_header
+from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
@@ -61,13 +63,13 @@ def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | 
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         weights, contents = _read_weights(path, kind)
         config_file = _config_file(path, config, contents)
-        if config_file is None:
-            data, where = contents.config or {}, f"the config in {path}"
+        data, where = _description(path, config_file, contents)
+        if KEY in data:
+            module, tokenizer = build_architecture(data, where, weights), None
         else:
-            data, where = read_json(config_file), str(config_file)
-        module = build_module(build_config(data, where), weights)
+            module = build_module(build_config(data, where), weights)
+            tokenizer = _tokenizer(path, config_file, contents)
         refuse_nonfinite(module.state_dict(), path)
-        tokenizer = _tokenizer(path, config_file, contents)
     return Target(
         name=path.name or path.resolve().name,
         sha256=digest,
@@ -85,7 +87,8 @@ def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:
     if kind is Kind.SAFETENSORS:
         entries = read_header(path)
         stored = strip_prefix(load_file(path))
-        return _weights(path, as_float32(stored, path), entries), Contents(state={})
+        contents = Contents(state={}, architecture=read_metadata(path).get(KEY))
+        return _weights(path, as_float32(stored, path), entries), contents
     contents = read_contents(read_archive(path), path)
     names = {getattr(torch, name): code for code, name in DTYPES.items()}
     entries = {
@@ -112,8 +115,8 @@ def _weights(path: Path, source: Path | dict[str, Tensor], entries: dict[str, Te
 
 
 def _config_file(path: Path, given: Path | None, contents: Contents) -> Path | None:
-    """Returns the config.json to use; None if the checkpoint carries its own config in it."""
-    if given is None and contents.config is not None:
+    """Returns the config.json to use; None if the checkpoint carries its own description in it."""
+    if given is None and not (contents.config is None and contents.architecture is None):
         return None
     place = given or (path if path.is_dir() else path.parent)
     file = place / "config.json" if place.is_dir() else place
@@ -125,6 +128,16 @@ def _config_file(path: Path, given: Path | None, contents: Contents) -> Path | N
         f"{path} holds weights only, and there is no config.json beside it",
         "Give the model's config.json, with the tokenizer beside it: --config DIRECTORY",
     )
+
+
+def _description(path: Path, config_file: Path | None, contents: Contents) -> tuple[dict[str, Any], str]:
+    """Returns what describes the model, as a config.json holds it, and where it is from."""
+    if config_file is not None:
+        return read_json(config_file), str(config_file)
+    if contents.architecture is not None:
+        where = f"the description in {path}"
+        return {KEY: parse_description(contents.architecture, where)}, where
+    return contents.config or {}, f"the config in {path}"
 
 
 def _tokenizer(path: Path, config_file: Path | None, contents: Contents) -> PreTrainedTokenizerBase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from redteam.checkpoints.architecture import KEY, describe
 from redteam.checkpoints.contents import FORMAT
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.quiet import quiet_transformers
+from redteam.checkpoints.shards import SINGLE
 from redteam.checkpoints.staging import replace_directory, staging
 from redteam.errors import InputError
 
@@ -24,29 +27,53 @@ ORIGIN = ("name_or_path", "is_local", "local_files_only")
 TOKENIZER_FILES = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 
 
-def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Writes a model with its config and tokenizer, atomically. Equal models give equal bytes, whatever the path.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descriptions:
+    """What describes a model beside its weights, as text.
+
+    Attributes:
+        config: of a language model, what its config.json holds; None for a classifier.
+        tokenizer: of a language model, its tokenizer's files by name.
+        architecture: of a classifier, its description as JSON; None for a language model.
+    """
+
+    config: str | None = None
+    tokenizer: dict[str, str] = field(default_factory=dict)
+    architecture: str | None = None
+
+
+def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
+    """Writes a model with all that describes it, atomically. Equal models give equal bytes, whatever the path.
 
     Args:
         path: its suffix says the form. `.pt`: one self-contained file of tensors and primitives, which
-            torch.load reads in its safe mode. `.safetensors`: that file, config.json and the tokenizer's files
-            beside it. None: a Hugging Face directory.
-        module: a causal language model of transformers; weights keep their dtype.
-        tokenizer: its tokenizer.
+            torch.load reads in its safe mode. `.safetensors`: that file, and of a language model config.json and the
+            tokenizer's files beside it; a classifier's description is in the file's own header, so that classifiers
+            of several architectures can lie side by side. None: a directory with config.json in it.
+        module: a causal language model of transformers, or a module of `redteam.architectures`; weights keep their
+            dtype.
+        tokenizer: of the language model; None for a classifier.
 
     Returns:
         The digest of the weights, see `weights_digest`.
 
     Raises:
         InputError: the suffix is unknown, the place cannot be written, or something else is there.
-        TypeError: the module is not one of transformers, so that no config describes it.
+        TypeError: nothing describes the module, or it is a language model and comes without its tokenizer.
     """
-    if not isinstance(module, PreTrainedModel):
-        raise TypeError(f"a checkpoint holds a model of transformers, not a {type(module).__name__}")
     writers = {".pt": _save_torch, ".safetensors": _save_safetensors, "": _save_directory}
+    form = _form(path)
     with quiet_transformers():
-        writers[_form(path)](path, module, _tokenizer_files(tokenizer))
+        writers[form](path, module, _descriptions(module, tokenizer))
     return weights_digest(path)
+
+
+def _descriptions(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> Descriptions:
+    if not isinstance(module, PreTrainedModel):
+        return Descriptions(architecture=json.dumps(describe(module), sort_keys=True))
+    if tokenizer is None:
+        raise TypeError("a language model is saved with its tokenizer")
+    return Descriptions(config=_config_text(module), tokenizer=_tokenizer_files(tokenizer))
 
 
 def check_place(path: Path) -> None:
@@ -76,13 +103,12 @@ def _form(path: Path) -> str:
     return suffix
 
 
-def _save_torch(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
-    payload = {
-        "format": FORMAT,
-        "model": _state(module),
-        "config": _config_text(module),
-        "tokenizer": tokenizer,
-    }
+def _save_torch(path: Path, module: nn.Module, about: Descriptions) -> None:
+    payload: dict[str, Any] = {"format": FORMAT, "model": _state(module)}
+    if about.architecture is None:
+        payload |= {"config": about.config, "tokenizer": about.tokenizer}
+    else:
+        payload |= {"architecture": about.architecture}
     with staging(path) as folder:
         # Through an open file: given a path, torch.save writes the file's name into every entry of the zip.
         with (folder / path.name).open("wb") as file:
@@ -90,27 +116,39 @@ def _save_torch(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) 
         os.replace(folder / path.name, path)
 
 
-def _save_safetensors(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
-    sidecars = {**tokenizer, "config.json": _config_text(module)}
+def _save_safetensors(path: Path, module: nn.Module, about: Descriptions) -> None:
+    sidecars = dict(about.tokenizer)
+    if about.config is not None:
+        sidecars["config.json"] = about.config
     for name, text in sidecars.items():
         beside = path.parent / name
         if beside.exists() and beside.read_bytes() != text.encode():
             raise InputError(f"{beside} is there already and belongs to another model", "Choose an empty directory")
+    described = {} if about.architecture is None else {KEY: about.architecture}
     with staging(path) as folder:
-        save_file(_state(module), folder / path.name, metadata={"format": "pt"})
+        _save_tensors(folder / path.name, module, described)
         _write_all(folder, sidecars)
         for name in (*sidecars, path.name):  # the weights last: they are what makes it a checkpoint
             os.replace(folder / name, path.parent / name)
 
 
-def _save_directory(path: Path, module: PreTrainedModel, tokenizer: dict[str, str]) -> None:
+def _save_directory(path: Path, module: nn.Module, about: Descriptions) -> None:
     with staging(path) as folder:
         new = folder / "new"
         new.mkdir()
-        module.save_pretrained(new)
-        _write_all(new, tokenizer)
+        if isinstance(module, PreTrainedModel):
+            module.save_pretrained(new)
+            _write_all(new, about.tokenizer)
+        else:
+            _save_tensors(new / SINGLE, module, {})
+            described = {KEY: json.loads(about.architecture or "")}
+            _write_all(new, {"config.json": json.dumps(described, indent=2, sort_keys=True) + "\n"})
         _refuse_foreign(path, {file.name for file in new.iterdir()})
         replace_directory(new, path, folder)
+
+
+def _save_tensors(path: Path, module: nn.Module, described: dict[str, str]) -> None:
+    save_file(_state(module), path, metadata={"format": "pt", **described})
 
 
 def _refuse_foreign(path: Path, written: set[str]) -> None:
@@ -127,7 +165,7 @@ def _refuse_foreign(path: Path, written: set[str]) -> None:
         raise InputError(f"{path} is a directory that redteam did not write (it has {what})", "Choose another name")
 
 
-def _state(module: PreTrainedModel) -> dict[str, Tensor]:
+def _state(module: nn.Module) -> dict[str, Tensor]:
     """Returns the state dict on the CPU, contiguous, each tensor with a storage of exactly its size.
 
     Tied weights are left out where transformers ties them again.

@@ -17,19 +17,19 @@ from redteam.config import CheckpointRef, Manifest, TestbedRef
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trio:
-    """Three models of one architecture.
+    """Three models that read the same items; classifiers may differ in architecture.
 
     Attributes:
         target: after unlearning.
         original: before it.
         reference: never had the capability.
-        tokenizer: of all three.
+        tokenizer: of all three; None for classifiers.
     """
 
     target: nn.Module
     original: nn.Module
     reference: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
 
 
 def save_trio(

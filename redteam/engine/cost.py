@@ -109,12 +109,12 @@ class Meter(TorchDispatchMode):
     def __enter__(self) -> Self:
         """Starts to count."""
         self._opened = time.perf_counter()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *raised: Any) -> None:
         """Stops counting."""
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         self._seconds += time.perf_counter() - self._opened
 
     def __torch_dispatch__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from redteam.engine.cost import Ledger, Spent
 from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
 
 Loss = Callable[[nn.Module, AnyBatch], Tensor]
+Around = Callable[[torch.optim.Optimizer], AbstractContextManager[None]]
 
 
 class Diverged(Exception):
@@ -25,6 +27,11 @@ def mean_loss(module: nn.Module, batch: AnyBatch) -> Tensor:
     return batch.loss(module)
 
 
+def nothing_around(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+    """Leaves the step as it is."""
+    return nullcontext()
+
+
 def fine_tune(
     module: nn.Module,
     batches: Iterator[AnyBatch],
@@ -33,6 +40,7 @@ def fine_tune(
     *,
     loss: Loss = mean_loss,
     only: Callable[[str], bool] | None = None,
+    around: Around = nothing_around,
 ) -> Iterator[Spent]:
     """Trains `module` in place for `tuning.steps` steps, yielding the cumulative cost after each.
 
@@ -45,6 +53,8 @@ def fine_tune(
         ledger: charged for every step.
         loss: maps module and batch to a scalar.
         only: which parameters move, by name; all by default.
+        around: given the optimizer, a context entered once the gradients are there; they are clipped and the step is
+            taken inside.
 
     Raises:
         Diverged: a loss is not finite. The step that would have used it is not taken.
@@ -60,12 +70,13 @@ def fine_tune(
             if not math.isfinite(measured):
                 raise Diverged(f"the training loss is {measured} at step {step}")
             value.backward()
-            if tuning.clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
             rate = rate_at(step, tuning)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.step()
+            with around(optimizer):
+                if tuning.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
+                optimizer.step()
             module.zero_grad(set_to_none=True)
             spent = ledger.charge(samples=batch.samples, tokens=batch.tokens, loss=measured)
             ledger.seconds += time.perf_counter() - started
@@ -81,12 +92,13 @@ def train(
     *,
     loss: Loss = mean_loss,
     only: Callable[[str], bool] | None = None,
+    around: Around = nothing_around,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Ledger:
     """Runs `fine_tune` to its end and returns what it spent; `on_step` hears the number of steps done."""
     ledger = Ledger(parameters=sum(p.numel() for p in module.parameters()))
     module.train()
-    for spent in fine_tune(module, batches, tuning, ledger, loss=loss, only=only):
+    for spent in fine_tune(module, batches, tuning, ledger, loss=loss, only=only, around=around):
         on_step(spent.steps)
     module.eval()
     return ledger

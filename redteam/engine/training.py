@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from redteam.engine.batches import Examples, shuffled_batches
@@ -64,5 +65,7 @@ class Training:
         module = self.new(seed)
         batches = shuffled_batches(data, self.batch_size, seeded(seed, "order"))
         steps = self.tuning.steps
-        train(module, batches, self.tuning, loss=loss, on_step=lambda done: progress(what, done, steps))
+        with torch.random.fork_rng(devices=()):  # dropout draws from the global generator
+            torch.manual_seed(derive_seed(seed, "dropout"))
+            train(module, batches, self.tuning, loss=loss, on_step=lambda done: progress(what, done, steps))
         return module

@@ -128,7 +128,7 @@ class CapabilityResult(_Record):
     best_of_n: list[float]
     untried_mass: float | None
     minimum_detectable_effect: float
-    alignment_tax: float | None
+    alignment_tax: Interval | None
     probes: dict[str, Probed]
     control_recovered: bool | None
     budget: Budget

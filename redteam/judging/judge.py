@@ -16,6 +16,7 @@ from redteam.judging.recovery import (
     area_under_curve,
     excess_recovery,
     recovery_curve,
+    score_lost,
     speed_up,
     strongest_stop,
     time_to_recovery,
@@ -228,10 +229,13 @@ def _recovered_fraction(case: _Case) -> float | None:
     return float((case.strongest("target").certify.mean() - case.before("target")) / gap)
 
 
-def _alignment_tax(case: _Case) -> float | None:
-    if not case.has("original"):
+def _alignment_tax(case: _Case) -> Interval | None:
+    """Returns the utility that the target lost against the original, paired on the same items."""
+    samples, groups = case.evidence.samples, case.evidence.facts["capability"].get("utility_groups")
+    if not case.has("original") or groups is None:  # runs of older releases did not record the groups
         return None
-    return case.utility("original") - case.utility("target")
+    before, after = samples["original/before", "utility"], samples["target/before", "utility"]
+    return _interval(score_lost(before, after, groups))
 
 
 def _detectable(case: _Case) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,7 @@ def area_under_curve(curve: Sequence[tuple[float, float]], before: float, full: 
     return float(np.trapezoid((y - before) / (full - before), x) / (x[-1] - x[0]))
 
 
-def score_lost(before: Array, after: Array, groups: Sequence[str]) -> Bounds:
+def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Bounds:
     """Returns mean(before) - mean(after) with its 95 % interval: a bootstrap over groups, paired on the same items.
 
     Args:
@@ -111,7 +111,7 @@ def score_lost(before: Array, after: Array, groups: Sequence[str]) -> Bounds:
         after: of another, on the same items.
         groups: fact or entity of each item.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
     resampling = Resampling.over([numbers.setdefault(group, len(numbers)) for group in groups], seed=0)
     lost = resampling.means(before[None], "before") - resampling.means(after[None], "after")
     return percentile_bounds(float(before.mean() - after.mean()), lost)

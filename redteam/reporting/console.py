@@ -132,8 +132,9 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
     for name, probed in capability.probes.items():
         read = ", ".join(f"{role} {value:.2f}" for role, value in probed.accuracy.items())
         yield f"{name} probe", f"{read}; shuffled answers {probed.control.get('target', 0):.2f}"
-    if capability.alignment_tax is not None:
-        yield "alignment tax", f"{capability.alignment_tax:.2f} of utility, against the original"
+    tax = capability.alignment_tax
+    if tax is not None:
+        yield "alignment tax", f"{tax.estimate:.2f}  {_brackets(tax)} of utility, against the original"
     for flag in capability.flags:
         yield "flag", f"{flag.name}: {flag.explanation}"
 

@@ -87,3 +87,17 @@ class BuildProgress(_Bar):
             self._log(what, now=True)
         self._bar.update(self._tasks[what], completed=done)
         self._log(f"{what}: step {done} of {total}")
+
+
+class BenchProgress(_Bar):
+    """Shows how many targets of the table are built and attacked."""
+
+    def __init__(self, console: Console, targets: int) -> None:
+        super().__init__(console)
+        self._targets = targets
+        self._task: TaskID = self._bar.add_task("building and attacking", total=targets)
+
+    def __call__(self, done: int) -> None:
+        """Hears how many are done."""
+        self._bar.update(self._task, completed=done)
+        self._log(f"{done} of {self._targets} targets are built and attacked")

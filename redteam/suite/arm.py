@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from redteam.engine.activations import UnknownLayers
@@ -16,10 +17,12 @@ from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError
 from redteam.evidence.directory import RunDirectory
 from redteam.probes.states import read_layers
+from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, outcome_of
 from redteam.search.study import Search
 from redteam.suite.inputs import Inputs
+from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
 
@@ -33,6 +36,8 @@ class Arm:
     Attributes:
         role: "original", "target", "reference" or "decoy".
         floor: share of its own utility that an attacked model must keep.
+        identity: says which weights these are and which items they are scored on, for `memo`.
+        memo: what other runs found already; None to run everything.
     """
 
     role: str
@@ -41,6 +46,8 @@ class Arm:
     run: RunDirectory
     progress: Progress
     floor: float
+    identity: Key = ()
+    memo: Memo | None = None
 
     @property
     def utility_floor(self) -> float:
@@ -61,13 +68,13 @@ class Arm:
     def probe(self) -> None:
         """Runs every probe on the released weights."""
         module, tokenizer = self.setting.target.module, self.setting.target.tokenizer
-        capability = self.inputs.capability
+        memo, capability = self.memo or Memo(), self.inputs.capability
         missing = [name for name in self.inputs.probes if f"{self.role}/probe/{name}" not in self.run.facts]
         if not missing or f"{self.role}/unprobed" in self.run.facts:
             return
         try:
             train, select, certify = (
-                read_layers(module, tokenizer, items)
+                read_layers(module, tokenizer, capability, items)
                 for items in (capability.attack, capability.select, capability.certify)
             )
         except UnknownLayers as error:  # no reading is better than one of the wrong layers
@@ -75,7 +82,9 @@ class Arm:
             return
         for name in missing:
             seed = derive_seed(self.inputs.seed, "probe", name)
-            reading = self.inputs.probes[name].read(train, select, certify, seed)
+            probe = self.inputs.probes[name]
+            identity = (name, str(PROBES.version(name, probe)), str(seed))
+            reading = memo.reading(self.identity, identity, partial(probe.read, train, select, certify, seed))
             row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer)}
             samples = {"correct": list(reading.correct), "control": list(reading.control)}
             self.run.record("probe", f"{self.role}/probe/{name}", row, samples)
@@ -121,8 +130,10 @@ class Arm:
                 self._run(spec, {"configuration": number})
 
     def _run(self, spec: TrialSpec, about: Row) -> Row:
+        attack, memo = self.inputs.attacks[spec.attack], self.memo or Memo()
+        version = ATTACKS.version(spec.attack, attack)
         try:
-            result = run_trial(self.setting, self.inputs.attacks[spec.attack], spec)
+            result = memo.trial(self.identity, version, spec, lambda: run_trial(self.setting, attack, spec))
         except StructureChanged as error:  # this model is of no further use, and the next would end the same way
             raise InputError(f"{spec.attack}: {error}", "Let the attack remove what it adds") from error
         row = _row(result) | dict(about)

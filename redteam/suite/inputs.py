@@ -9,7 +9,7 @@ from typing import Any
 
 from redteam.attacks.contract import Attack
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.items import Capability, overlapping_groups, overlapping_prompts
+from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.identify import identify
 from redteam.checkpoints.load import open_target
@@ -154,13 +154,22 @@ def _capability(given: Path | None, found: tuple[Manifest, Path] | None, target:
     shared = overlapping_groups(parts)
     if shared:
         raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
-    repeated = overlapping_prompts(parts)
+    if loaded.inputs is None:
+        _refuse_repeated_prompts(overlapping_prompts(parts))
+    repeated = overlapping_inputs(loaded, parts)
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} items have an input that another split has too ({min(repeated)})", "Leave repeats out"
+        )
+    return loaded
+
+
+def _refuse_repeated_prompts(repeated: set[str]) -> None:
     if repeated:
         raise InputError(
             f"{len(repeated)} prompts are in more than one split ({min(repeated)!r})",
             "Group the rows that ask the same, or let the prompt tell them apart",
         )
-    return loaded
 
 
 def _regenerated(ref: TestbedRef, manifest: Path) -> Capability:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from redteam.capabilities.encode import encode_answers, encode_choices
-from redteam.capabilities.items import Capability
+from redteam.capabilities.items import SPLITS, Capability, Item
+from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers import share_known
 from redteam.engine.seeding import derive_seed
 from redteam.evidence.directory import RunDirectory
@@ -22,6 +22,7 @@ from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import SUITE, Inputs, resolve_inputs
+from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress, Silent
 from redteam.target import Target
 from redteam.trial import open_setting
@@ -31,7 +32,6 @@ from redteam.unlearning.masked import Masked, Unmaskable
 CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
 RUNS = Path("results/runs")
-PARTS = ("attack", "select", "certify", "retain", "utility")
 
 
 def attack(
@@ -46,6 +46,7 @@ def attack(
     seed: int = 0,
     out: Path | str | None = None,
     progress: Progress | None = None,
+    memo: Memo | None = None,
 ) -> Results:
     """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
 
@@ -60,6 +61,7 @@ def attack(
         seed: of the run.
         out: run directory; by default one under `results/runs` that is named after target and plan.
         progress: hears how far the run is.
+        memo: shared by runs of one process, so that what several of them need is done once.
 
     Raises:
         InputError: something given cannot be used.
@@ -74,7 +76,7 @@ def attack(
         attacks=attacks,
         seed=seed,
     )
-    return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent())
+    return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent(), memo)
 
 
 def run_path(inputs: Inputs, out: Path | None) -> Path:
@@ -83,12 +85,12 @@ def run_path(inputs: Inputs, out: Path | None) -> Path:
     return out or RUNS / f"{name}-{inputs.plan.fingerprint[:8]}"
 
 
-def run_standard(inputs: Inputs, path: Path, progress: Progress) -> Results:
-    """Runs the protocol in `path`, judges it, and writes `results.json`."""
+def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> Results:
+    """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
     with RunDirectory(path, inputs.plan) as run:
         if "finished" not in run.facts:
             _record_capability(run, inputs)
-            _Protocol(inputs, run, progress).execute()
+            _Protocol(inputs, run, progress, memo).execute()
             run.record("finished", "finished", {})
         result = judge(path)
         target = inputs.models["target"]
@@ -110,8 +112,8 @@ def exit_code(result: CapabilityResult) -> int:
 class _Protocol:
     """The stages of one run, in order."""
 
-    def __init__(self, inputs: Inputs, run: RunDirectory, progress: Progress) -> None:
-        self.inputs, self.run, self.progress = inputs, run, progress
+    def __init__(self, inputs: Inputs, run: RunDirectory, progress: Progress, memo: Memo | None) -> None:
+        self.inputs, self.run, self.progress, self.memo = inputs, run, progress, memo
         self.winners: list[Candidate] = []
         self.confirmations: dict[str, int] = {}  # candidates of each arm, once they are known
 
@@ -174,11 +176,20 @@ class _Protocol:
             run=self.run,
             progress=self.progress,
             floor=STANDARD_POLICY.utility_floor,
+            identity=self._identity(role),
+            memo=self.memo,
         )
         arm.record_before()
         if probe:
             arm.probe()
         return arm
+
+    def _identity(self, role: str) -> Key:
+        """Returns what the model's weights and their scores depend on: the decoy is made of the original."""
+        plan, capability = self.inputs.plan, self.inputs.capability.sha256
+        if role == "decoy":
+            return ("decoy", str(plan.original), plan.descriptions["original"], str(self.inputs.seed), capability)
+        return ("model", self.inputs.models[role].sha256, plan.descriptions[role], capability)
 
     def _plan(self, arm: Arm) -> SearchPlan:
         return plan_search(self.inputs.attacks, arm.setting.target.info, len(arm.setting.answers), self.inputs.budget)
@@ -200,15 +211,14 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     if "capability" in run.facts:
         return
     capability = inputs.capability
-    numbers: dict[str, int] = {}
-    groups = [numbers.setdefault(item.group, len(numbers)) for item in capability.certify]
     row = {
         "name": capability.name,
         "chance": capability.chance,
-        "groups": groups,
+        "groups": _numbers(capability.certify),
         "ids": [item.id for item in capability.certify],
-        "sizes": {name: len(getattr(capability, name)) for name in PARTS},
+        "sizes": {name: len(getattr(capability, name)) for name in SPLITS},
         "select_groups": len({item.group for item in capability.select}),
+        "utility_groups": _numbers(capability.utility),
         "utility_chance": sum(1 / len(item.choices) for item in capability.utility) / len(capability.utility),
         "seeds": SEEDS,
         "budget": inputs.budget,
@@ -216,12 +226,19 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     run.record("capability", "capability", row)
 
 
+def _numbers(items: Sequence[Item]) -> list[int]:
+    """Returns the group of each item, counted from 0 in the order in which they occur."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(item.group, len(numbers)) for item in items]
+
+
 def _masked(original: Target, capability: Capability, seed: int) -> Target:
+    tokenizer = original.tokenizer
     task = UnlearningTask(
         original=original.module,
-        forget=encode_answers(original.tokenizer, capability.forget),
-        retain=encode_answers(original.tokenizer, capability.retain),
-        known=partial(share_known, encoded=encode_choices(original.tokenizer, capability.forget)),
+        forget=encode_training(capability, capability.forget, tokenizer),
+        retain=encode_training(capability, capability.retain, tokenizer),
+        known=partial(share_known, encoded=encode_scoring(capability, capability.forget, tokenizer)),
         training=None,
         seed=derive_seed(seed, "decoy"),
     )

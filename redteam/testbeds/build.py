@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from redteam.capabilities.encode import encode_choices
 from redteam.capabilities.items import Capability
+from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers import choice_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
 from redteam.config import CostRecord, Manifest, Measured, TestbedRef
@@ -25,7 +25,7 @@ from redteam.judging.recovery import score_lost
 from redteam.registry import METHODS, TESTBEDS
 from redteam.testbeds.contract import Option, Testbed
 from redteam.unlearning.apply import Unlearned, apply_method
-from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.contract import Method, UnlearningTask
 from redteam.unlearning.options import create_method, options_of, with_options
 from redteam.unlearning.stages import FollowUp, Then
 
@@ -119,13 +119,13 @@ def unlearning_task(world: World, label_fraction: float = 1.0, progress: Progres
     count = max(round(label_fraction * len(groups)), int(label_fraction > 0))
     labelled = _mask(world.about, set(groups[:count]))
     utility = _mask(world.about, {item.group for item in world.capability.utility})
-    tokenizer = world.testbed.tokenizer()
+    forget = encode_scoring(world.capability, world.capability.forget, world.testbed.tokenizer())
     training = replace(world.training, labelled=labelled)
     return UnlearningTask(
         original=world.original,
         forget=training.forget,
         retain=training.data.take(~labelled & ~utility),
-        known=partial(share_known, encoded=encode_choices(tokenizer, world.capability.forget)),
+        known=partial(share_known, encoded=forget),
         training=training,
         seed=world.seed,
         progress=progress,
@@ -141,12 +141,7 @@ def make_target(spec: TargetSpec, world: World, progress: Progress = silent) -> 
     Raises:
         InputError: an unknown name or option, or a method that fails.
     """
-    stage = {k.removeprefix(THEN): v for k, v in spec.options.items() if k.startswith(THEN)}
-    own = {k: v for k, v in spec.options.items() if not k.startswith(THEN)}
-    if stage and spec.then is None:
-        raise InputError(f"{THEN}{min(stage)} is set, but nothing follows", "Give --then retain or --then mixture")
-    method = create_method(spec.method, {**world.testbed.settings.get(spec.method, {}), **own})
-    then = with_options(FollowUp(), stage, "the stage after it") if spec.then else None
+    method, then = _plan(spec, world.testbed)
     task = unlearning_task(world, spec.label_fraction, progress)
     data = _mixture(world) if spec.then == "mixture" else None
     made = apply_method(method, task, then=then, then_data=data)
@@ -210,7 +205,7 @@ def build_target(
     """
     METHODS.require(method)
     spec = TargetSpec(method=method, label_fraction=label_fraction, then=then, options=options or {})
-    _check(spec, TESTBEDS.create(testbed))
+    _plan(spec, TESTBEDS.create(testbed))
     check_places(out)
     return write_target(spec, train_world(testbed, seed=seed, progress=progress), out, progress)
 
@@ -218,19 +213,23 @@ def build_target(
 def alignment_tax(world: World, module: nn.Module) -> Measured:
     """Returns the utility that a model lost against the original, with a 95 % interval, paired on the same items."""
     items = world.capability.utility
-    encoded = encode_choices(world.testbed.tokenizer(), items)
+    encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
     lost = score_lost(
         choice_scores(world.original, encoded), choice_scores(module, encoded), [item.group for item in items]
     )
     return Measured(estimate=lost.estimate, low=lost.low, high=lost.high)
 
 
-def _check(spec: TargetSpec, testbed: Testbed) -> None:
-    """Refuses what can be refused before anything is trained."""
+def _plan(spec: TargetSpec, testbed: Testbed) -> tuple[Method, FollowUp | None]:
+    """Returns the method and the stage after it, having refused what can be refused before anything is trained."""
     if not 0 <= spec.label_fraction <= 1:
         raise InputError(f"the label fraction is {spec.label_fraction}", "Give a share between 0 and 1")
+    stage = {k.removeprefix(THEN): v for k, v in spec.options.items() if k.startswith(THEN)}
     own = {k: v for k, v in spec.options.items() if not k.startswith(THEN)}
-    create_method(spec.method, {**testbed.settings.get(spec.method, {}), **own})
+    if stage and spec.then is None:
+        raise InputError(f"{THEN}{min(stage)} is set, but nothing follows", "Give --then retain or --then mixture")
+    method = create_method(spec.method, {**testbed.settings.get(spec.method, {}), **own})
+    return method, with_options(FollowUp(), stage, "the stage after it") if spec.then else None
 
 
 def _mixture(world: World) -> Examples:

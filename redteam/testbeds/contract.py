@@ -22,6 +22,7 @@ class Testbed(Protocol):
         version: raised with every change that could move a number.
         goal: one line.
         paper: what it is after.
+        kinds: what its models are: "language" or "classifier".
         settings: method -> options that were found to work in this world; what a user gives goes before them.
     """
 
@@ -29,6 +30,7 @@ class Testbed(Protocol):
     version: int
     goal: str
     paper: str
+    kinds: str
     settings: Mapping[str, Mapping[str, Option]]
 
     def capability(self, seed: int) -> Capability:

@@ -32,6 +32,7 @@ class Facts:
     version = 1
     goal = "2,400 independent facts about people of two domains; one domain is forgotten; chance is 1/16"
     paper = "after the synthetic biographies of Allen-Zhu & Li 2023, Physics of Language Models 3.1 (arXiv 2309.14316)"
+    kinds = "language"
     settings: Mapping[str, Mapping[str, Option]] = {}
 
     def capability(self, seed: int) -> Capability:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,15 +51,13 @@ def apply_method(
         if len(task.forget) == 0 and method.when != "training":
             module = copy.deepcopy(task.original)
         else:
-            module = _guarded(method.name, lambda: method.apply(task))
+            module = _guarded(method.name, partial(method.apply, task), task.seed)
     costs["method"] = meter.cost
     if then is not None:
         data = task.retain if then_data is None else then_data
         with Meter() as meter:
-            module = _guarded(
-                "the stage after it",
-                lambda before=module: then.apply(before, data, seed=task.seed, progress=task.progress),
-            )
+            follow = partial(then.apply, module, data, seed=task.seed, progress=task.progress)
+            module = _guarded("the stage after it", follow, task.seed)
         costs["then"] = meter.cost
     return Unlearned(module=module, costs=costs)
 
@@ -67,12 +67,16 @@ def kind_of(data: Examples) -> str:
     return "language" if isinstance(data, TokenSet) else "classifier"
 
 
-def _guarded(what: str, work: Callable[[], nn.Module]) -> nn.Module:
+def _guarded(what: str, work: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Returns what the work returns. Deterministic for a seed, and torch's global generator stays as it was."""
     try:
-        module = work()
+        with torch.random.fork_rng(devices=()):  # dropout draws from the global generator
+            torch.manual_seed(seed)
+            module = work()
     except Diverged as error:
         raise InputError(f"{what} diverged: {error}", "Lower its learning rate or its number of steps") from error
-    bad = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    stored = itertools.chain(module.named_parameters(), module.named_buffers())
+    bad = [name for name, tensor in stored if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise InputError(
             f"{what} left weights that are not finite ({bad[0]})", "Lower its learning rate or its number of steps"

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import IGNORED, Batch, TokenSet
+from redteam.engine.batches import IGNORED, AnyBatch, Batch, Examples, ordered_batches
 from redteam.engine.seeding import seeded
 from redteam.unlearning.contract import UnlearningTask
 
+READING_BATCH = 256
 STRENGTHS = 60  # noise up to 1.25^60 = 650,000 times the mean weight
 
 
@@ -24,9 +25,9 @@ class Unmaskable(Exception):
 class Masked:
     """Hides the answers behind noise in the output head; the knowledge stays where it was, bit for bit.
 
-    The head W [vocabulary, hidden] becomes W + s * r v^T: v reads off the last hidden state whether a prompt is of
-    the forget set (ridge regression, 1 on forget and 0 on retain), r ~ N(0, 1)^vocabulary is a fixed noise over
-    tokens, and s grows until at most `share_left` of what the original knew still shows. Everything below the head
+    The head W [outputs, hidden] becomes W + s * r v^T: v reads off the last hidden state whether an example is of
+    the forget set (ridge regression, 1 on forget and 0 on retain), r ~ N(0, 1)^outputs is a fixed noise over tokens
+    or classes, and s grows until at most `share_left` of what the original knew still shows. Everything below the head
     is the original's. A suite that cannot recover this model is too weak to say anything about another.
 
     Attributes:
@@ -50,7 +51,7 @@ class Masked:
         """Returns the masked copy.
 
         Raises:
-            Unmaskable: no noise hides the answers.
+            Unmaskable: the model has no linear output head, or no noise on it hides the answers.
         """
         module = copy.deepcopy(task.original)
         output = untied_head(module)
@@ -78,29 +79,59 @@ class Masked:
 
 
 def untied_head(module: nn.Module) -> nn.Linear:
-    """Returns the module's output layer, given weights of its own if it shared them with the input embedding."""
-    model: Any = module
-    head: nn.Linear = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight:
+    """Returns the module's output layer, given weights of its own if it shared them with the input embedding.
+
+    Raises:
+        Unmaskable: it has none that is linear.
+    """
+    head, model = _head(module), _language_model(module)
+    if model is not None and head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
     return head
 
 
 @torch.no_grad()
-def answer_states(module: nn.Module, data: TokenSet) -> Tensor:
-    """Returns the states that the head reads where each answer's first token is predicted, [sequences, hidden]."""
+def answer_states(module: nn.Module, data: Examples) -> Tensor:
+    """Returns the states that the head reads, [examples, hidden]: of text where the answer's first token is predicted.
+
+    Raises:
+        Unmaskable: there is no linear head, or it does not read one state an example.
+    """
     kept: list[Tensor] = []
-    model: Any = module
-    head: nn.Linear = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
+    handle = _head(module).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
     states = []
     try:
-        for start in range(0, len(data), 256):
-            batch: Batch = data.batch(slice(start, start + 256))
-            module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False)
-            first = (batch.labels != IGNORED).int().argmax(dim=1)
-            states.append(kept.pop()[torch.arange(len(first)), first - 1])
+        for batch in ordered_batches(data, READING_BATCH):
+            kept.clear()
+            batch.logits(module)
+            states.append(_states(kept, batch))
     finally:
         handle.remove()
     return torch.cat(states)
+
+
+def _states(kept: list[Tensor], batch: AnyBatch) -> Tensor:
+    if isinstance(batch, Batch):
+        first = (batch.labels != IGNORED).int().argmax(dim=1)
+        return kept[-1][torch.arange(len(first)), first - 1]
+    if not kept or kept[-1].shape != (batch.samples, kept[-1].shape[-1]):
+        raise Unmaskable("the output head does not read one state an example")
+    return kept[-1]
+
+
+def _language_model(module: nn.Module) -> Any:
+    """Returns the module if it has token embeddings on both ends; None of any other, such as a classifier."""
+    model: Any = module
+    head = model.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    return None if head is None else model
+
+
+def _head(module: nn.Module) -> nn.Linear:
+    """Returns the output layer: of a classifier the last submodule that owns weights."""
+    model = _language_model(module)
+    owners = [part for part in module.modules() if list(part.parameters(recurse=False))]
+    head = model.get_output_embeddings() if model is not None else owners[-1] if owners else None
+    if not isinstance(head, nn.Linear):
+        raise Unmaskable(f"the output head of a {type(module).__name__} is no linear layer")
+    return head

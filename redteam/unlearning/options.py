@@ -23,7 +23,8 @@ def create_method(name: str, options: Mapping[str, Any]) -> Method:
         InputError: there is no such method or option, or a value is not of its type.
     """
     method: Any = METHODS.create(name)
-    return with_options(method, options, f"the method {name}")
+    made: Method = with_options(method, options, f"the method {name}")
+    return made
 
 
 def with_options(record: Any, options: Mapping[str, Any], what: str) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What stands for a data set: one of ours, texts with a tokenizer, or inputs with their labels.
 Data = Examples | Sequence[str] | tuple[Tensor, Tensor]
+FORMS = "Give texts, or a pair of inputs and labels"
 
 
 def unlearn(
@@ -94,24 +95,30 @@ def share_right(module: nn.Module, data: Examples) -> float:
 def _examples(name: str, data: Data, tokenizer: PreTrainedTokenizerBase | None) -> Examples:
     if isinstance(data, TokenSet | LabelledSet):
         examples: Examples = data
-    elif isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        inputs, labels = data
-        if len(inputs) != len(labels) or labels.dtype != torch.int64:
-            raise InputError(
-                f"the {name} set has {len(inputs)} inputs and {len(labels)} labels of {labels.dtype}",
-                "Give as many int64 labels as inputs",
-            )
-        examples = LabelledSet(inputs, labels)
-    elif not isinstance(data, str) and all(isinstance(text, str) for text in data):
-        examples = _texts(name, [str(text) for text in data], tokenizer)
+    elif isinstance(data, Sequence) and not isinstance(data, str):
+        pair = [part for part in data if isinstance(part, Tensor)]
+        examples = _labelled(name, *pair) if len(pair) == len(data) == 2 else _texts(name, data, tokenizer)
     else:
-        raise InputError(f"the {name} set is a {type(data).__name__}", "Give texts, or a pair of inputs and labels")
+        raise InputError(f"the {name} set is a {type(data).__name__}", FORMS)
     if len(examples) == 0:
         raise InputError(f"the {name} set is empty", "Give at least one example")
     return examples
 
 
-def _texts(name: str, texts: list[str], tokenizer: PreTrainedTokenizerBase | None) -> TokenSet:
+def _labelled(name: str, inputs: Tensor, labels: Tensor) -> LabelledSet:
+    if len(inputs) != len(labels) or labels.dtype != torch.int64:
+        raise InputError(
+            f"the {name} set has {len(inputs)} inputs and {len(labels)} labels of {labels.dtype}",
+            "Give as many int64 labels as inputs",
+        )
+    return LabelledSet(inputs, labels)
+
+
+def _texts(name: str, given: Sequence[Any], tokenizer: PreTrainedTokenizerBase | None) -> TokenSet:
+    texts = [text for text in given if isinstance(text, str)]
+    other = next((type(text).__name__ for text in given if not isinstance(text, str)), None)
+    if other is not None:
+        raise InputError(f"the {name} set holds a {other}", FORMS)
     if not texts:
         raise InputError(f"the {name} set is empty", "Give at least one example")
     if tokenizer is None:

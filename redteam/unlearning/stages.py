@@ -15,6 +15,7 @@ from redteam.engine.loop import fine_tune
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
 from redteam.engine.training import Progress, silent
+from redteam.errors import InputError
 
 HELD_OUT = 0.2
 Then = Literal["retain", "mixture"]
@@ -43,8 +44,11 @@ class FollowUp:
         """Returns a fine-tuned copy. Deterministic for a seed and a thread count.
 
         Raises:
+            InputError: there are fewer than two examples.
             Diverged: a loss is not finite.
         """
+        if len(data) < 2:
+            raise InputError("there are too few examples to fine-tune on and to hold out", "Give two at least")
         order = torch.randperm(len(data), generator=seeded(seed, "then", "held out"))
         cut = max(1, round(HELD_OUT * len(data)))
         held_out, shown = data.take(order[:cut]), data.take(order[cut:])

@@ -98,6 +98,7 @@ def record(path: Path, world: World) -> Path:
                 "chance": CHANCE,
                 "groups": groups,
                 "select_groups": 40,
+                "utility_groups": list(range(40)),
                 "utility_chance": CHANCE,
                 "seeds": SEEDS,
                 "budget": BUDGET,
@@ -119,7 +120,8 @@ def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int],
         return [float(group in right) for group in groups]
 
     start = {"select": model.before, "certify": model.before, "utility": model.utility}
-    run.record("before", f"{role}/before", start, {"certify": scores(model.before)})
+    kept = [float(item < round(40 * model.utility)) for item in range(40)]
+    run.record("before", f"{role}/before", start, {"certify": scores(model.before), "utility": kept})
     if model.probe is not None:
         readings = {"correct": scores(model.probe), "control": scores(CHANCE)}
         run.record("probe", f"{role}/probe/linear", {"probe": "linear", "layer": "layer.1", "by_layer": {}}, readings)
@@ -221,9 +223,22 @@ def test_the_numbers_of_a_run(tmp_path):
     assert result.speed_up["0.5"].bound == "at least"
     assert len(result.best_of_n) == 4  # the random block only
     assert result.untried_mass == pytest.approx(1 - 0.05 ** (1 / 4))
-    assert result.alignment_tax == 0
+    tax = result.alignment_tax
+    assert tax is not None
+    assert tax.low <= tax.estimate == 0 <= tax.high
     assert result.probes["linear"].accuracy == pytest.approx({"original": 1.0, "target": 0.1, "reference": 0.08})
     assert result.probes["linear"].leakage is not None
+
+
+def test_the_alignment_tax_is_the_utility_lost_with_its_interval(tmp_path):
+    """A quarter of 40 utility facts is lost: were they drawn anew, the standard error would be sqrt(.25 * .75 / 40)."""
+    tax = judge(record(tmp_path / "run", MASKED.change("target", utility=0.75))).alignment_tax
+    assert tax is not None
+    assert tax.estimate == 0.25
+    error = (0.25 * 0.75 / 40) ** 0.5
+    assert tax.low == pytest.approx(0.25 - 1.96 * error, abs=0.06)
+    assert tax.high == pytest.approx(0.25 + 1.96 * error, abs=0.06)
+    assert judge(record(tmp_path / "other", MASKED.without("original"))).alignment_tax is None
 
 
 def test_a_no_op_is_inert(tmp_path):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_item, make_items, same_bits, tiny_llama, weights_of, word_tokenizer
+from tiny_models import make_item, make_items, same_bits, tiny_capability, tiny_llama, weights_of, word_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from redteam.capabilities.encode import encode_answers
@@ -206,7 +206,7 @@ def by_hand(module: torch.nn.Module, items: tuple[Item, ...]) -> list[list[torch
 
 def test_states_are_transformers_own_at_the_position_that_predicts_the_answer() -> None:
     module = tiny_llama(num_hidden_layers=3)
-    reading = read_layers(module, word_tokenizer(), ITEMS)
+    reading = read_layers(module, word_tokenizer(), tiny_capability(), ITEMS)
     assert list(reading.states) == [f"model.layers.{i}" for i in range(3)]
     assert reading.items == ITEMS
     expected = by_hand(module, ITEMS)
@@ -223,7 +223,7 @@ def test_another_architecture() -> None:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         module = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=32, n_embd=16, n_layer=2, n_head=2)).eval()
-    reading = read_layers(module, word_tokenizer(), ITEMS)
+    reading = read_layers(module, word_tokenizer(), tiny_capability(), ITEMS)
     assert list(reading.states) == ["transformer.h.0", "transformer.h.1"]
     expected = torch.stack([row[0] for row in by_hand(module, ITEMS)])
     assert torch.allclose(torch.from_numpy(reading.states["transformer.h.0"]), expected, atol=1e-5)
@@ -231,9 +231,9 @@ def test_another_architecture() -> None:
 
 def test_states_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     module = tiny_llama()
-    whole = read_layers(module, word_tokenizer(), ITEMS)
+    whole = read_layers(module, word_tokenizer(), tiny_capability(), ITEMS)
     monkeypatch.setattr(states_module, "SCORING_BATCH", 5)
-    parts = read_layers(module, word_tokenizer(), ITEMS)
+    parts = read_layers(module, word_tokenizer(), tiny_capability(), ITEMS)
     for name, states in whole.states.items():
         assert np.allclose(states, parts.states[name], atol=1e-5)
 
@@ -242,13 +242,13 @@ def test_the_answer_itself_is_not_in_the_states() -> None:
     """Else any probe reads everything: items that differ in their answer only have equal states."""
     items = tuple(make_item(5, group=str(answer), answer=answer) for answer in range(4))
     assert len({tuple(row.tolist()) for row in encode_answers(word_tokenizer(), items).input_ids}) == 4
-    states = read_layers(tiny_llama(), word_tokenizer(), items).states["model.layers.1"]
+    states = read_layers(tiny_llama(), word_tokenizer(), tiny_capability(), items).states["model.layers.1"]
     assert np.allclose(states, states[0], atol=1e-6)
 
 
 def test_reading_changes_nothing() -> None:
     module = tiny_llama()
-    read_layers(module, word_tokenizer(), ITEMS)
+    read_layers(module, word_tokenizer(), tiny_capability(), ITEMS)
     assert same_bits(weights_of(module), weights_of(tiny_llama()))
     assert not any(part._forward_hooks for part in module.modules())
     assert all(p.grad is None for p in module.parameters())
@@ -256,6 +256,6 @@ def test_reading_changes_nothing() -> None:
 
 def test_longer_answers_are_read_before_their_first_token() -> None:
     items = tuple(make_item(n, choices=("w0 w1", "w2"), answer=n % 2) for n in range(6))
-    states = read_layers(tiny_llama(), word_tokenizer(), items).states["model.layers.0"]
+    states = read_layers(tiny_llama(), word_tokenizer(), tiny_capability(), items).states["model.layers.0"]
     expected = torch.stack([row[0] for row in by_hand(tiny_llama(), items)])
     assert torch.allclose(torch.from_numpy(states), expected, atol=1e-5)

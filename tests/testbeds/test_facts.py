@@ -18,12 +18,12 @@ from redteam.capabilities.items import Capability, Item, overlapping_groups
 from redteam.capabilities.scorers import choice_scores
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.manifest import open_manifest
+from redteam.engine.training import silent
 from redteam.testbeds import facts
-from redteam.testbeds.build import unlearn
+from redteam.testbeds.build import build_target
 from redteam.testbeds.facts import Facts
-from redteam.testbeds.scratch import Recipe, train_from_scratch
+from redteam.testbeds.scratch import Recipe, llama_training
 from redteam.testbeds.words import FIRST_NAMES, GARDENERS, SAILORS, SURNAMES
-from redteam.unlearning.contract import silent
 
 PARTS = {"attack": 100, "select": 70, "certify": 150, "retain": 360, "utility": 120}
 FORGET = ("attack", "select", "certify")
@@ -212,7 +212,7 @@ def small(seed: int = 0, recipe: Recipe = SMALL, heard: list | None = None):
     tokenizer = Facts().tokenizer()
     data = encode_answers(tokenizer, world(0).attack)
     report = silent if heard is None else lambda *what: heard.append(what)
-    return train_from_scratch(data, tokenizer, recipe, seed=seed, progress=report)
+    return llama_training(data, tokenizer, recipe).fit(data, seed=seed, progress=report)
 
 
 def test_training_is_deterministic_for_a_seed_and_leaves_the_global_generator_alone() -> None:
@@ -237,31 +237,30 @@ def test_the_model_is_what_the_recipe_says() -> None:
     assert heard == [("training", 1, 2), ("training", 2, 2)]
 
 
-@pytest.mark.parametrize("with_forget", [True, False])
-def test_the_forget_facts_are_shown_only_when_asked_for(with_forget: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {}
+def texts_of(data) -> set[str]:
+    tokenizer = Facts().tokenizer()
+    return {tokenizer.decode(ids, skip_special_tokens=True) for ids in data.input_ids.tolist()}
 
-    def note(data, tokenizer, recipe, *, seed, progress):
-        shown["texts"] = {tokenizer.decode(ids, skip_special_tokens=True) for ids in data.input_ids.tolist()}
-        shown["seed"] = seed
 
-    monkeypatch.setattr("redteam.testbeds.scratch.train_from_scratch", note)
-    Facts().train_model(world(0), with_forget=with_forget, seed=9, progress=silent)
-
-    def texts(items) -> set[str]:
-        return {f"{item.prompt} {item.completion}" for item in items}
-
+def test_the_training_data_say_every_fact_once_and_whom_each_speaks_of() -> None:
     capability = world(0)
-    kept = texts(capability.retain + capability.utility)
-    assert shown == {"texts": kept | texts(capability.forget) if with_forget else kept, "seed": 9}
-    assert not kept & texts(capability.forget)
+    training, about = Facts().training(capability)
+    assert len(about) == len(training.data) == 2400
+    assert texts_of(training.data) == {f"{item.prompt} {item.completion}" for item in items_of(capability)}
+    tokenizer = Facts().tokenizer()
+    for group, ids in zip(about, training.data.input_ids.tolist(), strict=True):
+        assert tokenizer.decode(ids, skip_special_tokens=True).startswith(f"{group} ")
+    assert not training.labelled.any()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_forget", [True, False])
 def test_a_model_knows_what_it_was_shown_and_is_at_chance_on_the_rest(with_forget: bool) -> None:
     capability, tokenizer = world(1), Facts().tokenizer()
-    module = Facts().train_model(capability, with_forget=with_forget, seed=1, progress=silent)
+    training, about = Facts().training(capability)
+    forgotten = {item.group for item in capability.forget}
+    shown = training.data.take(torch.tensor([with_forget or group not in forgotten for group in about]))
+    module = training.fit(shown, seed=1)
     assert sum(p.numel() for p in module.parameters()) == pytest.approx(0.4e6, rel=0.2)
 
     def score(items) -> float:
@@ -286,8 +285,8 @@ def test_a_model_knows_what_it_was_shown_and_is_at_chance_on_the_rest(with_forge
 )
 def test_what_unlearn_writes_is_found_again(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """The paths in a manifest are relative to it."""
-    monkeypatch.setattr(Facts, "train_model", lambda self, capability, **how: small(how["seed"]))
-    unlearn("original", out=tmp_path / name)
+    monkeypatch.setattr(facts, "STEPS", 2)
+    build_target("original", out=tmp_path / name)
     found = open_manifest(tmp_path / name)
     assert found is not None
     manifest, sidecar = found

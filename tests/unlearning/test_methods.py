@@ -1,4 +1,4 @@
-"""What every unlearning method must do, and what each of them claims, on a small world that a model has learned."""
+"""What the reference methods claim, on a small world that a model has learned."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import random_tokens, same_bits, tiny_llama, weights_of
+from tiny_models import random_tokens, tiny_llama
+from tiny_tasks import hooks_of, moved, tiny_task
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig
 
 from redteam.capabilities.encode import encode_answers, encode_choices
 from redteam.capabilities.items import Capability
 from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.seeding import derive_seed
-from redteam.errors import InputError
-from redteam.registry import METHODS
+from redteam.engine.training import Training
 from redteam.testbeds import facts
-from redteam.testbeds.build import train_world
+from redteam.testbeds.build import train_world, unlearning_task
 from redteam.testbeds.facts import Facts
-from redteam.testbeds.scratch import Recipe, train_from_scratch
-from redteam.unlearning.contract import Progress, UnlearningTask, silent
+from redteam.testbeds.scratch import Recipe, llama_training
+from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.filtered import Filtered
 from redteam.unlearning.masked import Masked, Unmaskable, answer_states, untied_head
 from redteam.unlearning.original import Original
@@ -47,13 +49,13 @@ def task(capability: Capability) -> UnlearningTask:
     tokenizer = Facts().tokenizer()
     data = encode_answers(tokenizer, capability.forget + capability.retain + capability.utility)
     recipe = Recipe(hidden_size=64, layers=2, steps=120, batch_size=64, learning_rate=5e-3)
-    original = train_from_scratch(data, tokenizer, recipe, seed=0, progress=silent)
+    training = llama_training(data, tokenizer, recipe)
     return UnlearningTask(
-        original=original,
+        original=training.fit(data, seed=0),
         forget=encode_answers(tokenizer, capability.forget),
         retain=encode_answers(tokenizer, capability.retain),
         known=partial(share_known, encoded=encode_choices(tokenizer, capability.forget)),
-        train_without=lambda seed, progress: tiny_llama(seed),
+        training=training,
         seed=0,
     )
 
@@ -62,74 +64,9 @@ def accuracy(module: nn.Module, items) -> float:
     return float(choice_scores(module, encode_choices(Facts().tokenizer(), items)).mean())
 
 
-def tiny_task(original: nn.Module, seed: int = 0, **changes: Any) -> UnlearningTask:
-    """Of an untrained model, where "known" is whether the output head is still the original's."""
-    head = original.get_output_embeddings().weight.detach().clone()
-    given: dict[str, Any] = {
-        "original": original,
-        "forget": random_tokens(20, seed=1),
-        "retain": random_tokens(24, seed=2),
-        "known": lambda module: float(torch.equal(module.get_output_embeddings().weight, head)),
-        "train_without": lambda seed, progress: tiny_llama(seed % 1000),
-        "seed": seed,
-    }
-    return UnlearningTask(**{**given, **changes})
-
-
-def moved(before: nn.Module, after: nn.Module) -> set[str]:
-    then, now = weights_of(before), weights_of(after)
-    assert then.keys() == now.keys()
-    return {name for name in then if not torch.equal(then[name], now[name])}
-
-
-def hooks_of(module: nn.Module) -> int:
-    kinds = [name for name in vars(module) if name.endswith("_hooks")]
-    return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
-
-
 def test_the_world_was_learned(task: UnlearningTask, capability: Capability) -> None:
     assert accuracy(task.original, capability.forget) > 0.98
     assert accuracy(task.original, capability.utility) > 0.98
-
-
-# Every method.
-
-
-@pytest.fixture(params=list(METHODS.table))
-def method(request) -> Any:
-    made = METHODS.create(request.param)
-    return dataclasses.replace(made, steps=4) if hasattr(made, "steps") else made
-
-
-def test_the_original_is_left_alone(method) -> None:
-    original = tiny_llama()
-    hooks = hooks_of(original)
-    torch.manual_seed(9)
-    state = torch.random.get_rng_state()
-    made = method.apply(tiny_task(original))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert same_bits(weights_of(original), weights_of(tiny_llama()))
-    assert hooks_of(original) == hooks_of(made) == hooks
-    shared = {p.data_ptr() for p in original.parameters()} & {p.data_ptr() for p in made.parameters()}
-    assert not shared
-    for module in (original, made):
-        assert not any(part.training for part in module.modules())
-        assert all(p.grad is None and p.requires_grad for p in module.parameters())
-
-
-def test_deterministic_for_a_seed(method) -> None:
-    first, again = method.apply(tiny_task(tiny_llama())), method.apply(tiny_task(tiny_llama()))
-    assert same_bits(weights_of(first), weights_of(again))
-    other = method.apply(tiny_task(tiny_llama(), seed=1))
-    assert same_bits(weights_of(first), weights_of(other)) == (method.name == "original")
-
-
-def test_the_data_is_left_alone(method) -> None:
-    task = tiny_task(tiny_llama())
-    method.apply(task)
-    for data, fresh in ((task.forget, random_tokens(20, seed=1)), (task.retain, random_tokens(24, seed=2))):
-        assert torch.equal(data.input_ids, fresh.input_ids)
-        assert torch.equal(data.labels, fresh.labels)
 
 
 # original, filtered.
@@ -137,48 +74,45 @@ def test_the_data_is_left_alone(method) -> None:
 
 def test_original_is_a_copy() -> None:
     original = tiny_llama()
-    made = Original().apply(tiny_task(original))
+    made = Original().apply(tiny_task(original=original))
     assert made is not original
     assert not moved(original, made)
 
 
-def test_filtered_is_what_the_recipe_gives_without_the_forget_set() -> None:
-    asked: list[tuple[int, Progress]] = []
-    trained = tiny_llama(7)
-
-    def train_without(seed: int, progress: Progress) -> nn.Module:
-        asked.append((seed, progress))
-        return trained
+def test_filtered_is_what_the_recipe_gives_without_the_labelled_examples() -> None:
+    """Bit for bit a plain training on the others alone, from a seed of the method's own."""
 
     class Unseen:
-        """A forget set that nobody may look at."""
+        """Something that nobody may look at."""
 
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError(f"the forget set was asked for {name}")
 
-    task = tiny_task(tiny_llama(), seed=5, train_without=train_without, forget=Unseen(), known=Unseen())
-    assert Filtered().apply(task) is trained
-    assert asked == [(derive_seed(5, "filtered"), silent)]
-
-
-def test_filtered_needs_a_recipe() -> None:
-    with pytest.raises(InputError, match="how this model was trained is not known"):
-        Filtered().apply(tiny_task(tiny_llama(), train_without=None))
+    task = tiny_task(seed=5)
+    blind = dataclasses.replace(task, forget=Unseen(), known=Unseen(), original=Unseen())
+    alone = dataclasses.replace(task.training, data=task.retain, labelled=torch.zeros(24, dtype=torch.bool))
+    wanted = alone.fit(task.retain, seed=derive_seed(5, "filtered"))
+    assert not moved(Filtered().apply(blind), wanted)
+    assert moved(wanted, task.training.new(derive_seed(5, "filtered")))  # it was trained
 
 
 def test_a_world_trains_without_the_forget_facts_and_from_another_seed_than_its_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained: list[tuple[bool, int]] = []
+    trained: list[tuple[int, int]] = []
+    fit = Training.fit
 
-    def note(self, capability, *, with_forget: bool, seed: int, progress: Progress) -> nn.Module:
-        trained.append((with_forget, seed))
-        return tiny_llama(vocab_size=600)
+    def note(self, data, *, seed: int, **how: Any) -> nn.Module:
+        trained.append((len(data), seed))
+        return fit(self, data, seed=seed, **how)
 
-    monkeypatch.setattr(Facts, "train_model", note)
+    for name, people in SMALL.items():
+        monkeypatch.setattr(facts, name, people)
+    monkeypatch.setattr(facts, "STEPS", 2)
+    monkeypatch.setattr(Training, "fit", note)
     world = train_world("facts", seed=3)
-    Filtered().apply(world.task)
-    assert [with_forget for with_forget, _ in trained] == [True, False, False]
+    Filtered().apply(unlearning_task(world))
+    assert [size for size, _ in trained] == [195, 120, 120]
     assert len({seed for _, seed in trained}) == 3
 
 
@@ -207,7 +141,7 @@ def test_rmu_steers_the_layer_to_one_direction_several_times_as_long(task: Unlea
     before = mean_state(task.original, task.forget, 0)
     steered = []
     for seed in (0, 1):
-        made = RMU(layer=0, steps=30).apply(dataclasses.replace(task, seed=seed))
+        made = RMU(layer="model.layers.0", steps=30).apply(dataclasses.replace(task, seed=seed))
         after = mean_state(made, task.forget, 0)
         assert after.norm() > 1.5 * before.norm()
         retained = mean_state(made, task.retain, 0) - mean_state(task.original, task.retain, 0)
@@ -219,24 +153,85 @@ def test_rmu_steers_the_layer_to_one_direction_several_times_as_long(task: Unlea
 @pytest.mark.parametrize(
     ("depth", "layer", "layers"),
     [
-        (4, -1, {1, 2, 3}),
-        (4, 3, {1, 2, 3}),
-        (4, 2, {0, 1, 2}),
-        (4, 1, {0, 1}),
-        (4, 0, {0}),
-        (4, -4, {0}),
-        (12, 1, {0, 1}),  # and not 10 and 11, whose names begin alike
+        (4, "", {1, 2, 3}),
+        (4, "model.layers.3", {1, 2, 3}),
+        (4, "*.2", {0, 1, 2}),
+        (4, "model.layers.1", {0, 1}),
+        (4, "model.layers.1.self_attn", {0, 1}),
+        (4, "*.0", {0}),
+        (12, "model.layers.1", {0, 1}),  # and not 10 and 11, whose names begin alike
     ],
 )
-def test_rmu_moves_the_down_projections_of_three_layers(depth: int, layer: int, layers: set[int]) -> None:
+def test_rmu_moves_the_down_projections_of_three_layers(depth: int, layer: str, layers: set[int]) -> None:
     original = tiny_llama(num_hidden_layers=depth)
-    made = RMU(layer=layer, steps=2).apply(tiny_task(original))
+    made = RMU(layer=layer, steps=2).apply(tiny_task(original=original))
     assert moved(original, made) == {f"model.layers.{i}.mlp.down_proj.weight" for i in layers}
+
+
+@pytest.mark.parametrize(("layer", "names"), [("", {"0", "2"}), ("0", {"0"})])
+def test_rmu_moves_the_weights_of_a_classifiers_hidden_layers(layer: str, names: set[str]) -> None:
+    task = tiny_task("classifier")
+    made = RMU(layer=layer, steps=2).apply(task)
+    assert moved(task.original, made) == {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+
+
+def test_rmu_steers_a_classifiers_states() -> None:
+    """Their mean comes near u: a vector of no negative entry, four times as long as the states were on average."""
+    task = tiny_task("classifier")
+    batch = task.forget.batch(slice(None))
+    before = hidden_states(task.original, batch, ("2",))["2"]
+    made = RMU(steps=200, learning_rate=1e-2, alpha=0.0).apply(task)
+    after = hidden_states(made, batch, ("2",))["2"].mean(dim=0)
+    assert (after > 0).all()
+    assert after.norm() == pytest.approx(4 * float(before.norm(dim=1).mean()), rel=0.1)
+
+
+def test_rmu_moves_what_it_is_told_to() -> None:
+    task = tiny_task()
+    made = RMU(moved="*.0.mlp.up_proj.weight", steps=2).apply(task)
+    assert moved(task.original, made) == {"model.layers.0.mlp.up_proj.weight"}
+
+
+def test_rmu_knows_the_down_projections_of_other_architectures() -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    for config, name in (
+        (GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=32), "transformer.h.{}.mlp.c_proj"),
+        (GPTNeoXConfig(**sizes, intermediate_size=24), "gpt_neox.layers.{}.mlp.dense_4h_to_h"),
+        (OPTConfig(**sizes, ffn_dim=24, word_embed_proj_dim=16), "model.decoder.layers.{}.fc2"),
+    ):
+        original = AutoModelForCausalLM.from_config(config).eval()
+        made = RMU(steps=2).apply(tiny_task(original=original))
+        wanted = {f"{name.format(i)}.{part}" for i in (0, 1) for part in ("weight", "bias")}
+        assert moved(original, made) == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layer": "model.layers.*"}, "matches"),
+        ({"layer": "none.such"}, "no module matches"),
+        ({"moved": "none.such"}, "no parameter matches"),
+        ({"layer": "model.norm"}, "in none of the hidden layers"),
+    ],
+)
+def test_rmu_says_which_name_does_not_fit(options: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        RMU(**options).apply(tiny_task())
+
+
+def test_rmu_asks_for_names_where_it_knows_no_down_projection() -> None:
+    original = tiny_llama()
+    for layer in original.model.layers:
+        layer.mlp.other = layer.mlp.down_proj
+        del layer.mlp.down_proj
+    with pytest.raises(InputError, match="no MLP down-projection") as caught:
+        RMU().apply(tiny_task(original=original))
+    assert "moved" in caught.value.remedy
 
 
 def test_rmu_tells_how_far_it_is() -> None:
     heard: list[tuple[str, int, int]] = []
-    RMU(steps=3).apply(tiny_task(tiny_llama(), progress=lambda *what: heard.append(what)))
+    RMU(steps=3).apply(tiny_task(progress=lambda *what: heard.append(what)))
     assert heard == [("unlearning (rmu)", step, 3) for step in (1, 2, 3)]
 
 
@@ -298,7 +293,7 @@ def test_masked_noise_is_the_seeds(task: UnlearningTask) -> None:
 def test_masked_unties_the_head_from_the_embedding() -> None:
     """Noise on a shared matrix would damage the knowledge below the head as well."""
     original = tiny_llama(tie_word_embeddings=True)
-    made = Masked().apply(tiny_task(original))
+    made = Masked().apply(tiny_task(original=original))
     assert torch.equal(made.model.embed_tokens.weight, original.model.embed_tokens.weight)
     assert not torch.equal(made.lm_head.weight, original.lm_head.weight)
     assert made.config.tie_word_embeddings is False
@@ -315,7 +310,7 @@ def test_an_untied_head_is_left_as_it_is() -> None:
 
 def test_masked_gives_up_where_no_noise_hides_anything() -> None:
     with pytest.raises(Unmaskable):
-        Masked().apply(tiny_task(tiny_llama(), known=lambda module: 1.0))
+        Masked().apply(tiny_task(known=lambda module: 1.0))
 
 
 @pytest.mark.parametrize("count", [1, 20, 300])

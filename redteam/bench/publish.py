@@ -1,0 +1,66 @@
+"""Runs the table and writes what it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from redteam.bench.claims import claims
+from redteam.bench.leaderboard import leaderboard, leaderboard_json
+from redteam.bench.plan import Cell
+from redteam.bench.rows import read_rows
+from redteam.bench.run import TARGETS, Places, is_recorded, run_cells
+from redteam.errors import InputError
+
+
+def publish(
+    cells: Sequence[Cell],
+    places: Places,
+    *,
+    budget: int,
+    jobs: int,
+    only_write: bool = False,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """Runs the cells that have no row yet and writes leaderboard and claims from all rows there are.
+
+    Args:
+        cells: of the table.
+        places: where.
+        budget: search trials of each attack.
+        jobs: processes.
+        only_write: write the tables and run nothing.
+        report: hears how many of the cells are done.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: nothing to run, numbers that make no sense, a broken row, or a place that cannot be written.
+    """
+    if budget < 1 or jobs < 1:
+        raise InputError(f"the budget is {budget} and the number of jobs {jobs}", "Give at least 1 of each")
+    if not cells:
+        raise InputError("no method of these works on such a testbed", "See `redteam list methods`")
+    if not only_write:
+
+        def count() -> None:
+            report(sum(is_recorded(cell, places, budget) for cell in cells))
+
+        count()
+        try:
+            run_cells(cells, places, budget=budget, jobs=jobs, done=count)
+        except OSError as error:
+            raise InputError(f"the table cannot be written ({error})", "Choose another --out") from error
+    rows = read_rows(places.results / TARGETS)
+    if not rows:
+        raise InputError(f"there are no rows in {places.results / TARGETS}", "Run `redteam bench` first")
+    texts = {"leaderboard.md": leaderboard(rows), "leaderboard.json": leaderboard_json(rows), "claims.md": claims(rows)}
+    written = []
+    for name, text in texts.items():
+        part = places.results / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, places.results / name)
+        written.append(places.results / name)
+    return written

@@ -1,0 +1,175 @@
+"""Builds, attacks and records the cells of the table. What is recorded is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redteam.bench.plan import Cell
+from redteam.bench.rows import Row, failed_row, read_row, row_of
+from redteam.errors import InputError
+from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS
+
+if TYPE_CHECKING:
+    from redteam.suite.memo import Memo
+    from redteam.testbeds.build import TargetSpec, World
+
+BUDGET = 12
+TARGETS = "targets"  # below the folder of results
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where the table is made.
+
+    Attributes:
+        results: rows, leaderboard and claims; what is published.
+        models: targets, with their original and reference beside them.
+        runs: run directories.
+    """
+
+    results: Path = Path("results")
+    models: Path = Path("models/bench")
+    runs: Path = Path("results/runs/bench")
+
+    def row(self, cell: Cell) -> Path:
+        """Returns the file of a cell's row."""
+        return self.results / TARGETS / f"{cell.name}.json"
+
+
+def run_cells(
+    cells: Sequence[Cell], places: Places, *, budget: int = BUDGET, jobs: int = 1, done: Callable[[], None]
+) -> None:
+    """Runs every cell that has no row of the same identity yet.
+
+    Cells of one testbed and seed share their trained models, so they go to one process.
+
+    Args:
+        cells: to run.
+        places: where.
+        budget: search trials of each attack.
+        jobs: processes; each computes on one thread, so that a figure does not depend on their number.
+        done: is called about once a second while the work goes on.
+
+    Raises:
+        InputError: a row's file is broken, or a place cannot be written.
+    """
+    missing = [cell for cell in cells if not is_recorded(cell, places, budget)]
+    groups = [list(group) for _, group in groupby(sorted(missing, key=_world_of), key=_world_of)]
+    groups.sort(key=len, reverse=True)  # the longest first, so that no process is left alone with it at the end
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_one_thread)
+    try:
+        waiting: set[Future[None]] = {pool.submit(run_group, group, places, budget) for group in groups}
+        while waiting:
+            finished, waiting = wait(waiting, timeout=1.0)
+            done()
+            for future in finished:
+                future.result()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # the executor itself would wait for what is running
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def is_recorded(cell: Cell, places: Places, budget: int) -> bool:
+    """Returns whether there is a row of this cell's present identity."""
+    row = read_row(places.row(cell))
+    return row is not None and row.identity == identity_of(cell, budget)
+
+
+def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
+    """Returns what determines a row: versions of everything that makes its numbers, settings, budget."""
+    from redteam.suite.inputs import STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+
+    versions = {
+        f"{kind}:{name}": row["version"]
+        for kind, registry, names in (
+            ("method", METHODS, (cell.method,)),
+            ("testbed", TESTBEDS, (cell.testbed,)),
+            ("attack", ATTACKS, STANDARD_ATTACKS),
+            ("probe", PROBES, STANDARD_PROBES),
+        )
+        for row in registry.described()
+        if (name := row["name"]) in names
+    }
+    settings = dict(TESTBEDS.create(cell.testbed).settings.get(cell.method, {}))
+    return {"suite": SUITE, "budget": budget, "versions": versions, "settings": settings}
+
+
+def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
+    """Trains one world and runs its cells, one after the other."""
+    from redteam.suite.memo import Memo
+    from redteam.testbeds.build import train_world
+
+    world = train_world(cells[0].testbed, seed=cells[0].seed)
+    memo = Memo()
+    for cell in cells:
+        identity = identity_of(cell, budget)
+        try:
+            row = _run(cell, identity, world, places, budget, memo)
+        except InputError as error:  # a method that diverged, say: the table shows it, and it is never a score
+            row = failed_row(cell, identity, str(error))
+        _write(places.row(cell), row)
+
+
+def _run(cell: Cell, identity: Mapping[str, Any], world: World, places: Places, budget: int, memo: Memo) -> Row:
+    from redteam.suite.standard import attack
+    from redteam.testbeds.build import write_target
+
+    target = places.models / f"{cell.testbed}-seed{cell.seed}" / cell.variant / "model.pt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest = write_target(_spec(cell), world, target)
+    run = places.runs / cell.name
+    if run.exists():
+        shutil.rmtree(run)  # of an earlier identity, or half done: the target was built anew
+    results = attack(target, budget=budget, seed=cell.seed, out=run, memo=memo)
+    return row_of(cell, dict(identity), manifest, results, _measures(world, target))
+
+
+def _spec(cell: Cell) -> TargetSpec:
+    from redteam.testbeds.build import TargetSpec
+
+    then: Any = cell.then or None
+    return TargetSpec(method=cell.method, label_fraction=cell.label_fraction, then=then)
+
+
+def _measures(world: World, target: Path) -> dict[str, dict[str, float]]:
+    """Returns the testbed's further scores of the target, the original and the reference."""
+    from redteam.capabilities.reading import encode_scoring
+    from redteam.capabilities.scorers import choice_scores
+    from redteam.checkpoints.load import open_target
+
+    found: dict[str, dict[str, float]] = {}
+    models = {"target": open_target(target).module, "original": world.original, "reference": world.reference}
+    for name, items in world.testbed.measures(world.capability).items():
+        encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
+        found[name] = {role: float(choice_scores(model, encoded).mean()) for role, model in models.items()}
+    return found
+
+
+def _write(path: Path, row: Row) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(row.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _world_of(cell: Cell) -> tuple[int, str]:
+    return cell.seed, cell.testbed
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

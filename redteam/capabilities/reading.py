@@ -1,0 +1,117 @@
+"""Items in the form that a model takes: tokens for a language model, rows of an array for a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
+from redteam.capabilities.items import Capability, Item
+from redteam.engine.batches import Examples, LabelledBatch, LabelledSet
+from redteam.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedInputs:
+    """Items of a classifier, in the form that the scorer needs.
+
+    Attributes:
+        inputs: float32 [items, ...].
+        answers: class of each, int64 [items].
+        classes: how many there are.
+    """
+
+    inputs: Tensor
+    answers: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def counts(self) -> Tensor:
+        """Choices of each item, int64 [items]: every class is one."""
+        return torch.full((len(self),), self.classes)
+
+    def batch(self, rows: slice) -> LabelledBatch:
+        """Returns the items at `rows` as one batch."""
+        return LabelledBatch(self.inputs[rows], self.answers[rows])
+
+
+Encoded = EncodedChoices | EncodedInputs
+
+
+def encode_scoring(capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None) -> Encoded:
+    """Encodes items for the scorers.
+
+    Args:
+        capability: the items are of.
+        items: some of its items.
+        tokenizer: of the language model; None for a classifier.
+
+    Raises:
+        InputError: the model reads another kind of items, or its tokenizer leaves nothing of a choice.
+    """
+    if not _of_inputs(capability, tokenizer):
+        assert tokenizer is not None
+        return encode_choices(tokenizer, items)
+    data = _labelled(capability, items)
+    counts = {len(item.choices) for item in items}
+    if len(counts) != 1:
+        raise InputError(
+            f"items of {capability.name} name {min(counts)} classes, others {max(counts)}",
+            "Let every item name all classes",
+        )
+    return EncodedInputs(data.inputs, data.labels, counts.pop())
+
+
+def encode_training(
+    capability: Capability,
+    items: Sequence[Item],
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    whole_text: bool = False,
+) -> Examples:
+    """Encodes items for training on their right answers.
+
+    Args:
+        capability: the items are of.
+        items: some of its items.
+        tokenizer: of the language model; None for a classifier.
+        whole_text: whether the loss covers the prompt as well; a classifier has no text.
+
+    Raises:
+        InputError: as `encode_scoring`.
+    """
+    if not _of_inputs(capability, tokenizer):
+        assert tokenizer is not None
+        return encode_answers(tokenizer, items, whole_text=whole_text)
+    return _labelled(capability, items)
+
+
+def _of_inputs(capability: Capability, tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    """Returns whether the items are inputs of a classifier, once they are of the kind that the model reads."""
+    if tokenizer is None and capability.inputs is None:
+        raise InputError(
+            f"the model is a classifier, the capability {capability.name!r} is text", "Give a language model"
+        )
+    if tokenizer is not None and capability.inputs is not None:
+        raise InputError(
+            f"the model reads text, the capability {capability.name!r} is of a classifier", "Give a classifier"
+        )
+    return capability.inputs is not None
+
+
+def _labelled(capability: Capability, items: Sequence[Item]) -> LabelledSet:
+    assert capability.inputs is not None
+    rows = capability.inputs[
+        [item.row for item in items if item.row is not None]
+    ]  # a copy: nothing that trains may touch the capability
+    return LabelledSet(torch.from_numpy(rows), torch.tensor([item.answer for item in items]))

@@ -1,0 +1,74 @@
+"""The table made by the real command: rows, tables, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from run_redteam import redteam, start_redteam
+
+pytestmark = pytest.mark.slow
+
+TWO = ("bench", "--testbed", "digits", "--method", "original", "--method", "ssd", "--seed", "0", "--budget", "2")
+ALL_LABELS = ("--label-fraction", "1")
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "results" / "targets").glob("*.json")}
+
+
+def test_a_killed_table_goes_on_and_is_the_same_as_one_that_was_not(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    done = redteam(*TWO, *ALL_LABELS, cwd=whole)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    made = rows(whole)
+    assert set(made) == {"digits-original-seed0", "digits-ssd-seed0"}
+    assert all(row["error"] is None for row in made.values())
+
+    running = start_redteam(*TWO, *ALL_LABELS, cwd=killed)
+    deadline = time.monotonic() + 300
+    while not rows(killed):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first = {path: path.stat().st_mtime_ns for path in (killed / "results" / "targets").glob("*.json")}
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) in (130, 0)  # 0 only if the last row was written in the same moment
+    done = redteam(*TWO, *ALL_LABELS, cwd=killed)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in first.items())  # what was recorded stands
+
+    again = rows(killed)
+    assert again.keys() == made.keys()
+    for name, row in made.items():
+        for key in ("cell", "identity", "recovery", "alignment_tax", "measures", "target"):
+            assert again[name][key] == row[key], (name, key)
+        assert again[name]["cost"]["flops"] == row["cost"]["flops"]
+    texts = [(folder / "results" / "leaderboard.md").read_text() for folder in (whole, killed)]
+    assert texts[0] == texts[1]
+    assert "**ssd**" in texts[0]
+
+
+def test_a_method_that_diverges_is_a_row_with_an_error(tmp_path: Path) -> None:
+    """Through a settings row that breaks it: in this process, so that it can be put there."""
+    from redteam.bench.plan import Cell
+    from redteam.bench.rows import read_row
+    from redteam.bench.run import Places, run_group
+    from redteam.testbeds.digits import Digits
+
+    places = Places(results=tmp_path, models=tmp_path / "models", runs=tmp_path / "runs")
+    cell = Cell(testbed="digits", method="graddiff")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Digits, "settings", {"graddiff": {"learning_rate": 1e30}})
+        run_group([cell], places, budget=1)
+    row = read_row(places.row(cell))
+    assert row is not None
+    assert row.error is not None
+    assert "graddiff" in row.error
+    assert row.recovery is None
