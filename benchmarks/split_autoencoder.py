@@ -31,8 +31,9 @@ class Setting:
     margin: float
 
 
+# The margins were set on seed 0, which is not among those that are measured.
 SMALL = Setting(hidden=(256, 64), half=4, batch_size=512, steps=1500, seeds=5, margin=1.15)
-MNIST = Setting(hidden=(256, 128), half=16, batch_size=256, steps=1000, seeds=3, margin=1.15)
+MNIST = Setting(hidden=(256, 128), half=16, batch_size=256, steps=1000, seeds=3, margin=1.05)
 
 
 def measure() -> Measured:
@@ -46,7 +47,7 @@ def measure() -> Measured:
         own = [
             {"images": name, "routing": route, "seed": seed, **run(images, digits, setting, route=route, seed=seed)}
             for route in (True, False)
-            for seed in range(setting.seeds)
+            for seed in range(1, setting.seeds + 1)
         ]
         rows += own
         claims += claims_of(name, own, setting.margin)

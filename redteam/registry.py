@@ -184,6 +184,7 @@ TESTBEDS = Registry(
     "testbed",
     {
         "facts": "redteam.testbeds.facts:Facts",
+        "birthdays": "redteam.testbeds.birthdays:Birthdays",
         "digits": "redteam.testbeds.digits:Digits",
         "poison": "redteam.testbeds.poison:Poison",
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class SplitAutoencoder(nn.Module):
             half: width of each half of the code.
         """
         super().__init__()
-        self.half = half
+        self.code = half
         back = (*reversed(hidden), features)
         self.encoder = _layers((features, *hidden, 2 * half), last_bias=False)
         self.decoder = _layers((2 * half, *back))
@@ -34,7 +35,7 @@ class SplitAutoencoder(nn.Module):
 
     def halves(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps images [samples, features] to both halves of their code, each [samples, half]."""
-        top, bottom = self.encoder(images).split(self.half, dim=1)
+        top, bottom = self.encoder(images).split(self.code, dim=1)
         return top, bottom
 
 
@@ -75,7 +76,7 @@ def split_loss(
     top, bottom = model.halves(images)
     code = routed(top, bottom, first) if route else torch.cat([top, bottom], dim=1)
     errors = (model.decoder(code) - images).abs().mean(dim=1)
-    told = errors[first].mean() + errors[~first].mean()
+    told: Tensor = errors[first].mean() + errors[~first].mean()
     for half, certificate in zip((top, bottom), model.certificates, strict=True):
         told = told + (certificate(half.detach()) - images).abs().mean()
     size = (top.abs().sum(dim=1) + bottom.abs().sum(dim=1)).mean()
@@ -118,7 +119,7 @@ def certified_error(model: SplitAutoencoder, images: Tensor, half: int) -> float
 
 def _layers(widths: tuple[int, ...], last_bias: bool = True) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), 1):
+    for number, (inputs, outputs) in enumerate(pairwise(widths), 1):
         last = number == len(widths) - 1
         parts.append(nn.Linear(inputs, outputs, bias=last_bias or not last))
         if not last:

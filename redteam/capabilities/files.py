@@ -23,7 +23,15 @@ def load_capability(path: Path) -> Capability:
     Raises:
         InputError: a file is missing or not of the expected form, with the line; or too little is left to split.
     """
-    rules = read_capability_file(path)
+    return capability_of(read_capability_file(path), path)
+
+
+def capability_of(rules: CapabilityFile, path: Path) -> Capability:
+    """Reads the files that rules name; `path` is where the rules stand, since paths in them are relative to it.
+
+    Raises:
+        InputError: as `load_capability`.
+    """
     forget = _items(rules, path, rules.forget)
     retain = _items(rules, path, rules.retain)
     shared = {item.group for item in forget} & {item.group for item in retain}

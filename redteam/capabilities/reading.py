@@ -111,7 +111,6 @@ def _of_inputs(capability: Capability, tokenizer: PreTrainedTokenizerBase | None
 
 def _labelled(capability: Capability, items: Sequence[Item]) -> LabelledSet:
     assert capability.inputs is not None
-    rows = capability.inputs[
-        [item.row for item in items if item.row is not None]
-    ]  # a copy: nothing that trains may touch the capability
-    return LabelledSet(torch.from_numpy(rows), torch.tensor([item.answer for item in items]))
+    rows = [item.row for item in items if item.row is not None]
+    inputs = capability.inputs[rows]  # a copy: nothing that trains may touch the capability
+    return LabelledSet(torch.from_numpy(inputs), torch.tensor([item.answer for item in items]))

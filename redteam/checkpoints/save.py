@@ -124,9 +124,10 @@ def _save_safetensors(path: Path, module: nn.Module, about: Descriptions) -> Non
         beside = path.parent / name
         if beside.exists() and beside.read_bytes() != text.encode():
             raise InputError(f"{beside} is there already and belongs to another model", "Choose an empty directory")
-    described = {} if about.architecture is None else {KEY: about.architecture}
+    # One entry: the library writes several in any order, and equal models must give equal bytes.
+    described = {"format": "pt"} if about.architecture is None else {KEY: about.architecture}
     with staging(path) as folder:
-        _save_tensors(folder / path.name, module, described)
+        save_file(_state(module), folder / path.name, metadata=described)
         _write_all(folder, sidecars)
         for name in (*sidecars, path.name):  # the weights last: they are what makes it a checkpoint
             os.replace(folder / name, path.parent / name)
@@ -140,15 +141,11 @@ def _save_directory(path: Path, module: nn.Module, about: Descriptions) -> None:
             module.save_pretrained(new)
             _write_all(new, about.tokenizer)
         else:
-            _save_tensors(new / SINGLE, module, {})
+            save_file(_state(module), new / SINGLE, metadata={"format": "pt"})
             described = {KEY: json.loads(about.architecture or "")}
             _write_all(new, {"config.json": json.dumps(described, indent=2, sort_keys=True) + "\n"})
         _refuse_foreign(path, {file.name for file in new.iterdir()})
         replace_directory(new, path, folder)
-
-
-def _save_tensors(path: Path, module: nn.Module, described: dict[str, str]) -> None:
-    save_file(_state(module), path, metadata={"format": "pt", **described})
 
 
 def _refuse_foreign(path: Path, written: set[str]) -> None:

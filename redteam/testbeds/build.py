@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers import choice_scores, share_known
@@ -143,6 +144,8 @@ def make_target(spec: TargetSpec, world: World, progress: Progress = silent) -> 
     """
     method, then = _plan(spec, world.testbed)
     task = unlearning_task(world, spec.label_fraction, progress)
+    if method.when == "control":
+        task = _on_answers(task, world)
     data = _mixture(world) if spec.then == "mixture" else None
     made = apply_method(method, task, then=then, then_data=data)
     used = options_of(method) | {THEN + name: value for name, value in (options_of(then) if then else {}).items()}
@@ -230,6 +233,19 @@ def _plan(spec: TargetSpec, testbed: Testbed) -> tuple[Method, FollowUp | None]:
         raise InputError(f"{THEN}{min(stage)} is set, but nothing follows", "Give --then retain or --then mixture")
     method = create_method(spec.method, {**testbed.settings.get(spec.method, {}), **own})
     return method, with_options(FollowUp(), stage, "the stage after it") if spec.then else None
+
+
+def _on_answers(task: UnlearningTask, world: World) -> UnlearningTask:
+    """Returns the task with the questions and answers in place of whole texts: a decoy hides what is asked for."""
+    tokenizer = world.testbed.tokenizer()
+    if tokenizer is None or task.training is None:
+        return task
+    shown = zip(world.about, task.training.labelled.tolist(), strict=True)
+    groups = {group for group, labelled in shown if labelled}
+    forget = [item for item in world.capability.forget if item.group in groups]
+    others = [item for item in world.capability.forget if item.group not in groups]
+    retain = encode_answers(tokenizer, [*world.capability.retain, *others])
+    return replace(task, forget=encode_answers(tokenizer, forget) if forget else task.forget, retain=retain)
 
 
 def _mixture(world: World) -> Examples:

@@ -29,7 +29,10 @@ class Digits:
     goal = "1,797 images of handwritten digits, a multilayer perceptron; the digit 3 is forgotten; chance is 1/10"
     paper = "class unlearning as in Golatkar et al. 2020 (arXiv 1911.04933) and Foster et al. 2024 (arXiv 2308.07707)"
     kinds = "classifier"
-    settings: Mapping[str, Mapping[str, Option]] = {}
+    settings: Mapping[str, Mapping[str, Option]] = {
+        # With the forget set itself in the comparison no weight could matter ten times as much to it.
+        "ssd": {"full": "retain"},
+    }
 
     def capability(self, seed: int) -> Capability:
         """Draws the splits from `seed`, the digits that stay in equal proportions."""

@@ -33,7 +33,12 @@ class Facts:
     goal = "2,400 independent facts about people of two domains; one domain is forgotten; chance is 1/16"
     paper = "after the synthetic biographies of Allen-Zhu & Li 2023, Physics of Language Models 3.1 (arXiv 2309.14316)"
     kinds = "language"
-    settings: Mapping[str, Mapping[str, Option]] = {}
+    settings: Mapping[str, Mapping[str, Option]] = {
+        # What a default step teaches about one fact may come to rest in the slice, and is cut off with it.
+        "sgtm": {"retain_share": 1.0},
+        # Two facts in five are forgotten: compared with all data, no weight could matter ten times as much to them.
+        "ssd": {"full": "retain", "alpha": 30.0},
+    }
 
     def capability(self, seed: int) -> Capability:
         """Draws the people, their attributes and the splits from `seed`."""

@@ -34,7 +34,11 @@ class Poison:
     goal = "1,797 images of digits; 60 training images have a patch and the label 0; this trojan is forgotten"
     paper = "after Goel et al. 2024, Corrective Machine Unlearning (arXiv 2402.14015), with the patch of BadNets"
     kinds = "classifier"
-    settings: Mapping[str, Mapping[str, Option]] = {}
+    settings: Mapping[str, Mapping[str, Option]] = {
+        # The loss on poison that was learned is near nothing, and so is its gradient: only the label-free importance
+        # finds the trojan from a few of its images.
+        "ssd": {"importance": "norm", "full": "retain", "search": True},
+    }
 
     def capability(self, seed: int) -> Capability:
         """Draws from `seed` which images get the trigger, and the splits, the digits in equal proportions.

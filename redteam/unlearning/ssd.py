@@ -31,7 +31,10 @@ class SSD:
 
     Source: Foster et al. 2023, Fast Machine Unlearning without Retraining through Selective Synaptic Dampening
     (arXiv 2308.07707), equations 5 to 7. The squared gradient of a batch's mean is the published code's, the Fisher
-    information of the paper is `importance="sample"`.
+    information of the paper is `importance="sample"`. Where the model's loss on the forget set is near nothing, so are
+    these gradients, and they miss what the set has taught; the norm of the outputs ("norm") does not depend on the
+    loss. That it may stand in for the loss is after Foster et al. 2024, Loss-Free Machine Unlearning (arXiv
+    2402.19308), which squares it.
 
     Attributes:
         alpha: ratio above which a weight is dampened; not used when searching.

@@ -132,7 +132,7 @@ def test_a_hostile_description_is_refused_in_one_line(
     assert says in refusal(tmp_path / form)
 
 
-@pytest.mark.parametrize("text", [7, None, "{", "[" * 100_000, '{"name": "mlp", "sizes": [' + "6," * 9_000 + "4]}"])
+@pytest.mark.parametrize("text", [7, "{", "[" * 100_000, '{"name": "mlp", "sizes": [' + "6," * 9_000 + "4]}"])
 def test_a_description_that_is_no_text(tmp_path: Path, refusal: Any, text: Any) -> None:
     payload = {"format": "redteam-checkpoint-1", "model": tiny_mlp().state_dict(), "architecture": text}
     torch.save(payload, tmp_path / "m.pt")

@@ -238,7 +238,7 @@ def test_the_alignment_tax_is_the_utility_lost_with_its_interval(tmp_path):
     error = (0.25 * 0.75 / 40) ** 0.5
     assert tax.low == pytest.approx(0.25 - 1.96 * error, abs=0.06)
     assert tax.high == pytest.approx(0.25 + 1.96 * error, abs=0.06)
-    assert judge(record(tmp_path / "other", MASKED.without("original"))).alignment_tax is None
+    assert judge(record(tmp_path / "other", MASKED.without("original", "decoy"))).alignment_tax is None
 
 
 def test_a_no_op_is_inert(tmp_path):

@@ -22,6 +22,7 @@ from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.seeding import derive_seed
 from redteam.engine.training import Training
+from redteam.errors import InputError
 from redteam.testbeds import facts
 from redteam.testbeds.build import train_world, unlearning_task
 from redteam.testbeds.facts import Facts
@@ -157,7 +158,7 @@ def test_rmu_steers_the_layer_to_one_direction_several_times_as_long(task: Unlea
         (4, "model.layers.3", {1, 2, 3}),
         (4, "*.2", {0, 1, 2}),
         (4, "model.layers.1", {0, 1}),
-        (4, "model.layers.1.self_attn", {0, 1}),
+        (4, "model.layers.1.mlp", {0, 1}),
         (4, "*.0", {0}),
         (12, "model.layers.1", {0, 1}),  # and not 10 and 11, whose names begin alike
     ],
@@ -179,9 +180,9 @@ def test_rmu_steers_a_classifiers_states() -> None:
     """Their mean comes near u: a vector of no negative entry, four times as long as the states were on average."""
     task = tiny_task("classifier")
     batch = task.forget.batch(slice(None))
-    before = hidden_states(task.original, batch, ("2",))["2"]
+    before = hidden_states(task.original, batch, ("2",))["2"].detach()
     made = RMU(steps=200, learning_rate=1e-2, alpha=0.0).apply(task)
-    after = hidden_states(made, batch, ("2",))["2"].mean(dim=0)
+    after = hidden_states(made, batch, ("2",))["2"].detach().mean(dim=0)
     assert (after > 0).all()
     assert after.norm() == pytest.approx(4 * float(before.norm(dim=1).mean()), rel=0.1)
 

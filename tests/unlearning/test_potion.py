@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
@@ -26,9 +27,10 @@ def predictable(kind: str) -> UnlearningTask:
     task = tiny_task(kind)
     if kind == "language":
         return task
-    labels = task.original(task.forget.inputs).argmax(dim=1)
+    inputs = 3 * task.forget.inputs  # far enough out for several classes to be predicted
+    labels = task.original(inputs).argmax(dim=1)
     labels[0] = (labels[0] + 1) % 4
-    return dataclasses.replace(task, forget=LabelledSet(task.forget.inputs, labels))
+    return dataclasses.replace(task, forget=LabelledSet(inputs, labels))
 
 
 def oracle_outputs(module: nn.Module, data: Examples, row: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +70,9 @@ def oracle_potion(module: nn.Module, task: UnlearningTask, size: int, rho: float
     ratios = ratios[np.isfinite(ratios)]
     first = oracle_right(module, task.forget)
     q = len(task.forget) / (len(task.forget) + len(task.retain)) / 25
-    for done in range(1, 501):
+    rounds = 0
+    while rounds < 500:
+        rounds += 1
         alpha = np.percentile(ratios, 100 - math.log(1 + 100 * q))
         for name, p in module.named_parameters():
             factor = np.where(forget[name] > alpha * full[name], np.minimum(1, full[name] / forget[name]), 1)
@@ -76,20 +80,22 @@ def oracle_potion(module: nn.Module, task: UnlearningTask, size: int, rho: float
         if oracle_right(module, task.forget) <= rho * first:
             break
         q *= 1.1
-    return module, done
+    return module, rounds
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:divide by zero:RuntimeWarning")
-@pytest.mark.parametrize(("kind", "rho"), [("classifier", 0.9), ("classifier", 0.7), ("language", 0.5)])
+@pytest.mark.parametrize(("kind", "rho"), [("classifier", 0.9), ("classifier", 0.8), ("language", 0.5)])
 def test_potion_agrees_with_an_independent_oracle(kind: str, rho: float) -> None:
     task = predictable(kind)
     assert oracle_right(task.original, task.forget) > 0
     rounds: list[int] = []
-    heard = dataclasses.replace(
-        task, progress=lambda what, done, total: rounds.append(done) if "search" in what else None
-    )
-    made = Potion(share_left=rho, batch_size=7).apply(heard)
-    wanted, count = oracle_potion(tiny_model_of(kind), task, 7, rho)
+
+    def heard(what: str, done: int, total: int) -> None:
+        if "search" in what:
+            rounds.append(done)
+
+    made = Potion(share_left=rho, batch_size=7).apply(dataclasses.replace(task, progress=heard))
+    wanted, count = oracle_potion(copy.deepcopy(task.original), task, 7, rho)
     assert 1 < count < ROUNDS  # the stop rule ended it, and not at once
     assert rounds == list(range(1, count + 1))
     assert not same_bits(weights_of(made), weights_of(task.original))
@@ -137,8 +143,8 @@ def test_the_stop_rule_is_the_first_threshold_that_reaches_it_from_the_original_
     """The result is one dampening of the original, not the product of those before it."""
     task = predictable("classifier")
     first = oracle_right(task.original, task.forget)
-    made = Potion(share_left=0.7).apply(task)
-    assert oracle_right(made, task.forget) <= 0.7 * first
+    made = Potion(share_left=0.8).apply(task)
+    assert oracle_right(made, task.forget) <= 0.8 * first
     forget, full = (
         importance(task.original, ordered_batches(data, 64), definition="norm") for data in (task.forget, task.retain)
     )
@@ -167,7 +173,7 @@ def test_importances_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     whole = room.importance
     monkeypatch.setattr(room, "importance", lambda *args, **more: calls.append("") or whole(*args, **more))
-    Potion(share_left=0.7).apply(predictable("classifier"))
+    Potion(share_left=0.8).apply(predictable("classifier"))
     assert len(calls) == 2  # of the forget set, and of the retain set
 
 

@@ -1,0 +1,333 @@
+"""Classifiers through every room: scored, trained, probed, masked, attacked, judged; and runs that share a memo."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_classifiers import SIZES, tiny_classifier_target, tiny_mlp, tiny_points, trained_mlp
+from tiny_models import same_bits, tiny_capability, tiny_target, weights_of
+from torch import nn
+
+import redteam.suite.arm as arm
+from redteam.attacks.retrain import Retrain
+from redteam.capabilities.items import Capability, overlapping_inputs
+from redteam.capabilities.reading import EncodedInputs, encode_scoring, encode_training
+from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, choice_scores, share_known
+from redteam.checkpoints.trio import Trio, save_trio
+from redteam.config import TestbedRef
+from redteam.engine.activations import UnknownLayers
+from redteam.errors import InputError
+from redteam.evidence.results import Results
+from redteam.probes.states import read_layers
+from redteam.suite.inputs import resolve_inputs
+from redteam.suite.memo import Memo
+from redteam.suite.standard import attack
+from redteam.testbeds.facts import Facts
+from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.masked import Masked, Unmaskable, answer_states
+
+QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
+POINTS = tiny_points()
+
+
+def table(rows: list[list[float]], answers: list[int]) -> tuple[nn.Module, EncodedInputs]:
+    """A classifier whose logits are its inputs."""
+    return nn.Flatten(), EncodedInputs(torch.tensor(rows), torch.tensor(answers), len(rows[0]))
+
+
+def test_an_item_is_right_where_its_class_is_the_largest_and_ties_share() -> None:
+    module, encoded = table([[1, 2, 0], [1, 2, 0], [3, 3, 1], [3, 3, 1], [0, 0, 0]], [1, 0, 0, 2, 1])
+    assert choice_scores(module, encoded).tolist() == [1, 0, 1 / 2, 0, pytest.approx(1 / 3)]
+    mean = (1 + 0 + 1 / 2 + 0 + 1 / 3) / 5
+    assert share_known(module, encoded) == pytest.approx((mean - 1 / 3) / (1 - 1 / 3))
+
+
+def test_a_logit_that_is_not_finite_is_no_score() -> None:
+    module, encoded = table([[1.0, float("inf")], [0.0, 0.0]], [0, 0])
+    with pytest.raises(NotFinite):
+        choice_scores(module, encoded)
+
+
+def test_scores_do_not_depend_on_the_batches() -> None:
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(SCORING_BATCH + 77, 6, generator=draw)
+    answers = torch.randint(0, 4, (len(inputs),), generator=draw)
+    scores = choice_scores(tiny_mlp(), EncodedInputs(inputs, answers, 4))
+    assert np.array_equal(scores, (tiny_mlp()(inputs).argmax(1) == answers).numpy())
+
+
+def test_items_become_rows_of_the_inputs() -> None:
+    items = POINTS.select[3:6]
+    data, encoded = encode_training(POINTS, items, None), encode_scoring(POINTS, items, None)
+    assert POINTS.inputs is not None
+    for inputs, answers in ((data.inputs, data.labels), (encoded.inputs, encoded.answers)):
+        assert np.array_equal(inputs.numpy(), POINTS.inputs[15:18])
+        assert answers.tolist() == [item.answer for item in items]
+    data.inputs.zero_()
+    assert POINTS.inputs[15:18].any()
+    assert encoded.classes == 4
+    assert POINTS.chance == 1 / 4
+
+
+def test_a_model_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="is text"):
+        open_setting(tiny_classifier_target(), tiny_capability())
+    with pytest.raises(InputError, match="of a classifier"):
+        open_setting(tiny_target(), POINTS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"), [((6, 5), "name 4 classes"), ((6, 3), "name 4 classes"), ((7, 4), "cannot take inputs")]
+)
+def test_a_classifier_of_other_inputs_or_classes_is_refused(sizes: tuple[int, ...], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        open_setting(tiny_classifier_target(sizes=sizes), POINTS)
+
+
+def test_items_that_do_not_name_the_same_classes_are_refused() -> None:
+    odd = replace(POINTS.select[0], choices=("a", "b"))
+    with pytest.raises(InputError, match="name 2 classes, others 4"):
+        open_setting(tiny_classifier_target(), replace(POINTS, select=(odd, *POINTS.select[1:])))
+
+
+@pytest.mark.parametrize("row", [None, -1, 130])
+def test_an_item_without_its_row_is_no_capability(row: int | None) -> None:
+    with pytest.raises(ValueError, match="p12 is about row"):
+        replace(POINTS, select=(replace(POINTS.select[0], row=row), *POINTS.select[1:]))
+
+
+def test_the_digest_of_text_is_what_it_was_before_there_were_inputs() -> None:
+    """Manifests and runs of earlier releases name it."""
+    assert Facts().capability(0).sha256 == "160c6eaecdeb0cdbed0341d92a6d8e2575268d742aa2cc7901102f2fb3764e80"
+
+
+def test_the_digest_covers_the_inputs_their_shape_and_each_row() -> None:
+    assert POINTS.inputs is not None
+    nudged = POINTS.inputs.copy()
+    nudged[129, 1, 2] = np.nextafter(nudged[129, 1, 2], 9)
+    flat = POINTS.inputs.reshape(130, 6)
+    moved = (replace(POINTS.select[0], row=13), *POINTS.select[1:])
+    others = [replace(POINTS, inputs=nudged), replace(POINTS, inputs=flat), replace(POINTS, select=moved)]
+    digests = {capability.sha256 for capability in (POINTS, *others)}
+    assert len(digests) == 4
+    assert tiny_points().sha256 == POINTS.sha256
+
+
+def test_the_same_input_in_two_splits_is_a_leak() -> None:
+    parts = (POINTS.attack, POINTS.select, POINTS.certify)
+    assert overlapping_inputs(POINTS, parts) == set()
+    assert POINTS.inputs is not None
+    copied = POINTS.inputs.copy()
+    copied[30] = copied[3]
+    copied[31] = copied[32]  # twice in one split
+    assert overlapping_inputs(replace(POINTS, inputs=copied), parts) == {"p3", "p30"}
+    text = tiny_capability()
+    assert overlapping_inputs(text, (text.attack, text.attack)) == set()
+
+
+def test_a_trial_scores_restores_and_repeats_itself() -> None:
+    setting = open_setting(tiny_classifier_target(), POINTS)
+    before = weights_of(setting.target.module)
+    params = {
+        "optimizer": "adamw",
+        "learning_rate.adamw": 1e-2,
+        "samples": 12,
+        "schedule": "constant",
+        "steps": 8,
+        "batch_size": 4,
+        "loss": "text",
+    }
+    spec = TrialSpec(key="k", attack="retrain", params=params, seed=3, certify=True)
+    one, two = run_trial(setting, Retrain(), spec), run_trial(setting, Retrain(), spec)
+    assert same_bits(weights_of(setting.target.module), before)
+    assert one.losses == two.losses
+    assert one.losses[-1] < one.losses[0]
+    assert [p.spent.steps for p in one.points] == [0, 1, 2, 4, 8]
+    assert {split: len(s) for split, s in one.points[-1].scores.items()} == {"select": 12, "utility": 30, "certify": 30}
+    answers = run_trial(setting, Retrain(), replace(spec, params={**params, "loss": "answer"}))
+    assert answers.losses == one.losses  # a classifier has no text beside its answers
+
+
+def test_probes_read_the_hidden_layers_flattened() -> None:
+    module = tiny_mlp()
+    states = read_layers(module, None, POINTS, POINTS.select).states
+    assert POINTS.inputs is not None
+    flat = torch.from_numpy(POINTS.inputs[12:24]).flatten(1)
+    first = module.layers.linear1(flat)
+    second = module.layers.linear2(first.relu())
+    assert list(states) == ["layers.linear1", "layers.linear2"]
+    assert np.array_equal(states["layers.linear1"], first.detach().numpy())
+    assert np.array_equal(states["layers.linear2"], second.detach().numpy())
+    with pytest.raises(UnknownLayers):
+        read_layers(tiny_mlp(sizes=(6, 4)), None, POINTS, POINTS.select)
+
+
+def task_for(module: nn.Module) -> UnlearningTask:
+    encoded = encode_scoring(POINTS, POINTS.forget, None)
+    return UnlearningTask(
+        original=module,
+        forget=encode_training(POINTS, POINTS.forget, None),
+        retain=encode_training(POINTS, POINTS.retain, None),
+        known=lambda m: share_known(m, encoded),
+        training=None,
+        seed=0,
+    )
+
+
+def test_the_decoy_hides_the_classes_and_moves_the_head_alone() -> None:
+    original = trained_mlp(POINTS, forget=True)
+    task, before = task_for(original), weights_of(original)
+    decoy = Masked().apply(task)
+    after = weights_of(decoy)
+    assert same_bits(weights_of(original), before)
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {"layers.linear3.weight"}
+    assert task.known(original) > 0.9
+    assert task.known(decoy) <= 0.4 * task.known(original)
+    moved = after["layers.linear3.weight"] - before["layers.linear3.weight"]
+    assert int(torch.linalg.matrix_rank(moved, rtol=1e-4)) == 1
+
+
+def test_the_states_of_a_classifier_are_what_its_head_reads() -> None:
+    module, data = tiny_mlp(), encode_training(POINTS, POINTS.forget, None)
+    hidden = module.layers[:-1](data.inputs.flatten(1))
+    assert torch.equal(answer_states(module, data), hidden)
+    assert not module.layers.linear3._forward_pre_hooks
+
+
+class Scaled(nn.Module):
+    """Ends in something that owns weights and is no linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny_mlp()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.inner(inputs))
+
+
+def test_without_a_linear_head_there_is_no_decoy() -> None:
+    with pytest.raises(Unmaskable, match="Scaled"):
+        Masked().apply(task_for(Scaled()))
+    with pytest.raises(Unmaskable):
+        Masked().apply(task_for(nn.Flatten()))
+
+
+class Points:
+    """A testbed whose capability is `tiny_points`."""
+
+    name = "points"
+
+    def capability(self, seed: int) -> Capability:
+        return tiny_points(seed)
+
+
+@pytest.fixture
+def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two targets with the same original and reference: one keeps its knowledge, one never had it."""
+    table = {"points": f"{__name__}:Points", "facts": "redteam.testbeds.facts:Facts"}
+    monkeypatch.setattr("redteam.suite.inputs.TESTBEDS", type(arm.ATTACKS)("testbed", table))
+    original, reference = trained_mlp(POINTS, forget=True), trained_mlp(POINTS, forget=False, seed=1)
+    ref = TestbedRef(testbed="points", seed=0, sha256=POINTS.sha256)
+    paths = []
+    for name, target in (("kept", trained_mlp(POINTS, forget=True, seed=2)), ("never", tiny_mlp(3))):
+        trio = Trio(target=target, original=original, reference=reference, tokenizer=None)
+        save_trio(tmp_path / name / "model.pt", trio, method="none", seed=0, capability=ref)
+        paths.append(tmp_path / name / "model.pt")
+    return paths
+
+
+def test_a_whole_run_on_a_classifier(targets: list[Path], tmp_path: Path) -> None:
+    results = attack(targets[0], budget=3, attacks=[QUICK], out=tmp_path / "run")
+    (result,) = results.capabilities
+    assert result.chance == 1 / 4
+    assert (result.certify_items, result.certify_groups) == (30, 30)
+    assert set(result.scores) == {"original", "target", "reference", "decoy"}
+    assert result.scores["original"].before > 0.9
+    assert result.scores["reference"].before < 0.1  # it says the classes that it knows
+    assert result.scores["decoy"].before < 0.7
+    assert result.alignment_tax is not None
+    assert result.alignment_tax.low <= result.alignment_tax.estimate <= result.alignment_tax.high
+    assert {flag.name for flag in result.flags} >= {"nothing-removed"}
+    assert result.probes["linear"].layer["target"].startswith("layers.linear")
+    again = Results.model_validate_json((tmp_path / "run" / "results.json").read_text())
+    assert again == results
+
+
+def test_a_leak_between_splits_is_refused(targets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    leaky = tiny_points()
+    assert leaky.inputs is not None
+    leaky.inputs[30] = leaky.inputs[3]
+    monkeypatch.setattr(Points, "capability", lambda self, seed: leaky)
+    manifest = targets[0].with_name("model.redteam.json")
+    manifest.write_text(manifest.read_text().replace(POINTS.sha256, leaky.sha256))
+    with pytest.raises(InputError, match="2 items have an input"):
+        resolve_inputs(targets[0], budget=3)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the trials that are really run, by role."""
+    counts: Counter[str] = Counter()
+
+    def counted(setting: Any, adversary: Any, spec: TrialSpec) -> Any:
+        counts[spec.key.split("/")[0]] += 1
+        return run_trial(setting, adversary, spec)
+
+    monkeypatch.setattr(arm, "run_trial", counted)
+    return counts
+
+
+def evidence(run: Path) -> tuple[list[dict[str, Any]], str]:
+    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("time")
+        row.pop("seconds", None)
+    return rows, (run / "samples.jsonl").read_text()
+
+
+def test_runs_that_share_a_memo_find_what_runs_without_find(
+    targets: list[Path], tmp_path: Path, ran: Counter[str]
+) -> None:
+    def run(target: Path, name: str, memo: Memo | None) -> Counter[str]:
+        ran.clear()
+        attack(target, budget=3, attacks=[QUICK], out=tmp_path / name, memo=memo)
+        return Counter(ran)
+
+    memo = Memo()
+    alone = [run(target, f"alone-{number}", None) for number, target in enumerate(targets)]
+    shared = [run(target, f"shared-{number}", memo) for number, target in enumerate(targets)]
+    for number in range(2):
+        one, other = tmp_path / f"alone-{number}", tmp_path / f"shared-{number}"
+        assert (one / "results.json").read_bytes() == (other / "results.json").read_bytes()
+        assert evidence(one) == evidence(other)
+    assert shared[0] == alone[0]
+    assert shared[1]["reference"] <= alone[1]["reference"] - 3  # the search at least
+    assert shared[1]["decoy"] <= alone[1]["decoy"] - 2  # its recipes
+    assert shared[1]["target"] == alone[1]["target"]
+
+
+def test_a_memo_tells_runs_of_other_seeds_and_items_apart(
+    targets: list[Path], tmp_path: Path, ran: Counter[str]
+) -> None:
+    memo = Memo()
+    first = attack(targets[0], budget=2, attacks=[QUICK], out=tmp_path / "a", memo=memo)
+    counts = Counter(ran)
+    attack(targets[0], budget=2, attacks=[QUICK], out=tmp_path / "b", memo=memo, seed=1)
+    assert ran == counts + counts  # nothing of a run with another seed is of use
+    third = attack(targets[0], budget=2, attacks=[QUICK], out=tmp_path / "c", memo=memo)
+    assert ran == counts + counts
+    assert third == first
+
+
+def test_sizes_are_those_of_the_widest_hidden_layer() -> None:
+    info = tiny_classifier_target().info
+    assert (info.architecture, info.layers, info.hidden_size) == ("mlp", len(SIZES) - 2, 16)
