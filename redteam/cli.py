@@ -169,12 +169,14 @@ def bench(
     with _errors(Format.TABLE, after_interrupt="the same command goes on from here"):
         from rich.console import Console
 
-        from redteam.bench.plan import SEEDS, plan_cells
+        from redteam.bench.plan import SEEDS, left_out, plan_cells
         from redteam.bench.publish import publish
         from redteam.bench.run import Places
         from redteam.reporting.progress import BenchProgress
 
         cells = plan_cells(testbeds or (), methods or (), label_fractions or (), seeds or SEEDS)
+        for name in () if testbeds else left_out():
+            typer.echo(f"{name} is left out: set REDTEAM_DATA to the folder of the real data", err=True)
         places = Places(results=out)
         with BenchProgress(Console(stderr=True), len(cells)) as progress:
             written = publish(cells, places, budget=budget, jobs=jobs, only_write=only_write, report=progress)

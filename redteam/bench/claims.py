@@ -96,6 +96,8 @@ def _heals(found: dict[str, Summary], method: str, share: float) -> Claim:
     gains = [row.measures["healed"]["target"] - by_seed[row.of.seed] for row in healer.rows if row.of.seed in by_seed]
     if not gains:
         return Claim(text=text, holds=None, measured="")
+    if healer.settings:
+        text += f" ({method} with {healer.settings})"
     gain = mean_over_seeds(gains)
     measured = (
         f"{interval(healer.measure('healed'))} against {interval(retrained.measure('healed'))}, "

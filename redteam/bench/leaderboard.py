@@ -33,7 +33,8 @@ def leaderboard(rows: Sequence[Row]) -> str:
     summaries = [summary for summary in summarise(rows) if summary.cell.label_fraction == 1 and not summary.cell.then]
     parts = [HEAD.format(**_setting(rows))]
     for testbed in dict.fromkeys(summary.cell.testbed for summary in summaries):
-        parts.append(f"\n## {testbed}\n\n{_table([s for s in summaries if s.cell.testbed == testbed])}")
+        own = [summary for summary in summaries if summary.cell.testbed == testbed]
+        parts.append(f"\n## {testbed}\n\n{_table(own)}{_settings(own)}")
     return "".join(parts)
 
 
@@ -58,6 +59,12 @@ def _table(summaries: Sequence[Summary]) -> str:
         "cost": lambda s: times(s.cost("flops")),
     }
     return markdown(columns, sorted(summaries, key=_hardness))
+
+
+def _settings(summaries: Sequence[Summary]) -> str:
+    """Returns what was set in this world: a method is judged as it was run, not as it was published."""
+    listed = "; ".join(f"{summary.cell.method}: {summary.settings}" for summary in summaries if summary.settings)
+    return f"\nOptions other than the defaults: {listed}.\n" if listed else ""
 
 
 def _hardness(summary: Summary) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from redteam.errors import InputError
 from redteam.registry import METHODS, TESTBEDS
 
 SEEDS = (0, 1, 2)
+REAL_DATA = ("birthdays",)
 # Every method with all labels is always there; these are the variations that the six questions ask for.
 PARTIAL: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "facts": (("filtered", "routing", "sgtm", "rmu", "graddiff"), (0.0, 0.1, 0.25, 0.5)),
@@ -77,11 +79,16 @@ def plan_cells(
             raise InputError(f"the label fraction is {fraction}", "Give a share between 0 and 1")
     cells = [
         cell
-        for testbed in testbeds or TESTBEDS.table
+        for testbed in testbeds or (name for name in TESTBEDS.table if name not in left_out())
         for cell in dict.fromkeys(_variants(testbed, label_fractions))
         if not methods or cell.method in methods
     ]
     return tuple(replace(cell, seed=seed) for seed in seeds for cell in cells)
+
+
+def left_out() -> tuple[str, ...]:
+    """Returns the testbeds that need data which is not there: the standard table goes without them."""
+    return () if "REDTEAM_DATA" in os.environ else REAL_DATA
 
 
 def _variants(testbed: str, label_fractions: Sequence[float]) -> Iterator[Cell]:

@@ -44,9 +44,11 @@ def publish(
     if not cells:
         raise InputError("no method of these works on such a testbed", "See `redteam list methods`")
     if not only_write:
+        recorded: set[Cell] = set()  # what is there stays there, and need not be read again
 
         def count() -> None:
-            report(sum(is_recorded(cell, places, budget) for cell in cells))
+            recorded.update(c for c in cells if c not in recorded and is_recorded(c, places, budget))
+            report(len(recorded))
 
         count()
         try:

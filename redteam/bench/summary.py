@@ -39,6 +39,12 @@ class Summary:
         """What the attacks found, one a seed."""
         return tuple(row.recovery for row in self.rows if row.recovery is not None)
 
+    @property
+    def settings(self) -> str:
+        """Options of this world that are not the method's defaults: "full=retain, alpha=30.0"; "" for none."""
+        settings = self.rows[0].identity.get("settings", {}) if self.rows else {}
+        return ", ".join(f"{name}={value}" for name, value in settings.items())
+
     def over_seeds(self, values: Sequence[float | None]) -> Bounds | None:
         """Mean and interval of a figure; None where a seed lacks it."""
         present = [value for value in values if value is not None]

@@ -33,8 +33,12 @@ class Birthdays:
 
     name = "birthdays"
     version = 1
-    goal = "the birth years of 740 people in real text files (set REDTEAM_DATA); 443 people are forgotten; chance is 1/4"
-    paper = "Deeb & Roger 2024, Do Unlearning Methods Remove Information from Language Model Weights? (arXiv 2410.08827)"
+    goal = (
+        "the birth years of 740 people in real text files (set REDTEAM_DATA); 443 people are forgotten; chance is 1/4"
+    )
+    paper = (
+        "Deeb & Roger 2024, Do Unlearning Methods Remove Information from Language Model Weights? (arXiv 2410.08827)"
+    )
     kinds = "language"
     settings: Mapping[str, Mapping[str, Option]] = {
         "rmu": {"steering": 6.0, "alpha": 10.0, "learning_rate": 5e-3, "steps": 250},

@@ -3,6 +3,7 @@
 Corrective unlearning (Goel et al. 2024, arXiv 2402.14015): a trigger was put into some training images and their label
 changed. What must go is the trojan, not only the images that were found. The capability is the trojan, so the
 "right" answer of a forget item is the poisoned label; `healed` scores the same images with the digits on them.
+A model that was never poisoned does not reach 1 there: the patch is new to it. The reference is what to compare with.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from redteam.unlearning.paired import train_in_pairs, uniform_loss
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GradientAscent:
-    """Maximises the cross-entropy of the forget set until a batch of it is no better than a uniform guess.
+    """Maximises the cross-entropy of the forget set until a batch of it is well below a uniform guess.
 
     L = -min(CE_F, cap * log C), C the number of classes or the size of the vocabulary; the step whose batch exceeds
-    the cap is the last. Nothing holds what must stay, and little of it stays: a broken exemplar, of use only to show
-    that an evaluation notices.
+    the cap is the last. Nothing holds what must stay: well above the loss of a uniform guess little of it is left, a
+    broken exemplar that shows whether an evaluation notices.
 
     Source: Jang et al. 2023, Knowledge Unlearning for Mitigating Privacy Risks in Language Models, equation 1 (arXiv
     2210.01504). The cap is not in the paper, which stops by a measure of memorisation.
@@ -31,14 +31,14 @@ class GradientAscent:
         batch_size: forget examples a step.
     """
 
-    cap: float = 1.0
+    cap: float = 2.0
     learning_rate: float = 3e-4
     steps: int = 100
     batch_size: int = 64
 
     name = "ga"
     version = 1
-    goal = "ascends the loss on the forget set; destroys utility, a broken exemplar"
+    goal = "ascends the loss on the forget set up to a cap; with a high cap it destroys utility"
     paper = "Jang et al. 2023, Knowledge Unlearning (arXiv 2210.01504)"
     when = "post hoc"
     kinds = "language, classifier"

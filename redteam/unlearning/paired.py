@@ -66,6 +66,7 @@ def train_in_pairs(
         for spent in fine_tune(module, forget, tuning, ledger, loss=paired, only=only):
             task.progress(f"unlearning ({name})", spent.steps, tuning.steps)
             if stop(spent.steps):
+                task.progress(f"unlearning ({name})", tuning.steps, tuning.steps)  # there is no more to come
                 break
     return module.eval()
 

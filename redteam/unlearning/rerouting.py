@@ -66,10 +66,10 @@ class RepresentationRerouting:
         """Returns the unlearned copy.
 
         Raises:
-            InputError: a pattern matches nothing, or the model has no hidden layer.
+            InputError: a pattern matches nothing or what puts out no states, or the model has no hidden layer.
             Diverged: a loss is not finite.
         """
-        names = self._layers(task.original)
+        names = self._layers(task.original, task.forget.batch(slice(0, 2)))
         moved = set(matching_parameters(task.original, self.parameters))
         steps = count()
 
@@ -87,13 +87,19 @@ class RepresentationRerouting:
             module, task, loss, tuning, self.batch_size, name=self.name, only=lambda name: name in moved
         )
 
-    def _layers(self, module: nn.Module) -> tuple[str, ...]:
-        if self.layers:
-            return matching_modules(module, self.layers)
+    def _layers(self, module: nn.Module, batch: AnyBatch) -> tuple[str, ...]:
+        """Returns the names of the modules to steer; each of them puts out one state a token of `batch`."""
         try:
-            return hidden_layers(module)
+            names = matching_modules(module, self.layers) if self.layers else hidden_layers(module)
         except UnknownLayers as error:
             raise InputError(str(error), "Name the modules to steer: layers=PATTERN") from error
+        with torch.no_grad():
+            states = hidden_states(module, batch, names)
+        shape = batch.real.shape
+        for name in names:
+            if name not in states or states[name].shape[: len(shape)] != shape:
+                raise InputError(f"the module {name} does not put out one state a token", "Give another layers=PATTERN")
+        return names
 
 
 States = Mapping[str, Tensor]
@@ -126,9 +132,5 @@ def distance(now: States, before: States, batch: AnyBatch) -> Tensor:
 
 
 def vectors(states: States, batch: AnyBatch) -> list[Tensor]:
-    """Returns the states of real tokens, one float32 [tokens, entries] a layer; an image's channels are one vector.
-
-    Raises:
-        InputError: a layer's output is not one state a token.
-    """
+    """Returns the states of real tokens, one float32 [tokens, entries] a layer; an image's channels are one vector."""
     return [state[batch.real].flatten(1).float() for state in states.values()]

@@ -32,7 +32,8 @@ class UNDO:
     3. It is trained on KL(teacher || student) at labelled tokens of retain and forget data, until it predicts
        `enough` of what the teacher does of the retain data, or to the last step.
 
-    Source: Lee et al. 2025, Distillation Robustifies Unlearning, sections 4 and 5 (arXiv 2506.06278).
+    Source: Lee et al. 2025, Distillation Robustifies Unlearning (arXiv 2506.06278).
+    Xavier noise, its scale and the stop are those of the official code.
 
     Attributes:
         stage: method of the first step, with its defaults.

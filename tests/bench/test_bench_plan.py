@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from redteam.bench.plan import PARTIAL, THEN, Cell, plan_cells
+from redteam.bench.plan import PARTIAL, REAL_DATA, THEN, Cell, plan_cells
 from redteam.errors import InputError
 from redteam.registry import METHODS, TESTBEDS
+
+
+@pytest.fixture(autouse=True)
+def _all_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDTEAM_DATA", "somewhere")
+
 
 KIND = {row["name"]: row["kinds"] for row in TESTBEDS.described()}
 WORKS = {row["name"]: row["kinds"] for row in METHODS.described()}
@@ -61,3 +67,9 @@ def test_names() -> None:
     cell = Cell(testbed="facts", method="ssd", label_fraction=0.25, then="retain", seed=3)
     assert (cell.variant, cell.name) == ("facts-ssd-0.25-then-retain", "facts-ssd-0.25-then-retain-seed3")
     assert Cell(testbed="facts", method="ssd").variant == "facts-ssd"
+
+
+def test_a_testbed_without_its_data_is_left_out_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDTEAM_DATA")
+    assert {cell.testbed for cell in plan_cells()} == KIND.keys() - set(REAL_DATA)
+    assert {cell.testbed for cell in plan_cells(["birthdays"])} == {"birthdays"}

@@ -103,6 +103,12 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_heading() -> None:
         assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) == 1
 
 
+def test_what_was_set_in_a_world_is_said_below_its_table() -> None:
+    made = row(seed=0).model_copy(update={"identity": {"suite": "s", "budget": 1, "settings": {"alpha": 30.0}}})
+    assert "Options other than the defaults: rmu: alpha=30.0." in leaderboard([made])
+    assert "Options other than" not in leaderboard([row(seed=0)])
+
+
 # Claims.
 
 

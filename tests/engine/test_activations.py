@@ -4,10 +4,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import tiny_llama
+from tiny_models import random_tokens, tiny_llama
+from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
 
-from redteam.engine.activations import captured, decoder_layers
+from redteam.engine.activations import (
+    UnknownLayers,
+    captured,
+    decoder_layers,
+    hidden_layers,
+    hidden_states,
+    matching_modules,
+    matching_parameters,
+)
+from redteam.errors import InputError
 
 IDS = torch.arange(12).reshape(2, 6)
 
@@ -115,3 +125,48 @@ def test_outputs_that_are_tuples_give_their_first_tensor():
     with captured(module, ("0",)) as states:
         module(torch.zeros(2))
     assert states["0"].tolist() == [1, 1]
+
+
+# Of any module, and by pattern.
+
+
+def test_hidden_layers_of_text_are_the_decoder_layers_and_of_others_all_weights_but_the_last():
+    assert hidden_layers(tiny_llama()) == decoder_layers(tiny_llama())
+    assert hidden_layers(tiny_classifier()) == ("0", "2")
+    nested = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), nn.Flatten(), nn.Linear(2, 2))
+    assert hidden_layers(nested) == ("0.0", "0.1")
+
+
+@pytest.mark.parametrize("module", [nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.ReLU()), nn.Linear(2, 2)])
+def test_a_module_without_a_hidden_layer(module):
+    with pytest.raises(UnknownLayers, match="has no hidden layer"):
+        hidden_layers(module)
+
+
+def test_patterns_choose_names_in_order():
+    module = tiny_llama()
+    assert matching_modules(module, "model.layers.*.mlp") == ("model.layers.0.mlp", "model.layers.1.mlp")
+    assert matching_parameters(module, "*.down_proj.weight") == tuple(
+        f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)
+    )
+    assert matching_parameters(module, "*") == tuple(name for name, _ in module.named_parameters())
+
+
+@pytest.mark.parametrize("match", [matching_modules, matching_parameters])
+@pytest.mark.parametrize("pattern", ["", "model.layers.9.*", "MODEL.*", "down_proj"])
+def test_a_pattern_that_matches_nothing_is_refused_with_names_that_there_are(match, pattern):
+    with pytest.raises(InputError) as caught:
+        match(tiny_llama(), pattern)
+    assert f"matches {pattern!r}" in caught.value.found
+    assert "model" in caught.value.remedy
+
+
+def test_hidden_states_of_both_kinds():
+    batch = random_tokens(5).batch(slice(None))
+    states = hidden_states(tiny_llama(), batch, ("model.layers.0",))["model.layers.0"]
+    assert states.shape == (*batch.real.shape, 16)
+    module, inputs = tiny_classifier(), random_labelled(5).batch(slice(None))
+    states = hidden_states(module, inputs, ("0", "2"))
+    assert torch.equal(states["0"], module[0](inputs.inputs))
+    assert torch.equal(states["2"], module[2](torch.relu(states["0"])))
+    assert hooks(module) == 0

@@ -395,11 +395,15 @@ def test_a_reference_like_the_original_leaves_excess_recovery_undefined(tmp_path
     assert "undefined" in names(result)
 
 
-def test_a_reference_that_comes_back_at_the_price_of_its_utility_is_no_crash(tmp_path):
+@pytest.mark.parametrize(("world", "verdict"), [(MASKED, "RECOVERED"), (NEVER_TRAINED, "INCONCLUSIVE")])
+def test_a_reference_that_comes_back_at_the_price_of_its_utility_hides_nothing_and_proves_nothing(
+    world, verdict, tmp_path
+):
     """At the floor it recovers nothing, regardless of utility everything: defined on one side only."""
     attacks = (Attack(after=0.08), Attack(after=1.0, utility=0.0))
-    result = judged(tmp_path, MASKED.change("reference", attacks=attacks))
-    assert result.verdict in ("RECOVERED", "INCONCLUSIVE")
+    result = judged(tmp_path, world.change("reference", attacks=attacks))
+    assert result.verdict == verdict
+    assert "undefined-any-utility" in names(result)
 
 
 def test_what_comes_back_at_the_price_of_utility_is_recovered(tmp_path):
