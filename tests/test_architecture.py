@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import redteam
-from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS
+from redteam.registry import ATTACKS, FACTS, METHODS, PROBES, TESTBEDS
 
 HOUSE = Path(redteam.__file__).parent
 FLOORS = {
@@ -146,7 +147,7 @@ def test_importing_is_cheap(modules: list[str], unwanted: tuple[str, ...]) -> No
 
 
 CHEAP_CALLS = {
-    *("dict", "frozenset", "set", "tuple"),
+    *("dict", "frozenset", "range", "set", "slice", "tuple"),
     *("Path", "TypeVar", "dataclass", "field", "re.compile", "typer.Typer", "typer.Option", "typer.Argument"),
     *("ConfigDict", "Field"),
     *("Policy", "Registry", "Shares", "Spent", "_attribute"),
@@ -214,4 +215,28 @@ def test_everything_shipped_says_what_it_is(registry, name: str) -> None:
         assert text.strip() == text != ""
         assert "\n" not in text
     described = next(row for row in registry.described() if row["name"] == name)
-    assert described == {"name": name, "version": made.version, "goal": made.goal, "paper": made.paper}
+    said = {fact: getattr(made, fact) for fact in FACTS if hasattr(made, fact)}
+    options = {option.name: option.default for option in dataclasses.fields(made)} if registry is METHODS else {}
+    assert described == {"name": name, **said, **({"options": options} if options else {})}
+
+
+KINDS = ("language", "classifier")
+
+
+@pytest.mark.parametrize("name", list(METHODS.table))
+def test_every_method_says_when_on_what_where_and_at_what_cost(name: str) -> None:
+    made = METHODS.create(name)
+    assert made.when in ("training", "post hoc", "control")
+    assert made.kinds in (", ".join(KINDS), *KINDS)
+    for text in (made.touches, made.cost):
+        assert text.strip() == text != ""
+        assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", list(TESTBEDS.table))
+def test_every_testbed_says_its_kind_and_names_only_what_there_is(name: str) -> None:
+    made = TESTBEDS.create(name)
+    assert made.kinds in KINDS
+    for method, options in made.settings.items():
+        assert made.kinds in METHODS.create(method).kinds
+        assert options.keys() <= {option.name for option in dataclasses.fields(METHODS.create(method))}

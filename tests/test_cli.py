@@ -16,6 +16,7 @@ from run_redteam import ENVIRONMENT, redteam
 
 import redteam as package
 from redteam.evidence.results import Results
+from redteam.registry import METHODS
 
 QUICK = Path(__file__).with_name("quick_attack.py")
 HEAVY = ("torch", "transformers", "optuna", "sklearn", "scipy", "numpy")
@@ -49,7 +50,10 @@ def test_options_are_frozen() -> None:
             "--attack", "--budget", "--capability", "--config", "--format", "--original", "--out", "--reference",
             "--seed",
         ],
-        "unlearn": ["--out", "--seed", "--testbed"],
+        "bench": [
+            "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
+        ],
+        "unlearn": ["--label-fraction", "--out", "--seed", "--set", "--testbed", "--then"],
         "list": ["--format"],
         "show": [],
     }  # fmt: skip
@@ -57,8 +61,11 @@ def test_options_are_frozen() -> None:
 
 def test_list_and_show() -> None:
     rows = json.loads(redteam("list", "methods", "--format", "json").stdout)
-    assert {row["name"] for row in rows} == {"original", "filtered", "rmu", "masked"}
+    assert [row["name"] for row in rows] == list(METHODS.table)
     assert all(row["version"] >= 1 and row["goal"] and row["paper"] for row in rows)
+    method = redteam("show", "rmu").stdout
+    for line in ("when     post hoc", "kinds    language, classifier", "touches  ", "cost     ", "--set    steps=150"):
+        assert line in method
     shown = redteam("show", "retrain")
     assert shown.returncode == 0
     assert "Deeb & Roger" in shown.stdout
@@ -204,6 +211,51 @@ def test_a_changed_target(untrained: Path, tmp_path: Path) -> None:
         shutil.copy(file, tmp_path)
     shutil.copy(tmp_path / "model.original.pt", tmp_path / "model.pt")
     _refused(redteam("attack", tmp_path / "model.pt", "--budget", "2"), "model.redteam.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rmu", "--label-fraction", "2"], ("the label fraction is 2.0", "between 0 and 1")),
+        (["rmu", "--label-fraction", "-0.1"], ("the label fraction is -0.1",)),
+        (["rmu", "--set", "nonsense=1"], ("the method rmu has no option 'nonsense'",)),
+        (["rmu", "--set", "step=1"], ("Did you mean 'steps'",)),
+        (["rmu", "--set", "steps=many"], ("steps of the method rmu is 'many'",)),
+        (["rmu", "--set", "steps"], ("--set steps names no value", "NAME=VALUE")),
+        (["rmu", "--set", "then.steps=3"], ("then.steps is set, but nothing follows", "--then retain")),
+        (["rmu", "--then", "retain", "--set", "then.nonsense=3"], ("the stage after it has no option 'nonsense'",)),
+        (["rmu", "--testbed", "fcats"], ("there is no testbed named 'fcats'",)),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_trained(
+    arguments: list[str], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    _refused(redteam("unlearn", *arguments, "--out", tmp_path / "model.pt"), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_that_there_is_not(tmp_path: Path) -> None:
+    done = redteam("unlearn", "rmu", "--then", "nothing", "--out", tmp_path / "model.pt")
+    assert done.returncode == 2
+    assert "'nothing' is not one of 'retain', 'mixture'" in done.stderr.replace("│", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unlearn_prints_what_it_cost_and_where_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "model.pt"
+    done = redteam(
+        "unlearn", "graddiff", "--testbed", "digits", "--label-fraction", "0.5", "--then", "retain", "--out", out,
+        "--set", "steps=5", "--set", "then.steps=3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for word in ("plain training", "graddiff", "then retain", "alignment tax", f"redteam attack {out}"):
+        assert word in done.stdout
+    manifest = json.loads((tmp_path / "model.redteam.json").read_text())
+    assert (manifest["label_fraction"], manifest["then"]) == (0.5, "retain")
+    assert (manifest["options"]["steps"], manifest["options"]["then.steps"]) == (5, 3)
+    assert set(manifest["costs"]) == {"plain training", "method", "then"}
+    assert all(cost["flops"] > 0 for cost in manifest["costs"].values())
+    assert manifest["alignment_tax"]["low"] <= manifest["alignment_tax"]["high"]
 
 
 def test_unknown_names() -> None:

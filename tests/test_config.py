@@ -31,7 +31,11 @@ MANIFEST: dict[str, Any] = {
     "schema_version": 1,
     "method": "rmu",
     "seed": 3,
-    "options": {"steps": 150, "alpha": 0.5, "kind": "x"},
+    "options": {"steps": 150, "alpha": 0.5, "kind": "x", "flag": True},
+    "label_fraction": 0.25,
+    "then": "retain",
+    "costs": {"method": {"flops": 1.5e9, "seconds": 2.5, "peak_bytes": 4096}},
+    "alignment_tax": {"estimate": 0.01, "low": -0.02, "high": 0.04},
     "target": {"path": "model.pt", "sha256": DIGEST},
     "original": {"path": "model.original.pt", "sha256": DIGEST},
     "reference": None,
@@ -87,6 +91,7 @@ def test_a_manifest_needs_no_more_than_a_target_and_its_capability(write) -> Non
     least = {"method": "mine", "seed": 0, "target": MANIFEST["target"], "capability": "capability.toml"}
     manifest = read_manifest(write(json.dumps(least), "model.redteam.json"))
     assert (manifest.original, manifest.reference, manifest.options) == (None, None, {})
+    assert (manifest.label_fraction, manifest.then, manifest.costs, manifest.alignment_tax) == (1.0, None, {}, None)
     assert manifest.capability == "capability.toml"
     for key in least:
         found = manifest_refusal(write, {k: v for k, v in least.items() if k != key}).found

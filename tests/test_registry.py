@@ -86,7 +86,8 @@ def test_described_reads_what_the_classes_say_without_importing_them() -> None:
     assert [row["name"] for row in rows] == [thing.name for thing in made]
     for row, thing in zip(rows, made, strict=True):
         assert {"version", "goal"} <= row.keys()
-        assert all(getattr(thing, key) == value for key, value in row.items())
+        options = row.pop("options", {})
+        assert all(getattr(thing, key) == value for key, value in {**row, **options}.items())
 
 
 def test_an_installed_package_can_add_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

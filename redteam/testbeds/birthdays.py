@@ -21,7 +21,7 @@ from redteam.testbeds.contract import Option
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RULES = Path(__file__).with_name("birthdays.toml")
+RULES = Path(f"{__file__[:-3]}.toml")
 VOCABULARY = 2000
 YEARS = range(1860, 2101)
 PAD, START, END = "<pad>", "<s>", "</s>"

@@ -34,7 +34,7 @@ class Facts:
     paper = "after the synthetic biographies of Allen-Zhu & Li 2023, Physics of Language Models 3.1 (arXiv 2309.14316)"
     kinds = "language"
     settings: Mapping[str, Mapping[str, Option]] = {
-        # Half of the weights, and a last tenth of what it knew, are worth a longer way back here: every fact stands alone.
+        # A fact that distillation leaves out is lost: nothing else tells of it.
         "undo": {"stage": "npo", "alpha": 0.6, "enough": 0.99, "learning_rate": 4e-3, "steps": 400},
         # What a default step teaches about one fact may come to rest in the slice, and is cut off with it.
         "sgtm": {"retain_share": 1.0},

@@ -19,10 +19,10 @@ class GradDiff:
 
     L = -min(CE_F, cap * log C) + alpha * CE_R, C the number of classes or the size of the vocabulary.
 
-    Source: Liu et al. 2022, Continual Learning and Private Unlearning, equation 3 (arXiv 2203.12817), where alpha is
-    1; Maini et al. 2024, TOFU (arXiv 2401.06121), call it gradient difference. The cap is ours: without it the first
-    term has no lower bound. It is above 1 because a batch can be as bad as a uniform guess on average while some of
-    its answers are still right.
+    Source: Liu et al. 2022, Continual Learning and Private Unlearning (arXiv 2203.12817); Maini et al. 2024, TOFU
+    (arXiv 2401.06121), call it gradient difference. The cap is ours: without it the first term has no lower bound.
+    It is above 1 because a batch can be as bad as a uniform guess on average while some of its answers are still
+    right.
 
     Attributes:
         alpha: weight of the retain term.

@@ -18,10 +18,10 @@ class GradientAscent:
     """Maximises the cross-entropy of the forget set until a batch of it is well below a uniform guess.
 
     L = -min(CE_F, cap * log C), C the number of classes or the size of the vocabulary; the step whose batch exceeds
-    the cap is the last. Nothing holds what must stay: well above the loss of a uniform guess little of it is left, a
-    broken exemplar that shows whether an evaluation notices.
+    the cap is the last. Nothing holds what must stay, and the higher the cap, the less of it is left: an exemplar of
+    unlearning that breaks the model.
 
-    Source: Jang et al. 2023, Knowledge Unlearning for Mitigating Privacy Risks in Language Models, equation 1 (arXiv
+    Source: Jang et al. 2023, Knowledge Unlearning for Mitigating Privacy Risks in Language Models (arXiv
     2210.01504). The cap is not in the paper, which stops by a measure of memorisation.
 
     Attributes:
@@ -38,7 +38,7 @@ class GradientAscent:
 
     name = "ga"
     version = 1
-    goal = "ascends the loss on the forget set up to a cap; with a high cap it destroys utility"
+    goal = "ascends the loss on the forget set up to a cap; nothing protects utility"
     paper = "Jang et al. 2023, Knowledge Unlearning (arXiv 2210.01504)"
     when = "post hoc"
     kinds = "language, classifier"

@@ -23,7 +23,7 @@ class NPO:
     labelled tokens of a sequence (of the class, for a classifier). As beta goes to 0 the gradient becomes that of
     ascent; the loss is bounded below by 0.
 
-    Source: Zhang et al. 2024, Negative Preference Optimization, equation 3, with the retain term of section 4 (arXiv
+    Source: Zhang et al. 2024, Negative Preference Optimization, equation 3, with the retain loss of section 2 (arXiv
     2404.05868).
 
     Attributes:

@@ -26,9 +26,8 @@ class FollowUp:
     """Light-touch fine-tuning; what is kept is the step with the lowest loss on a held-out fifth of its data.
 
     Source: Cloud et al. 2024, Gradient Routing (arXiv 2410.04332), appendix on TinyStories: 64 retain stories, full
-    batch, at most 40 steps, the best on held-out retain stories. The learning rate there, 5e-5, is that of a model
-    four hundred times larger; the default here is the largest that leaves a trained model of the testbeds as good as
-    it was.
+    batch, at most 40 steps, the best on held-out retain stories. The learning rate there is 5e-5; models as small as
+    the testbeds' hardly move at that, so the default is higher.
 
     Attributes:
         steps: optimizer steps.
