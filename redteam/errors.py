@@ -21,6 +21,10 @@ class InputError(Exception):
         self.remedy = one_line(remedy)
         super().__init__(f"{self.found.rstrip('.')}. {self.remedy}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+        """Lets it cross from one process to another."""
+        return type(self), (self.found, self.remedy)
+
 
 def one_line(text: str) -> str:
     """Returns `text` on one line without control characters: it may quote a file that nobody vouches for."""

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Row, failed_row, read_row, row_of
 from redteam.errors import InputError
+from redteam.evidence.directory import lock
 from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Places:
     results: Path = Path("results")
     models: Path = Path("models/bench")
     runs: Path = Path("results/runs/bench")
+
+    def world(self, cell: Cell) -> Path:
+        """Returns the folder of the targets of one testbed and seed."""
+        return self.models / f"{cell.testbed}-seed{cell.seed}"
 
     def row(self, cell: Cell) -> Path:
         """Returns the file of a cell's row."""
@@ -66,7 +72,7 @@ def run_cells(
     groups = [list(group) for _, group in groupby(sorted(missing, key=_world_of), key=_world_of)]
     groups.sort(key=len, reverse=True)  # the longest first, so that no process is left alone with it at the end
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_begin_worker)
     try:
         waiting: set[Future[None]] = {pool.submit(run_group, group, places, budget) for group in groups}
         while waiting:
@@ -108,26 +114,36 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
 
 
 def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
-    """Trains one world and runs its cells, one after the other."""
+    """Trains one world and runs its cells, one after the other.
+
+    Raises:
+        InputError: another process does the same, or a place cannot be written.
+    """
     from redteam.suite.memo import Memo
     from redteam.testbeds.build import train_world
 
-    world = train_world(cells[0].testbed, seed=cells[0].seed)
-    memo = Memo()
-    for cell in cells:
-        identity = identity_of(cell, budget)
-        try:
-            row = _run(cell, identity, world, places, budget, memo)
-        except InputError as error:  # a method that diverged, say: the table shows it, and it is never a score
-            row = failed_row(cell, identity, str(error))
-        _write(places.row(cell), row)
+    folder = places.world(cells[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        lock(file, folder)
+        world, memo = train_world(cells[0].testbed, seed=cells[0].seed), Memo()
+        for cell in cells:
+            _write(places.row(cell), _row(cell, places, budget, world, memo))
+
+
+def _row(cell: Cell, places: Places, budget: int, world: World, memo: Memo) -> Row:
+    identity = identity_of(cell, budget)
+    try:
+        return _run(cell, identity, world, places, budget, memo)
+    except InputError as error:  # a method that diverged, say: the table shows it, and it is never a score
+        return failed_row(cell, identity, str(error))
 
 
 def _run(cell: Cell, identity: Mapping[str, Any], world: World, places: Places, budget: int, memo: Memo) -> Row:
     from redteam.suite.standard import attack
     from redteam.testbeds.build import write_target
 
-    target = places.models / f"{cell.testbed}-seed{cell.seed}" / cell.variant / "model.pt"
+    target = places.world(cell) / cell.variant / "model.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
     manifest = write_target(_spec(cell), world, target)
     run = places.runs / cell.name
@@ -169,7 +185,16 @@ def _world_of(cell: Cell) -> tuple[int, str]:
     return cell.seed, cell.testbed
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
+    """Computes on one thread, and ends with the process that waits for it: two tables must not write in one place."""
     import torch
 
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -45,35 +45,49 @@ class Summary:
         settings = self.rows[0].identity.get("settings", {}) if self.rows else {}
         return ", ".join(f"{name}={value}" for name, value in settings.items())
 
-    def over_seeds(self, values: Sequence[float | None]) -> Bounds | None:
-        """Mean and interval of a figure; None where a seed lacks it."""
+    def over_seeds(self, values: Sequence[float | None], *, within: float = math.inf) -> Bounds | None:
+        """Mean and interval of a figure; None where a seed lacks it.
+
+        Args:
+            values: one a seed.
+            within: the largest value that the figure can have, where it lies between 0 and that.
+        """
         present = [value for value in values if value is not None]
-        return mean_over_seeds(present) if present and len(present) == len(values) else None
+        if not present or len(present) < len(values):
+            return None
+        bounds = mean_over_seeds(present)
+        if math.isinf(within) or math.isinf(bounds.high):
+            return bounds
+        return Bounds(bounds.estimate, max(0.0, bounds.low), min(within, bounds.high))
+
+    def share(self, values: Sequence[float | None]) -> Bounds | None:
+        """Mean and interval of a figure that lies between 0 and 1."""
+        return self.over_seeds(values, within=1.0)
 
     @property
     def before(self) -> Bounds | None:
         """Certify score of the released target."""
-        return self.over_seeds([found.before for found in self.found])
+        return self.share([found.before for found in self.found])
 
     @property
     def after(self) -> Bounds | None:
         """The same after the strongest attack at the utility floor."""
-        return self.over_seeds([found.after.estimate if found.after else None for found in self.found])
+        return self.share([found.after.estimate if found.after else None for found in self.found])
 
     @property
     def reference(self) -> Bounds | None:
         """Score of the model that never knew, after the strongest attack on it."""
-        return self.over_seeds([found.reference.estimate if found.reference else None for found in self.found])
+        return self.share([found.reference.estimate if found.reference else None for found in self.found])
 
     @property
     def excess(self) -> Bounds | None:
         """Excess recovery at the utility floor."""
-        return self.over_seeds([found.excess.estimate if found.excess else None for found in self.found])
+        return self.share([found.excess.estimate if found.excess else None for found in self.found])
 
     @property
     def utility(self) -> Bounds | None:
         """Utility of the released target."""
-        return self.over_seeds([found.utility[0] for found in self.found])
+        return self.share([found.utility[0] for found in self.found])
 
     @property
     def tax(self) -> Bounds | None:
@@ -86,7 +100,7 @@ class Summary:
 
     def measure(self, name: str, role: str = "target") -> Bounds | None:
         """A further score of the testbed."""
-        return self.over_seeds([row.measures.get(name, {}).get(role) for row in self.rows])
+        return self.share([row.measures.get(name, {}).get(role) for row in self.rows])
 
     @property
     def verdicts(self) -> str:

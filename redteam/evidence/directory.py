@@ -81,7 +81,7 @@ class RunDirectory:
                 f"{path} cannot be written ({error.strerror})", "Choose another place with --out"
             ) from error
         try:
-            _lock(self._lock, path)
+            lock(self._lock, path)
             self.resumed = self._adopt()
             for row in read_rows(path / EVENTS):
                 self._index(row)
@@ -170,7 +170,12 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _lock(file: IO[str], path: Path) -> None:
+def lock(file: IO[str], path: Path) -> None:
+    """Takes a folder for this process, until the file in it is closed or the process ends, however it ends.
+
+    Raises:
+        InputError: another process has it.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -22,18 +22,6 @@ def check_given(evidence: Evidence) -> list[Flag]:
     return flags
 
 
-def check_defined(at_floor: bool, at_any_utility: bool) -> Flag | None:
-    """Raised if the attacked reference comes as high as the original, so that excess recovery is not defined."""
-    if not at_floor:
-        return Flag(name="undefined", explanation="the attacked reference scores as high as the original")
-    if not at_any_utility:
-        return Flag(
-            name="undefined-any-utility",
-            explanation="an attack that gives up utility teaches the reference as much as the original knew",
-        )
-    return None
-
-
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
     """Raised if no confirmed attack moved a weight, or those that trained did not lower a loss worth lowering."""
     why = _inert(confirmed)

@@ -93,7 +93,8 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
     excess, excess_any = case.excess("target"), case.excess("target", any_utility=True)
     control = _control(case)
     probes = _probes(case)
-    raised = _flags(case, excess, excess_any, control, probes)
+    defined = excess is not None and excess_any is not None
+    raised = _flags(case, defined, control, probes)
     verdict, reason = decide(excess, excess_any, raised, policy)
     scores = {role: _scores(case, role) for role in ROLES if case.has(role)}
     times = _times(case)
@@ -134,13 +135,11 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
     )
 
 
-def _flags(
-    case: _Case, excess: Excess | None, excess_any: Excess | None, control: bool | None, probes: dict[str, Probed]
-) -> list[Flag]:
+def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, Probed]) -> list[Flag]:
     evidence, policy = case.evidence, case.policy
     found: list[Flag | None] = [*checks.check_given(evidence)]
-    if case.has("original") and case.has("reference"):
-        found.append(checks.check_defined(excess is not None, excess_any is not None))
+    if case.has("original") and case.has("reference") and not defined:
+        found.append(Flag(name="undefined", explanation="the attacked reference scores as high as the original"))
     found.append(checks.check_control(control))
     found.append(checks.check_inert(evidence.confirmed("target")))
     if case.has("original"):

@@ -7,8 +7,16 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from run_redteam import redteam, start_redteam
+
+from redteam.bench.plan import Cell
+from redteam.bench.rows import read_row
+from redteam.bench.run import Places, run_cells, run_group
+from redteam.errors import InputError
+from redteam.evidence.directory import lock
+from redteam.testbeds.digits import Digits
 
 pytestmark = pytest.mark.slow
 
@@ -55,13 +63,35 @@ def test_a_killed_table_goes_on_and_is_the_same_as_one_that_was_not(tmp_path: Pa
     assert "**ssd**" in texts[0]
 
 
+def test_workers_end_with_a_killed_table(tmp_path: Path) -> None:
+    """Two tables in one place would write over each other."""
+    running = start_redteam(*TWO, *ALL_LABELS, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    workers: list[psutil.Process] = []
+    while not (workers and list((tmp_path / "models").rglob(".lock"))):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        workers = [p for p in psutil.Process(running.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        time.sleep(0.1)
+    running.kill()
+    running.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_a_place_that_another_table_has_is_left_to_it(tmp_path: Path) -> None:
+    places = Places(results=tmp_path, models=tmp_path / "models", runs=tmp_path / "runs")
+    cell = Cell(testbed="digits", method="original")
+    places.world(cell).mkdir(parents=True)
+    with (places.world(cell) / ".lock").open("a") as file:
+        lock(file, tmp_path)
+        with pytest.raises(InputError, match="another process is running"):
+            run_cells([cell], places, budget=1, done=lambda: None)  # in a process of its own
+    assert read_row(places.row(cell)) is None
+
+
 def test_a_method_that_diverges_is_a_row_with_an_error(tmp_path: Path) -> None:
     """Through a settings row that breaks it: in this process, so that it can be put there."""
-    from redteam.bench.plan import Cell
-    from redteam.bench.rows import read_row
-    from redteam.bench.run import Places, run_group
-    from redteam.testbeds.digits import Digits
-
     places = Places(results=tmp_path, models=tmp_path / "models", runs=tmp_path / "runs")
     cell = Cell(testbed="digits", method="graddiff")
     with pytest.MonkeyPatch.context() as patch:

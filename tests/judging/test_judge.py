@@ -395,15 +395,17 @@ def test_a_reference_like_the_original_leaves_excess_recovery_undefined(tmp_path
     assert "undefined" in names(result)
 
 
-@pytest.mark.parametrize(("world", "verdict"), [(MASKED, "RECOVERED"), (NEVER_TRAINED, "INCONCLUSIVE")])
-def test_a_reference_that_comes_back_at_the_price_of_its_utility_hides_nothing_and_proves_nothing(
-    world, verdict, tmp_path
-):
-    """At the floor it recovers nothing, regardless of utility everything: defined on one side only."""
+@pytest.mark.parametrize("world", [MASKED, NEVER_TRAINED])
+def test_a_reference_that_is_taught_all_at_the_price_of_its_utility_leaves_nothing_to_say(world, tmp_path):
+    """At the floor it recovers nothing, regardless of utility everything.
+
+    What can be taught like that can also be taught a little at the floor, by luck: models that never knew differ there
+    more from each other than an interval over facts shows.
+    """
     attacks = (Attack(after=0.08), Attack(after=1.0, utility=0.0))
     result = judged(tmp_path, world.change("reference", attacks=attacks))
-    assert result.verdict == verdict
-    assert "undefined-any-utility" in names(result)
+    assert result.verdict == "INCONCLUSIVE"
+    assert "undefined" in names(result)
 
 
 def test_what_comes_back_at_the_price_of_utility_is_recovered(tmp_path):

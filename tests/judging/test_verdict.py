@@ -124,17 +124,10 @@ def test_the_order_of_flags_does_not_matter(at, raised, random):
     assert decide(at, at, raised, STANDARD_POLICY) == decide(at, at, shuffled, STANDARD_POLICY)
 
 
-@pytest.mark.parametrize(("at_floor", "at_any"), [(BELOW, None), (None, BELOW), (None, ABOVE), (None, None)])
+@pytest.mark.parametrize(("at_floor", "at_any"), [(BELOW, None), (None, BELOW)])
 def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_any):
     """A reference that is attacked whatever happens to its utility can score like the original."""
     assert decide(at_floor, at_any, [], STANDARD_POLICY)[0] == "INCONCLUSIVE"
-
-
-def test_what_was_recovered_at_the_floor_stands_where_any_utility_is_undefined():
-    flag = Flag(name="undefined-any-utility", explanation="an attack teaches the reference all there is")
-    assert decide(ABOVE, None, [flag], STANDARD_POLICY)[0] == "RECOVERED"
-    assert decide(BELOW, None, [flag], STANDARD_POLICY)[0] == "INCONCLUSIVE"
-    assert decide(BELOW, BELOW, [flag], STANDARD_POLICY)[0] == "INCONCLUSIVE"
 
 
 def test_every_flag_has_a_place_and_a_remedy():
