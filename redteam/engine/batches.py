@@ -203,12 +203,17 @@ Examples = TokenSet | LabelledSet
 
 
 def shuffled_batches(data: Examples, size: int, generator: torch.Generator) -> Iterator[AnyBatch]:
-    """Yields batches for ever: a new permutation per epoch, each sequence once an epoch.
+    """Yields batches for ever: a new permutation per epoch, each sequence at most once an epoch.
 
     A `size` above the number of sequences means full batches. The last, short batch of an epoch is kept only when
     it is the whole epoch, so that all steps see the same number of sequences.
+
+    Raises:
+        ValueError: there is no example, or a batch is to hold none.
     """
     size = min(size, len(data))
+    if size < 1:
+        raise ValueError(f"a batch of {size} out of {len(data)} examples holds nothing")
     while True:
         order = torch.randperm(len(data), generator=generator)
         for start in range(0, len(data) - size + 1, size):

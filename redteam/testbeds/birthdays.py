@@ -41,6 +41,8 @@ class Birthdays:
     )
     kinds = "language"
     settings: Mapping[str, Mapping[str, Option]] = {
+        # Three people in five are forgotten: compared with all data, no weight could matter ten times as much to them.
+        "ssd": {"full": "retain"},
         "rmu": {"steering": 6.0, "alpha": 10.0, "learning_rate": 5e-3, "steps": 250},
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from redteam.checkpoints.trio import Trio, check_places, save_trio
 from redteam.config import CostRecord, Manifest, Measured, TestbedRef
 from redteam.engine.batches import Examples
 from redteam.engine.cost import Cost, Meter
-from redteam.engine.seeding import derive_seed
+from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.training import Progress, Training, silent
 from redteam.errors import InputError
 from redteam.judging.recovery import score_lost
@@ -120,13 +120,12 @@ def unlearning_task(world: World, label_fraction: float = 1.0, progress: Progres
     count = max(round(label_fraction * len(groups)), int(label_fraction > 0))
     labelled = _mask(world.about, set(groups[:count]))
     utility = _mask(world.about, {item.group for item in world.capability.utility})
-    forget = encode_scoring(world.capability, world.capability.forget, world.testbed.tokenizer())
     training = replace(world.training, labelled=labelled)
     return UnlearningTask(
         original=world.original,
         forget=training.forget,
-        retain=training.data.take(~labelled & ~utility),
-        known=partial(share_known, encoded=forget),
+        retain=training.data.take(_mixed(~labelled & ~utility, all_labelled=count == len(groups), seed=world.seed)),
+        known=_known(world, set(groups[:count])),
         training=training,
         seed=world.seed,
         progress=progress,
@@ -246,6 +245,26 @@ def _on_answers(task: UnlearningTask, world: World) -> UnlearningTask:
     others = [item for item in world.capability.forget if item.group not in groups]
     retain = encode_answers(tokenizer, [*world.capability.retain, *others])
     return replace(task, forget=encode_answers(tokenizer, forget) if forget else task.forget, retain=retain)
+
+
+def _known(world: World, groups: set[str]) -> Callable[[nn.Module], float]:
+    """Returns a score of how much of the labelled facts a module shows: a method may steer by nothing else."""
+    items = [item for item in world.capability.forget if item.group in groups]
+    if not items:
+        return lambda module: 0.0
+    return partial(share_known, encoded=encode_scoring(world.capability, items, world.testbed.tokenizer()))
+
+
+def _mixed(chosen: Tensor, *, all_labelled: bool, seed: int) -> Tensor:
+    """Returns the rows that are chosen, int64 [rows].
+
+    Where forget examples that nobody labelled are among them the rows are shuffled: a testbed stores its forget
+    examples side by side, and a method that reads batches in stored order would see them by themselves.
+    """
+    rows = chosen.nonzero().flatten()
+    if all_labelled:
+        return rows
+    return rows[torch.randperm(len(rows), generator=seeded(seed, "retain order"))]
 
 
 def _mixture(world: World) -> Examples:

@@ -36,7 +36,8 @@ class Facts:
     settings: Mapping[str, Mapping[str, Option]] = {
         # A fact that distillation leaves out is lost: nothing else tells of it.
         "undo": {"stage": "npo", "alpha": 0.6, "enough": 0.99, "learning_rate": 4e-3, "steps": 400},
-        # What a default step teaches about one fact may come to rest in the slice, and is cut off with it.
+        # What a default step teaches about one fact may come to rest in the slice, and is cut off with it: at a share
+        # of 0.6 utility was 0.95 on one seed and 0.31 on another. At 1 what stays is data filtering in fewer steps.
         "sgtm": {"retain_share": 1.0},
         # Two facts in five are forgotten: compared with all data, no weight could matter ten times as much to them.
         "ssd": {"full": "retain", "alpha": 30.0},

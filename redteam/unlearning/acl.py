@@ -66,7 +66,7 @@ class ACL:
     when = "training"
     kinds = "classifier"
     touches = "every weight, from nothing; then the private encoder and the head of the forget task"
-    cost = "one plain training"
+    cost = "as many steps as plain training, each about 19 times as large on digits"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Trains a new network and drops the forget task.

@@ -46,6 +46,8 @@ def apply_method(
     kind = kind_of(task.retain)
     if kind not in method.kinds:
         raise InputError(f"{method.name} works on: {method.kinds}; this model is a {kind} one", "Use another method")
+    if not any(parameter.requires_grad for parameter in task.original.parameters()):
+        raise InputError("no weight of the model may move", "Call model.requires_grad_(True)")
     costs = {}
     with Meter() as meter:
         if len(task.forget) == 0 and method.when != "training":

@@ -39,7 +39,12 @@ def named_classes(training: Training, share: float) -> tuple[int, ...]:
     With a share of 0 one labelled example names its class; that is the reading in which a label says "what is of
     this kind must go", and it makes a method that drops whole classes work on a small fraction of labels. Where the
     forget set is no class (inputs with a trigger, all labelled 0) it takes the class with it.
+
+    Raises:
+        InputError: the share is not in [0, 1).
     """
+    if not 0 <= share < 1:
+        raise InputError(f"share is {share}", "Give at least 0 and less than 1")
     assert isinstance(training.data, LabelledSet)
     every = torch.bincount(training.data.labels)
     marked = torch.bincount(training.data.labels[training.labelled], minlength=len(every))
@@ -63,4 +68,5 @@ def quiet_bias(module: nn.Module, classes: tuple[int, ...], data: LabelledSet) -
     if not kept:
         return torch.zeros(len(classes))
     over = logits[:, list(classes)] - logits[:, kept].amax(dim=1, keepdim=True)
-    return over.amax(dim=0).clamp(min=0.0)
+    # A little more than the largest lead: of equal logits the first would win.
+    return (over.amax(dim=0) + 1e-3).clamp(min=0.0)

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from redteam.engine.batches import IGNORED, AnyBatch, Batch, Examples, ordered_batches
 from redteam.engine.seeding import seeded
+from redteam.errors import InputError
 from redteam.unlearning.contract import UnlearningTask
 
 READING_BATCH = 256
 STRENGTHS = 60  # noise up to 1.25^60 = 650,000 times the mean weight
 
 
-class Unmaskable(Exception):
+class Unmaskable(InputError):
     """No decoy can be made of this model and these items."""
+
+    def __init__(self, found: str, remedy: str = "Use another control, or a model with a linear output head") -> None:
+        super().__init__(found, remedy)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

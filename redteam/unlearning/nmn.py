@@ -49,7 +49,7 @@ class NMN:
     when = "training"
     kinds = "classifier"
     touches = "every weight, from nothing; then the module of each class that must go"
-    cost = "one plain training"
+    cost = "as many steps as plain training, of a larger network: 3.5 times as large on digits"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Trains a new network and drops modules.

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from redteam.engine.batches import AnyBatch, Predictions
 from redteam.engine.optimizers import Tuning
+from redteam.errors import InputError
 from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.paired import train_in_pairs
 
@@ -47,7 +48,16 @@ class NPO:
     when = "post hoc"
     kinds = "language, classifier"
     touches = "every weight"
-    cost = "a seventh of plain training"
+    cost = "a seventh of plain training on facts, three fifths of it on digits"
+
+    def __post_init__(self) -> None:
+        """Refuses a temperature that divides by zero.
+
+        Raises:
+            InputError: beta is not positive.
+        """
+        if self.beta <= 0:
+            raise InputError(f"beta of the method npo is {self.beta}", "Give a positive number")
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the unlearned copy.

@@ -13,6 +13,8 @@ from redteam.registry import METHODS
 from redteam.unlearning.contract import Method
 
 Option = float | int | str | bool
+AT_LEAST_ONE = ("batch_size", "every", "inner_steps", "task_size", "positions", "width", "hidden")
+SHARES = ("share", "switch", "enough", "known_left", "share_left")
 WORDS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -60,7 +62,20 @@ def _value(field: Field[Any], given: Any, what: str) -> Option:
     except (ValueError, OverflowError, KeyError) as error:
         kind = {int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "text")
         raise InputError(f"{field.name} of {what} is {given!r}", f"Give {kind}, such as {field.default}") from error
+    _refuse_out_of_range(field, value, what)
     return value
+
+
+def _refuse_out_of_range(field: Field[Any], value: Option, what: str) -> None:
+    """Refuses numbers that no method can mean: an option whose default is not negative is never negative."""
+    default: Any = field.default
+    if isinstance(value, bool | str) or default < 0:
+        return
+    least = 1 if field.name.endswith(AT_LEAST_ONE) else 0
+    most = 1 if field.name.endswith(SHARES) else math.inf
+    if not least <= value <= most:
+        allowed = f"at least {least}" if math.isinf(most) else "a share between 0 and 1"
+        raise InputError(f"{field.name} of {what} is {value}", f"Give {allowed}")
 
 
 def _read(wanted: type, given: Any) -> Option:

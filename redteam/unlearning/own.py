@@ -63,6 +63,8 @@ def unlearn(
     made = create_method(method, options)
     sets = {name: _examples(name, data, tokenizer) for name, data in (("forget", forget), ("retain", retain))}
     _refuse_overlap(sets["forget"], sets["retain"])
+    if training is not None and _identities(training.forget) != _identities(sets["forget"]):
+        raise InputError("`training.labelled` does not mark the forget set", "Mark exactly its examples there")
     was_training = [part.training for part in model.modules()]
     model.eval()
     try:

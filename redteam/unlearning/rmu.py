@@ -77,7 +77,7 @@ class RMU:
     when = "post hoc"
     kinds = "language, classifier"
     touches = "the MLP down-projections (of a classifier, the weights) of one layer and the two before it"
-    cost = "a third of plain training"
+    cost = "150 steps of 64 and 64 examples: a fifth of plain training on facts"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the unlearned copy.

@@ -62,7 +62,7 @@ class RoutingRMU:
     when = "training"
     kinds = "language, classifier"
     touches = "every weight, from nothing; then those that rmu moves"
-    cost = "one plain training of a slightly wider model, and a third of one"
+    cost = "one plain training of a slightly wider model, and 150 steps"
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Trains a new model and unlearns it.

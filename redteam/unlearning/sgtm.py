@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch, shuffled_batches
+from redteam.engine.batches import AnyBatch, TokenSet, shuffled_batches
 from redteam.engine.blocks import Block, ablate, attention_blocks, expand, last_units, mlp_blocks, zero_units
 from redteam.engine.freezing import block_gradients, frozen
 from redteam.engine.loop import Around, train
@@ -32,15 +32,17 @@ class SGTM:
     The slice is the last units of every MLP block, and the last heads where asked for. A *forget* step updates
     nothing else. A share of all other steps, the *retain* steps, runs with the slice silenced, so that the rest
     learns to do without it; the *default* steps train everything. Undiscovered forget examples are among the last
-    two. At the end the slice is cut off.
+    two. At the end the slice is cut off. With `retain_share=1`, "split" and `mask_rest` what stays has been trained on
+    unlabelled data alone: that is data filtering, in as many steps fewer as there are forget steps.
 
-    Source: Selective GradienT Masking, safety-research/selective-gradient-masking. There the slice lies inside the
-    model and one AdamW with weight decay moves masked weights by momentum ("joint"); with "split" what a step does
-    not train keeps weights and moments bit for bit.
+    Source: Shilov et al. 2025, Beyond Data Filtering: Knowledge Localization for Capability Removal in LLMs (arXiv
+    2512.05648), and safety-research/selective-gradient-masking. There the slice lies inside the model, masking
+    embeddings and norms is an option that is off, and one AdamW with weight decay moves masked weights by momentum
+    ("joint"); with "split" what a step does not train keeps weights and moments bit for bit.
 
     Attributes:
         units: MLP units of each block that are reserved.
-        heads: key-value heads of each attention block, with their queries; left out where there is no attention.
+        heads: key-value heads of each attention block, with their queries; of language models only.
         place: "extra" adds them and cuts them off at the end; "inside" takes them from the model's own and sets
             them to zero.
         update: "split" or "joint".
@@ -62,7 +64,7 @@ class SGTM:
     name = "sgtm"
     version = 1
     goal = "lets labelled forget examples update a slice of each layer only, then cuts it off"
-    paper = "Selective GradienT Masking (github.com/safety-research/selective-gradient-masking)"
+    paper = "Shilov et al. 2025, Beyond Data Filtering: Knowledge Localization (arXiv 2512.05648)"
     when = "training"
     kinds = "language, classifier"
     touches = "every weight, from nothing"
@@ -78,7 +80,7 @@ class SGTM:
         self._check()
         seed = derive_seed(task.seed, "sgtm")
         module = training.new(seed)
-        slices = self._reserve(module, seed)
+        slices = self._reserve(module, training, seed)
         turns = Turns(training, self.retain_share, seed)
         steps = training.tuning.steps
         with torch.random.fork_rng(devices=()):  # dropout draws from the global generator
@@ -105,9 +107,11 @@ class SGTM:
         if not 0 <= self.retain_share <= 1:
             raise InputError(f"retain_share of the method sgtm is {self.retain_share}", "Give a share between 0 and 1")
 
-    def _reserve(self, module: nn.Module, seed: int) -> Slices:
+    def _reserve(self, module: nn.Module, training: Training, seed: int) -> Slices:
         """Returns the blocks and how many of their last units are reserved."""
         wanted = ((mlp_blocks(module), self.units), (attention_blocks(module), self.heads))
+        if self.heads > 0 and isinstance(training.data, TokenSet) and not wanted[1][0]:
+            raise InputError("no attention block with projections of its own was found", "Set heads=0")
         slices = [(blocks, count) for blocks, count in wanted if blocks and count > 0]
         if self.place == "extra":
             generator = seeded(seed, "extra units")
@@ -153,8 +157,9 @@ class SGTM:
 class Turns(Iterator[AnyBatch]):
     """Batches of one kind each, in a random order of kinds.
 
-    The steps are divided as the examples are: each labelled example is seen as often as each other one. Of the steps
-    without labelled examples a random share are retain steps.
+    The steps are divided so that each labelled example is seen as often as each other one; where there are fewer
+    than a batch, their batches are smaller and there are more of them. Of the steps without labelled examples a random
+    share are retain steps.
 
     Attributes:
         kinds: the kind of each step.
@@ -163,7 +168,7 @@ class Turns(Iterator[AnyBatch]):
 
     def __init__(self, training: Training, retain_share: float, seed: int) -> None:
         steps, labelled = training.tuning.steps, int(training.labelled.sum())
-        forget = round(steps * labelled / len(training.data))
+        forget = self._forget_steps(training, labelled)
         retain = round((steps - forget) * retain_share)
         kinds: list[Turn] = []
         shares: dict[Turn, int] = {"forget": forget, "retain": retain, "default": steps - forget - retain}
@@ -176,6 +181,15 @@ class Turns(Iterator[AnyBatch]):
         size = training.batch_size
         self._forget = shuffled_batches(training.forget, size, seeded(seed, "order", "forget"))
         self._rest = shuffled_batches(training.rest, size, seeded(seed, "order"))
+
+    @staticmethod
+    def _forget_steps(training: Training, labelled: int) -> int:
+        """Returns L / b of L / b + (N - L) / B shares of all steps, b the labelled examples that a batch holds."""
+        if labelled == 0:
+            return 0
+        passes = labelled / min(training.batch_size, labelled)
+        others = (len(training.data) - labelled) / training.batch_size
+        return max(1, round(training.tuning.steps * passes / (passes + others)))
 
     def __next__(self) -> AnyBatch:
         """Returns the next batch; there are as many as steps."""

@@ -27,7 +27,7 @@ class SSD:
     number of batches over the number of forget batches, so that a larger alpha changes nothing; and one alpha
     does not fit two models. `search` finds the least dampening that removes: the largest alpha of a grid, from 100
     down to 0.1 and ten a decade, at which the share of the forget set that is predicted as labelled is at most
-    `known_left` of what it was. No example that is not labelled is looked at.
+    `known_left` of what it was. The search looks at labelled examples only.
 
     Source: Foster et al. 2023, Fast Machine Unlearning without Retraining through Selective Synaptic Dampening
     (arXiv 2308.07707), equations 5 to 7. The squared gradient of a batch's mean is the published code's, the Fisher
@@ -66,7 +66,7 @@ class SSD:
     when = "post hoc"
     kinds = "language, classifier"
     touches = "the weights that matter most to the forget set, wherever they are"
-    cost = "one pass over all data, forward and backward"
+    cost = "one pass over all data, forward and backward; searching, at most 31 forward passes over the forget set"
 
     def __post_init__(self) -> None:
         """Refuses options that mean nothing.
@@ -82,13 +82,19 @@ class SSD:
         """Returns the dampened copy.
 
         Raises:
-            InputError: no weight may move, or no alpha of the grid removes.
+            InputError: no weight may move, none is selected, or no alpha of the grid removes.
             Diverged: a loss is not finite.
         """
         forget, full = importances(task, self._reading())
         if self.search:
             return self._searched(task, forget, full)
-        return dampened(task.original, damping_factors(forget, full, alpha=self.alpha, dampening=self.dampening))
+        factors = damping_factors(forget, full, alpha=self.alpha, dampening=self.dampening)
+        if all(bool((factor == 1).all()) for factor in factors.values()):
+            raise InputError(
+                f"no weight matters {self.alpha:g} times as much to the forget set as to all data",
+                "Lower alpha, or compare with the retain set (full=retain), or search (search=true)",
+            )
+        return dampened(task.original, factors)
 
     def _searched(self, task: UnlearningTask, forget: Importance, full: Importance) -> nn.Module:
         allowed = self.known_left * share_right(task.original, task.forget)

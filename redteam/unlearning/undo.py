@@ -65,7 +65,16 @@ class UNDO:
     when = "post hoc"
     kinds = "language, classifier"
     touches = "every weight"
-    cost = "about one plain training"
+    cost = "at most 600 steps of distillation, about one plain training on facts and on digits"
+
+    def __post_init__(self) -> None:
+        """Refuses a share of the weights that is none.
+
+        Raises:
+            InputError: alpha is not in [0, 1].
+        """
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha of the method undo is {self.alpha}", "Give a share between 0 and 1")
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the distilled student.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import random_tokens
 
 from redteam.engine.batches import IGNORED, TokenSet, shuffled_batches
 
@@ -18,6 +19,12 @@ sequences_and_starts = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def test_a_batch_that_holds_nothing_is_refused() -> None:
+    for data, size in ((random_tokens(5), 0), (random_tokens(5), -2), (random_tokens(5).take(slice(0, 0)), 4)):
+        with pytest.raises(ValueError, match="holds nothing"):
+            next(shuffled_batches(data, size, torch.Generator()))
 
 
 def build(pairs) -> TokenSet:

@@ -84,6 +84,39 @@ def test_what_must_stay_holds_the_undiscovered_and_nothing_that_measures_utility
     assert texts(task.training.data) == said(capability.forget + capability.retain + capability.utility)
 
 
+def test_no_batch_in_stored_order_holds_the_undiscovered_by_themselves(world: World) -> None:
+    """They are stored side by side; SSD and Potion cut batches from the stored order."""
+    task = unlearning_task(world, 0.1)
+    undiscovered = said(world.capability.forget) - texts(task.forget)
+    batches = [task.retain.take(slice(start, start + 16)) for start in range(0, len(task.retain), 16)]
+    shares = [len(texts(batch) & undiscovered) / len(batch) for batch in batches]
+    assert max(shares) < 0.95
+    assert sum(share > 0 for share in shares) > 0.8 * len(shares)
+
+
+def test_with_all_labelled_the_order_is_the_stored_one(world: World) -> None:
+    task = unlearning_task(world, 1.0)
+    kept = {item.group for item in world.capability.retain}
+    rows = torch.tensor([group in kept for group in world.about])
+    assert torch.equal(task.retain.input_ids, world.training.data.take(rows).input_ids)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_what_is_still_known_is_told_of_the_labelled_facts_alone(world: World, fraction: float) -> None:
+    """A method that steers by it must not steer by held-out answers that nobody labelled."""
+    asked: list[int] = []
+
+    def counted(module: Any, encoded: Any) -> float:
+        asked.append(len(encoded))
+        return 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redteam.testbeds.build.share_known", counted)
+        task = unlearning_task(world, fraction)
+        assert task.known(world.original) == 0.0
+    assert asked == ([] if fraction == 0 else [len(task.forget)])
+
+
 def test_the_draw_is_the_worlds(world: World) -> None:
     again = unlearning_task(world, 0.25)
     assert texts(again.forget) == texts(unlearning_task(world, 0.25).forget)

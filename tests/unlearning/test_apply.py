@@ -73,6 +73,32 @@ def test_a_value_of_another_type_is_refused(name: str, given: Any) -> None:
     assert f"{name} of the record is {given!r}" in caught.value.found
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        ("rmu", "batch_size", 0),
+        ("rmu", "batch_size", -3),
+        ("rmu", "steps", -5),
+        ("rmu", "learning_rate", -1e-3),
+        ("tar", "every", 0),
+        ("tar", "inner_steps", 0),
+        ("tar", "switch", 1.5),
+        ("npo", "beta", 0),
+        ("undo", "alpha", 3),
+        ("sgtm", "retain_share", 1.1),
+        ("acl", "task_size", 0),
+        ("routing", "extra", -16),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(method: str, option: str, value: float) -> None:
+    with pytest.raises(InputError, match=option):
+        create_method(method, {option: value})
+
+
+def test_a_default_below_zero_may_be_any_number() -> None:
+    assert options_of(create_method("routing", {"original_multiplier": "-2"}))["original_multiplier"] == -2
+
+
 def test_an_unknown_option_is_answered_with_what_was_meant() -> None:
     with pytest.raises(InputError, match=r"the method rmu has no option 'step'. Did you mean 'steps'\?"):
         create_method("rmu", {"step": 3})
@@ -118,6 +144,12 @@ def test_a_model_of_another_kind_is_refused() -> None:
 
     with pytest.raises(InputError, match="only-text works on: language; this model is a classifier one"):
         apply_method(OnlyText(), tiny_task("classifier"))
+
+
+def test_a_frozen_model_is_refused() -> None:
+    model = tiny_llama().requires_grad_(False)
+    with pytest.raises(InputError, match="no weight of the model may move"):
+        apply_method(create_method("graddiff", {}), tiny_task("language", model))
 
 
 def test_kinds_are_told_by_the_data() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import random_tokens, same_bits, tiny_llama, weights_of, word_tokenizer
-from tiny_tasks import moved, random_labelled, tiny_classifier
+from tiny_tasks import moved, random_labelled, tiny_classifier, tiny_training
 
 import redteam
 from redteam.errors import InputError
@@ -90,6 +91,26 @@ def test_a_training_time_method_with_a_recipe() -> None:
     training = tiny_training("classifier", forget, retain)
     made = redteam.unlearn("filtered", tiny_classifier(), forget=forget, retain=retain, training=training)
     assert moved(tiny_classifier(), made.module)
+
+
+def test_a_recipe_that_labels_other_examples_than_the_forget_set_is_refused() -> None:
+    """Methods that train from nothing go by the recipe's labels: filtering would train on what is to be forgotten."""
+    forget, retain = random_labelled(10, 1), random_labelled(12, 2)
+    recipe = tiny_training("classifier", forget, retain)
+    given = {"forget": forget, "retain": retain}
+    assert redteam.unlearn("filtered", tiny_classifier(), **given, training=recipe).module is not None
+    for labelled in (torch.zeros(22, dtype=torch.bool), ~recipe.labelled):
+        with pytest.raises(InputError, match="does not mark the forget set"):
+            redteam.unlearn(
+                "filtered", tiny_classifier(), **given, training=dataclasses.replace(recipe, labelled=labelled)
+            )
+
+
+def test_a_model_that_cannot_be_masked_is_refused_in_one_line() -> None:
+    headless = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    data = {side: (torch.rand(6, 4), torch.arange(6) % 3) for side in ("forget", "retain")}
+    with pytest.raises(InputError, match="no linear layer"):
+        redteam.unlearn("masked", headless, **data)
 
 
 def test_share_right_counts_labels() -> None:

@@ -85,7 +85,7 @@ def test_a_forget_step_moves_the_slice_alone_and_momentum_moves_the_rest_if_join
     training = with_labels(kind, labelled, steps=12).training
     method = SGTM(units=2, update=update, retain_share=0.5)
     module = training.new(0)
-    slices = method._reserve(module, 0)
+    slices = method._reserve(module, training, 0)
     turns = Turns(training, 0.5, 0)
     entries = slice_entries(module, slices)
     kept, seen = [], set()
@@ -113,7 +113,7 @@ def test_a_forget_step_moves_the_slice_alone_and_momentum_moves_the_rest_if_join
 @pytest.mark.parametrize("heads", [0, 1])
 def test_a_silent_slice_computes_what_the_ablated_model_does(kind, heads) -> None:
     module = tiny_model_of(kind)
-    slices = SGTM(units=2, heads=heads)._reserve(module, 0)
+    slices = SGTM(units=2, heads=heads)._reserve(module, tiny_task(kind).training, 0)
     assert len(slices) == 1 + (heads if kind == "language" else 0)
     with silent_slices(module, slices):
         silent = outputs(module)
@@ -128,7 +128,7 @@ def test_inside_the_slice_is_zero_at_the_end(kind) -> None:
     task = tiny_task(kind)
     method = SGTM(units=2, heads=1, place="inside")
     made = method.apply(task)
-    entries = slice_entries(made, method._reserve(made, 0))
+    entries = slice_entries(made, method._reserve(made, task.training, 0))
     assert entries
     for name, marked in entries.items():
         assert not made.get_parameter(name)[marked].any()

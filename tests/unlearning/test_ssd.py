@@ -155,10 +155,11 @@ def test_an_unused_parameter_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_large_alpha_is_the_identity(kind: str) -> None:
+def test_an_alpha_that_selects_nothing_is_refused_and_not_passed_off_as_unlearning(kind: str) -> None:
     """Of all data: no weight can matter only to the forget set. 44 examples over 20 bound the ratio by 2.2."""
     task = tiny_task(kind)
-    assert same_bits(weights_of(SSD(alpha=3.0, importance="sample").apply(task)), weights_of(task.original))
+    with pytest.raises(InputError, match="no weight matters 3 times as much"):
+        SSD(alpha=3.0, importance="sample").apply(task)
     assert not same_bits(weights_of(SSD(alpha=1.2, importance="sample").apply(task)), weights_of(task.original))
 
 
