@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from redteam.bench.plan import PARTIAL, SEEDS
 from redteam.bench.questions import questions
 from redteam.bench.rows import Recovery, Row
 from redteam.bench.summary import Summary, interval, markdown, summarise
@@ -71,18 +72,24 @@ def _facts(found: dict[str, Summary]) -> Iterator[Claim]:
 
 
 def _every_seed(summary: Summary | None, text: str, holds: Callable[[Recovery], bool]) -> Claim:
-    if summary is None or not summary.found:
+    if summary is None:
         return Claim(text=text, holds=None, measured="")
+    if summary.errors:
+        return Claim(text=text, holds=False, measured=f"{len(summary.errors)} seeds failed: {summary.errors[0]}")
     each = ", ".join(
         f"{r.after.estimate:.2f} [{r.after.low:.2f}, {r.after.high:.2f}]" for r in summary.found if r.after is not None
     )
-    every = all(holds(recovery) for recovery in summary.found) and not summary.errors
-    return Claim(text=text, holds=every, measured=f"{each}; chance {summary.found[0].chance:.4f}")
+    every = all(holds(recovery) for recovery in summary.found)
+    measured = f"{each}; chance {summary.found[0].chance:.4f}"
+    if len(summary.found) < len(SEEDS):
+        return Claim(text=text, holds=None if every else False, measured=f"{measured}; {len(summary.found)} seeds only")
+    if summary.settings:
+        measured += f"; with {summary.settings}"
+    return Claim(text=text, holds=every, measured=measured)
 
 
 def _poison(found: dict[str, Summary]) -> Iterator[Claim]:
-    shares = sorted(s.cell.label_fraction for s in found.values() if s.cell.testbed == "poison" and not s.cell.then)
-    for share in dict.fromkeys(share for share in shares if 0 < share <= IDENTIFIED):
+    for share in (share for share in PARTIAL["poison"][1] if 0 < share <= IDENTIFIED):
         for method in HEALERS:
             yield _heals(found, method, share)
 
@@ -94,8 +101,11 @@ def _heals(found: dict[str, Summary], method: str, share: float) -> Claim:
         return Claim(text=text, holds=None, measured="")
     by_seed = {row.of.seed: row.measures["healed"]["target"] for row in retrained.rows}
     gains = [row.measures["healed"]["target"] - by_seed[row.of.seed] for row in healer.rows if row.of.seed in by_seed]
-    if not gains:
-        return Claim(text=text, holds=None, measured="")
+    if len(gains) < len(SEEDS):
+        errors = [*healer.errors, *retrained.errors]
+        return Claim(
+            text=text, holds=False if errors else None, measured=errors[0] if errors else f"{len(gains)} seeds"
+        )
     if healer.settings:
         text += f" ({method} with {healer.settings})"
     gain = mean_over_seeds(gains)

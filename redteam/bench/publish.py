@@ -10,7 +10,7 @@ from redteam.bench.claims import claims
 from redteam.bench.leaderboard import leaderboard, leaderboard_json
 from redteam.bench.plan import Cell
 from redteam.bench.rows import read_rows
-from redteam.bench.run import TARGETS, Places, is_recorded, run_cells
+from redteam.bench.run import TARGETS, Places, identity_of, is_recorded, run_cells
 from redteam.errors import InputError
 
 
@@ -23,7 +23,9 @@ def publish(
     only_write: bool = False,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Path]:
-    """Runs the cells that have no row yet and writes leaderboard and claims from all rows there are.
+    """Runs the cells that have no row yet and writes leaderboard and claims from all rows of the same identity.
+
+    Rows of another budget or of earlier versions are left where they are, and out of the tables.
 
     Args:
         cells: of the table.
@@ -55,9 +57,11 @@ def publish(
             run_cells(cells, places, budget=budget, jobs=jobs, done=count)
         except OSError as error:
             raise InputError(f"the table cannot be written ({error})", "Choose another --out") from error
-    rows = read_rows(places.results / TARGETS)
+    found = read_rows(places.results / TARGETS)
+    rows = [row for row in found if row.identity == identity_of(row.of, budget)]
     if not rows:
-        raise InputError(f"there are no rows in {places.results / TARGETS}", "Run `redteam bench` first")
+        stale = f" of this budget and these versions, but {len(found)} others" if found else ""
+        raise InputError(f"there are no rows in {places.results / TARGETS}{stale}", "Run `redteam bench` first")
     texts = {"leaderboard.md": leaderboard(rows), "leaderboard.json": leaderboard_json(rows), "claims.md": claims(rows)}
     written = []
     for name, text in texts.items():

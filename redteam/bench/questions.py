@@ -45,7 +45,8 @@ def _noise_or_tamper_resistance(found: list[Summary]) -> str:
     text = "\n".join(_factors(lines))
     return _section(
         "1. Is representation noising (RMU) reversed more cheaply than loss-maximising tamper resistance (TAR)?",
-        "Steps are those of the fastest confirmed attack to a share of what the original knew, medians over seeds.",
+        "Steps to a share of what the original knew, by the confirmed attack that the select split would choose within "
+        "them; medians over seeds. Scores are taken at steps 1, 2, 4, 8, ...: a factor may be off by two either way.",
         columns,
         lines,
         text,
@@ -160,7 +161,6 @@ def _tax_of_modularity(found: list[Summary]) -> str:
         "forget score": lambda s: interval(s.before),
         "after the attack": lambda s: interval(s.after),
         "FLOPs": lambda s: times(s.cost("flops")),
-        "seconds": lambda s: times(s.cost("seconds")),
         "peak memory": lambda s: times(s.cost("peak_memory")),
     }
     return _section(

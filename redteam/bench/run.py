@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Row, failed_row, read_row, row_of
-from redteam.errors import InputError
 from redteam.evidence.directory import lock
 from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS
 
@@ -132,10 +131,13 @@ def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
 
 
 def _row(cell: Cell, places: Places, budget: int, world: World, memo: Memo) -> Row:
+    """Returns a cell's row. What fails outside the method (a full disk, a bug) is no row, and ends the work."""
+    from redteam.unlearning.apply import MethodFailed
+
     identity = identity_of(cell, budget)
     try:
         return _run(cell, identity, world, places, budget, memo)
-    except InputError as error:  # a method that diverged, say: the table shows it, and it is never a score
+    except MethodFailed as error:  # it diverged, say: the table shows it, and it is never a score
         return failed_row(cell, identity, str(error))
 
 

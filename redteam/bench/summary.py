@@ -85,6 +85,11 @@ class Summary:
         return self.share([found.excess.estimate if found.excess else None for found in self.found])
 
     @property
+    def excess_any(self) -> Bounds | None:
+        """Excess recovery whatever happens to utility."""
+        return self.share([found.excess_any.estimate if found.excess_any else None for found in self.found])
+
+    @property
     def utility(self) -> Bounds | None:
         """Utility of the released target."""
         return self.share([found.utility[0] for found in self.found])

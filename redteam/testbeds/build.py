@@ -231,6 +231,11 @@ def _plan(spec: TargetSpec, testbed: Testbed) -> tuple[Method, FollowUp | None]:
     if stage and spec.then is None:
         raise InputError(f"{THEN}{min(stage)} is set, but nothing follows", "Give --then retain or --then mixture")
     method = create_method(spec.method, {**testbed.settings.get(spec.method, {}), **own})
+    if testbed.kinds not in method.kinds:
+        raise InputError(
+            f"{method.name} works on: {method.kinds}; the models of {testbed.name} are {testbed.kinds} ones",
+            "Use another method or another testbed",
+        )
     return method, with_options(FollowUp(), stage, "the stage after it") if spec.then else None
 
 

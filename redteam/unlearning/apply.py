@@ -19,6 +19,10 @@ from redteam.unlearning.contract import Method, UnlearningTask
 from redteam.unlearning.stages import FollowUp
 
 
+class MethodFailed(InputError):
+    """A method did not end in a model: its loss or its weights stopped being finite, or it found nothing to do."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unlearned:
     """A model after unlearning.
@@ -76,11 +80,13 @@ def _guarded(what: str, work: Callable[[], nn.Module], seed: int) -> nn.Module:
             torch.manual_seed(seed)
             module = work()
     except Diverged as error:
-        raise InputError(f"{what} diverged: {error}", "Lower its learning rate or its number of steps") from error
+        raise MethodFailed(f"{what} diverged: {error}", "Lower its learning rate or its number of steps") from error
+    except InputError as error:
+        raise MethodFailed(error.found, error.remedy) from error
     stored = itertools.chain(module.named_parameters(), module.named_buffers())
     bad = [name for name, tensor in stored if not bool(torch.isfinite(tensor).all())]
     if bad:
-        raise InputError(
+        raise MethodFailed(
             f"{what} left weights that are not finite ({bad[0]})", "Lower its learning rate or its number of steps"
         )
     return module

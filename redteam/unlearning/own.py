@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def unlearn(
     retain: Data,
     tokenizer: PreTrainedTokenizerBase | None = None,
     training: Training | None = None,
-    then: FollowUp | None = None,
+    then: FollowUp | Literal["retain"] | None = None,
     seed: int = 0,
     progress: Progress = silent,
     **options: Any,
@@ -48,7 +48,7 @@ def unlearn(
         retain: what must stay, in the same form.
         tokenizer: for texts.
         training: how the model was trained; for methods that act throughout training.
-        then: retain fine-tuning after the method.
+        then: fine-tuning on the retain set after the method: "retain" for that with its defaults.
         seed: of the method.
         progress: hears how far it has come.
         options: of the method, see `redteam show METHOD`.
@@ -77,7 +77,7 @@ def unlearn(
             seed=seed,
             progress=progress,
         )
-        return apply_method(made, task, then=then)
+        return apply_method(made, task, then=FollowUp() if then == "retain" else then)
     finally:
         for part, mode in zip(model.modules(), was_training, strict=True):
             part.training = mode
