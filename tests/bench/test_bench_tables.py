@@ -19,7 +19,7 @@ from redteam.bench.plan import Cell
 from redteam.bench.publish import publish
 from redteam.bench.questions import questions
 from redteam.bench.rows import Row, failed_row, read_row, read_rows
-from redteam.bench.run import TARGETS, Places, is_recorded
+from redteam.bench.run import TARGETS, Places, identity_of, is_recorded
 from redteam.bench.summary import interval, summarise
 from redteam.errors import InputError
 from redteam.judging.statistics import mean_over_seeds
@@ -132,6 +132,12 @@ def test_a_claim_is_about_every_seed(method: str, after: list[float], expected: 
     assert holds(rows, f"`facts`, {method}:") is expected
 
 
+def test_a_claim_needs_three_seeds_to_hold_and_one_to_fall() -> None:
+    assert holds([row("sgtm", seed=n, after=0.06) for n in range(2)], "`facts`, sgtm:") is None
+    assert holds([row("sgtm", seed=0, after=0.5)], "`facts`, sgtm:") is False
+    assert holds([row("sgtm", seed=n, error="diverged") for n in range(3)], "`facts`, sgtm:") is False
+
+
 def test_a_claim_without_rows_is_not_measured_and_one_with_a_failed_seed_does_not_hold() -> None:
     assert holds([], "`facts`, sgtm:") is None
     rows = [row("sgtm", seed=0, after=0.06), row("sgtm", seed=1, error="diverged")]
@@ -210,8 +216,6 @@ def test_a_broken_row_is_refused_and_kept(text: str, tmp_path: Path) -> None:
 
 
 def test_a_row_of_another_budget_or_version_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    from redteam.bench.run import identity_of
-
     cell, places = Cell(testbed="facts", method="rmu"), Places(results=tmp_path)
     assert not is_recorded(cell, places, 12)
     path = places.row(cell)
@@ -229,10 +233,16 @@ def test_tables_are_written_from_the_rows_there_are(tmp_path: Path) -> None:
     places = Places(results=tmp_path)
     (tmp_path / TARGETS).mkdir()
     made = row(seed=0)
-    (tmp_path / TARGETS / f"{made.of.name}.json").write_text(made.model_dump_json())
+    made = made.model_copy(update={"identity": identity_of(made.of, 12)})
+    other = row("tar", seed=0)  # of no identity that there is now: left where it is, and out of the tables
+    for one in (made, other):
+        (tmp_path / TARGETS / f"{one.of.name}.json").write_text(one.model_dump_json())
     written = publish([made.of], places, budget=12, jobs=1, only_write=True)
     assert {path.name for path in written} == {"leaderboard.md", "leaderboard.json", "claims.md"}
     assert "**rmu**" in (tmp_path / "leaderboard.md").read_text()
+    assert "**tar**" not in (tmp_path / "leaderboard.md").read_text()
+    with pytest.raises(InputError, match="of this budget and these versions, but 2 others"):
+        publish([made.of], places, budget=11, jobs=1, only_write=True)
     assert not list(tmp_path.glob("*.part"))
 
 
