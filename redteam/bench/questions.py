@@ -36,6 +36,7 @@ def _noise_or_tamper_resistance(found: list[Summary]) -> str:
         "before": lambda s: interval(s.before),
         "after": lambda s: interval(s.after),
         "excess recovery": lambda s: interval(s.excess),
+        "at any utility": lambda s: interval(s.excess_any),
         "steps to 50 %": lambda s: s.steps("0.5"),
         "80 %": lambda s: s.steps("0.8"),
         "90 %": lambda s: s.steps("0.9"),
