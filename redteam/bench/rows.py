@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def row_of(
 ) -> Row:
     """Returns the row of a target that was built and attacked."""
     return Row(
-        cell=_fields(cell),
+        cell=asdict(cell),
         identity=identity,
         recovery=_recovery(results.capabilities[0]),
         alignment_tax=manifest.alignment_tax,
@@ -107,7 +108,7 @@ def row_of(
 
 def failed_row(cell: Cell, identity: dict[str, Any], error: str) -> Row:
     """Returns the row of a target that could not be built or attacked."""
-    return Row(cell=_fields(cell), identity=identity, error=error)
+    return Row(cell=asdict(cell), identity=identity, error=error)
 
 
 def relative_cost(manifest: Manifest) -> dict[str, float]:
@@ -169,13 +170,3 @@ def _recovery(found: CapabilityResult) -> Recovery:
         horizon=max((step for step, _ in target.curve), default=0),
         flags=tuple(flag.name for flag in found.flags),
     )
-
-
-def _fields(cell: Cell) -> dict[str, Any]:
-    return {
-        "testbed": cell.testbed,
-        "method": cell.method,
-        "label_fraction": cell.label_fraction,
-        "then": cell.then,
-        "seed": cell.seed,
-    }

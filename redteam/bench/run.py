@@ -94,7 +94,7 @@ def is_recorded(cell: Cell, places: Places, budget: int) -> bool:
 
 
 def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
-    """Returns what determines a row: versions of everything that makes its numbers, settings, budget."""
+    """Returns what a row is told apart by: versions of method, testbed, attacks and probes, settings, budget."""
     from redteam.suite.inputs import STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 
     versions = {
