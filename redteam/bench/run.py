@@ -94,13 +94,20 @@ def is_recorded(cell: Cell, places: Places, budget: int) -> bool:
 
 
 def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
-    """Returns what a row is told apart by: versions of method, testbed, attacks and probes, settings, budget."""
-    from redteam.suite.inputs import STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+    """Returns what a row is told apart by: versions of all that makes and attacks its target, settings, budget.
 
+    The suite's name stands for the masked decoy and the judging as well.
+    """
+    from redteam.suite.inputs import STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+    from redteam.unlearning.options import create_method
+    from redteam.unlearning.stages import FollowUp
+
+    settings = dict(TESTBEDS.create(cell.testbed).settings.get(cell.method, {}))
+    method: Any = create_method(cell.method, settings)
     versions = {
         f"{kind}:{name}": row["version"]
         for kind, registry, names in (
-            ("method", METHODS, (cell.method,)),
+            ("method", METHODS, (cell.method, *getattr(method, "uses", ()))),
             ("testbed", TESTBEDS, (cell.testbed,)),
             ("attack", ATTACKS, STANDARD_ATTACKS),
             ("probe", PROBES, STANDARD_PROBES),
@@ -108,7 +115,8 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
         for row in registry.described()
         if (name := row["name"]) in names
     }
-    settings = dict(TESTBEDS.create(cell.testbed).settings.get(cell.method, {}))
+    if cell.then:
+        versions["stage"] = FollowUp.version
     return {"suite": SUITE, "budget": budget, "versions": versions, "settings": settings}
 
 

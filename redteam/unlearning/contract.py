@@ -64,6 +64,8 @@ class Method(Protocol):
         kinds: what it works on: "language", "classifier", or "language, classifier".
         touches: which weights it moves, one line.
         cost: what it takes, one line, in units of plain training.
+
+    A method that applies others names them in `uses`: a change of theirs is a change of its own.
     """
 
     name: str

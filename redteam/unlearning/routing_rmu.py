@@ -63,6 +63,7 @@ class RoutingRMU:
     kinds = "language, classifier"
     touches = "every weight, from nothing; then those that rmu moves"
     cost = "one plain training of a slightly wider model, and 150 steps"
+    uses = ("routing", "rmu")
 
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Trains a new model and unlearns it.

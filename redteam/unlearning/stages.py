@@ -33,11 +33,14 @@ class FollowUp:
         steps: optimizer steps.
         learning_rate: of AdamW.
         batch_size: examples a step.
+        version: raised with every change that could move a number.
     """
 
     steps: int = 30
     learning_rate: float = 3e-4
     batch_size: int = 64
+
+    version = 1
 
     def apply(self, module: nn.Module, data: Examples, *, seed: int, progress: Progress = silent) -> nn.Module:
         """Returns a fine-tuned copy. Deterministic for a seed and a thread count.

@@ -76,6 +76,11 @@ class UNDO:
         if not 0 <= self.alpha <= 1:
             raise InputError(f"alpha of the method undo is {self.alpha}", "Give a share between 0 and 1")
 
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The method of the first step."""
+        return (self.stage,)
+
     def apply(self, task: UnlearningTask) -> nn.Module:
         """Returns the distilled student.
 
