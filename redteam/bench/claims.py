@@ -14,7 +14,8 @@ from redteam.judging.statistics import mean_over_seeds
 HEAD = """# What the table says
 
 Written by `redteam bench` from the rows in [targets](targets); the leaderboard is [here](leaderboard.md). Figures are
-means over seeds with 95 % Student t intervals; verdicts and per-seed intervals are those of suite `standard-1`.
+means over seeds with 95 % Student t intervals, and an interval without width says that the seeds agree, not that the
+figure is exact; verdicts and per-seed intervals are those of suite `standard-1`.
 
 ## Claims
 

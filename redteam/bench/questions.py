@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from redteam.bench.rows import Row
 from redteam.bench.summary import Summary, interval, markdown, summarise, times
@@ -93,10 +94,24 @@ def _retain_after_dampening(found: list[Summary]) -> str:
     }
     return _section(
         "2. Do SSD and Potion need retain fine-tuning where capabilities are entangled?",
-        "Each without and with the stage `--then retain`.",
+        "Each without and with the stage `--then retain`. Below: what the stage changes, paired on the seeds.",
         columns,
         lines,
+        "\n".join(_changes(lines, "", "retain")),
     )
+
+
+def _changes(lines: Sequence[Summary], first: str, second: str) -> Iterator[str]:
+    """Yields what one stage changes against another, for every method that has both."""
+    by_stage = {(s.cell.testbed, s.cell.method, s.cell.then): s for s in lines}
+    figures = {"forget score": _before, "after the attack": _after, "utility": _utility}
+    for (testbed, method, then), one in by_stage.items():
+        other = by_stage.get((testbed, method, second))
+        if then != first or other is None:
+            continue
+        changes = {name: _paired(figure(other), figure(one)) for name, figure in figures.items()}
+        said = ", ".join(f"{name} {_signed(bounds)}" for name, bounds in changes.items() if bounds is not None)
+        yield f"- {other.variant} against {one.variant}: {said or 'no seed has both'}."
 
 
 def _throughout_or_post_hoc(found: list[Summary]) -> str:
@@ -114,7 +129,8 @@ def _throughout_or_post_hoc(found: list[Summary]) -> str:
     pairs = "\n".join(_pairs(lines)) or "No two targets of one testbed score alike before the attack."
     return _section(
         "3. Throughout training against post hoc, at equal forget score",
-        f"Sorted by the score before the attack. Below: pairs whose scores differ by at most {ALIKE}.",
+        f"Sorted by the score before the attack. Below: pairs whose mean scores differ by at most {ALIKE}; every "
+        "difference is paired on the seeds.",
         columns,
         lines,
         pairs,
@@ -124,22 +140,28 @@ def _throughout_or_post_hoc(found: list[Summary]) -> str:
 def _pairs(lines: Sequence[Summary]) -> Iterator[str]:
     for early in (s for s in lines if _acts(s) == "training"):
         for late in (s for s in lines if _acts(s) == "post hoc" and s.cell.testbed == early.cell.testbed):
-            gap = _paired([_before(late), _before(early)])
+            gap = _paired(_before(late), _before(early))
             if gap is None or abs(gap.estimate) > ALIKE:
                 continue
-            rise = _paired([_after(late), _after(early)])
+            rise = _paired(_after(late), _after(early))
             if rise is not None:
                 yield (
-                    f"- {late.variant} against {early.variant}: {gap.estimate:+.2f} before the attack, "
-                    f"{interval(rise)} after it."
+                    f"- {late.variant} against {early.variant}: {_signed(gap)} before the attack, "
+                    f"{_signed(rise)} after it."
                 )
 
 
-def _paired(figures: Sequence[dict[int, float]]) -> Bounds | None:
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Bounds | None:
     """Returns the difference of two figures over the seeds that both have."""
-    first, second = figures
     shared = sorted(first.keys() & second.keys())
     return mean_over_seeds([first[seed] - second[seed] for seed in shared]) if shared else None
+
+
+def _signed(bounds: Bounds) -> str:
+    """Returns "+0.10 [-0.02, +0.22]"; no brackets around a single seed."""
+    if math.isinf(bounds.high):
+        return f"{bounds.estimate:+.2f}"
+    return f"{bounds.estimate:+.2f} [{bounds.low:+.2f}, {bounds.high:+.2f}]"
 
 
 def _before(summary: Summary) -> dict[int, float]:
@@ -148,6 +170,10 @@ def _before(summary: Summary) -> dict[int, float]:
 
 def _after(summary: Summary) -> dict[int, float]:
     return {row.of.seed: row.recovery.after.estimate for row in summary.rows if row.recovery and row.recovery.after}
+
+
+def _utility(summary: Summary) -> dict[int, float]:
+    return {row.of.seed: row.recovery.utility[0] for row in summary.rows if row.recovery}
 
 
 def _tax_of_modularity(found: list[Summary]) -> str:
@@ -210,9 +236,11 @@ def _retain_or_mixture(found: list[Summary]) -> str:
     }
     return _section(
         "6. After ablation: fine-tuning on retain data, or retraining on the mixture?",
-        "The mixture is the training distribution without the held-out facts: an attacker's own facts are in it.",
+        "The mixture is the training distribution without the held-out facts: an attacker's own facts are in it. "
+        "Below: the mixture against retain data, paired on the seeds.",
         columns,
         lines,
+        "\n".join(_changes(lines, "retain", "mixture")),
     )
 
 
