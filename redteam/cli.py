@@ -202,19 +202,20 @@ def list_kind(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A name that `redteam list` prints.")]) -> None:
-    """Show what is known of an attack, probe, method or testbed."""
-    from redteam.registry import registry_of
+    """Show what is known of an attack, probe, method or testbed, with the options of a method."""
+    from redteam.registry import STAGES, registry_of
 
     with _errors(Format.TABLE):
         for kind in Kind:
-            for row in registry_of(kind.value).described():
-                if row["name"] == name:
-                    options = row.pop("options", {})
-                    for field, value in {"kind": kind.value.removesuffix("s"), **row}.items():
-                        typer.echo(f"{field:<9}{value}")
-                    for option, default in options.items():
-                        typer.echo(f"{'--set':<9}{option}={default}")
-                    return
+            registry = registry_of(kind.value)
+            if name in registry.table:
+                from rich.console import Console
+
+                from redteam.reporting.described import print_described
+
+                stage = STAGES.declared("then") if kind is Kind.METHODS else None
+                print_described(kind.value.removesuffix("s"), name, registry.declared(name), stage, Console())
+                return
         raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
 
 

@@ -6,7 +6,6 @@ A name is a row of a table, an entry point of an installed package (groups `redt
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib.util
@@ -18,11 +17,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from redteam.declared import Declared, declared
 from redteam.errors import InputError
 
-# What a plug-in may say of itself in class attributes.
-OPTIONS = "options"
-FACTS = ("version", "goal", "paper", "when", "kinds", "touches", "cost")
+OPTIONS, SETTINGS = "options", "settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,35 +94,22 @@ class Registry:
         return rows[name]
 
     def described(self) -> Iterator[dict[str, Any]]:
-        """Yields what our own rows say of themselves, read off the source: importing would cost seconds.
+        """Yields what our own rows say of themselves, without importing them.
 
-        A method says its options too: name -> default.
+        A method says its options too (name -> default), a testbed its settings (method -> option -> value).
         """
-        for name, place in self.table.items():
-            module, _, attribute = place.partition(":")
-            spec = importlib.util.find_spec(module)
-            assert spec is not None
-            assert spec.origin is not None
-            facts = _class_constants(Path(spec.origin).read_text(encoding="utf-8"), attribute)
-            options = facts.pop(OPTIONS)
-            said = {k: facts[k] for k in FACTS if k in facts}
-            yield {"name": name, **said, **({OPTIONS: options} if options else {})}
+        for name in self.table:
+            said = self.declared(name)
+            parts = {OPTIONS: said.options, SETTINGS: said.settings}
+            yield {"name": name, **said.facts, **{part: value for part, value in parts.items() if value}}
 
-
-def _class_constants(source: str, name: str) -> dict[str, Any]:
-    """Returns the literals that a class assigns: class attributes by name, fields with defaults under `OPTIONS`."""
-    found: dict[str, Any] = {OPTIONS: {}}
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef) or node.name != name:
-            continue
-        for statement in node.body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
-                targets = (target.id for target in statement.targets if isinstance(target, ast.Name))
-                found.update(dict.fromkeys(targets, ast.literal_eval(statement.value)))
-            elif isinstance(statement, ast.AnnAssign) and isinstance(statement.value, ast.Constant | ast.UnaryOp):
-                assert isinstance(statement.target, ast.Name)
-                found[OPTIONS][statement.target.id] = ast.literal_eval(statement.value)
-    return found
+    def declared(self, name: str) -> Declared:
+        """Returns what the source of one of our own rows says of its class."""
+        module, _, attribute = self.table[name].partition(":")
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        return declared(Path(spec.origin).read_text(encoding="utf-8"), attribute)
 
 
 def _class_in_file(place: str) -> Any:
@@ -172,6 +157,7 @@ METHODS = Registry(
         "potion": "redteam.unlearning.potion:Potion",
     },
 )
+STAGES = Registry("stage", {"then": "redteam.unlearning.stages:FollowUp"})
 ARCHITECTURES = Registry(
     "architecture",
     {

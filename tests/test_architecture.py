@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import redteam
-from redteam.registry import ATTACKS, FACTS, METHODS, PROBES, TESTBEDS
+from redteam.declared import FACTS
+from redteam.registry import ATTACKS, METHODS, PROBES, STAGES, TESTBEDS
 
 HOUSE = Path(redteam.__file__).parent
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "declared": 0,
     "target": 1, "config": 1, "registry": 1, "evidence": 1,
     "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
     "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,
@@ -217,7 +218,16 @@ def test_everything_shipped_says_what_it_is(registry, name: str) -> None:
     described = next(row for row in registry.described() if row["name"] == name)
     said = {fact: getattr(made, fact) for fact in FACTS if hasattr(made, fact)}
     options = {option.name: option.default for option in dataclasses.fields(made)} if registry is METHODS else {}
-    assert described == {"name": name, **said, **({"options": options} if options else {})}
+    settings = dict(made.settings) if registry is TESTBEDS else {}
+    parts = {part: value for part, value in (("options", options), ("settings", settings)) if value}
+    assert described == {"name": name, **said, **parts}
+
+
+@pytest.mark.parametrize(("registry", "name"), [(METHODS, name) for name in METHODS.table] + [(STAGES, "then")])
+def test_every_option_of_a_method_says_what_it_means(registry, name: str) -> None:
+    said = registry.declared(name)
+    assert said.options.keys() <= said.meanings.keys()
+    assert all(text.endswith(".") for text in said.meanings.values())
 
 
 KINDS = ("language", "classifier")

@@ -43,6 +43,8 @@ class Birthdays:
     settings: Mapping[str, Mapping[str, Option]] = {
         # Three people in five are forgotten: compared with all data, no weight could matter ten times as much to them.
         "ssd": {"full": "retain"},
+        # As on facts: what is learned in default steps comes to rest in the slice too, and is cut off with it.
+        "sgtm": {"retain_share": 1.0},
         "rmu": {"steering": 6.0, "alpha": 10.0, "learning_rate": 5e-3, "steps": 250},
     }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from redteam.engine.batches import Examples, TokenSet
 from redteam.engine.cost import Cost, Meter
@@ -52,12 +52,17 @@ def apply_method(
         raise InputError(f"{method.name} works on: {method.kinds}; this model is a {kind} one", "Use another method")
     if not any(parameter.requires_grad for parameter in task.original.parameters()):
         raise InputError("no weight of the model may move", "Call model.requires_grad_(True)")
+    broken = _not_finite(task.original)
+    if broken is not None:
+        raise InputError(f"the original has weights that are not finite ({broken})", "Give a sound model")
     costs = {}
     with Meter() as meter:
         if len(task.forget) == 0 and method.when != "training":
             module = copy.deepcopy(task.original)
         else:
             module = _guarded(method.name, partial(method.apply, task), task.seed)
+            if method.when == "post hoc" and same_weights(module, task.original):
+                raise MethodFailed(f"{method.name} changed no weight", "Check its options, or what they name")
     costs["method"] = meter.cost
     if then is not None:
         data = task.retain if then_data is None else then_data
@@ -83,10 +88,24 @@ def _guarded(what: str, work: Callable[[], nn.Module], seed: int) -> nn.Module:
         raise MethodFailed(f"{what} diverged: {error}", "Lower its learning rate or its number of steps") from error
     except InputError as error:
         raise MethodFailed(error.found, error.remedy) from error
-    stored = itertools.chain(module.named_parameters(), module.named_buffers())
-    bad = [name for name, tensor in stored if not bool(torch.isfinite(tensor).all())]
-    if bad:
+    bad = _not_finite(module)
+    if bad is not None:
         raise MethodFailed(
-            f"{what} left weights that are not finite ({bad[0]})", "Lower its learning rate or its number of steps"
+            f"{what} left weights that are not finite ({bad})", "Lower its learning rate or its number of steps"
         )
     return module
+
+
+def same_weights(module: nn.Module, other: nn.Module) -> bool:
+    """Returns whether two modules have the same parameters and buffers, bit for bit."""
+    stored, others = dict(_stored(module)), dict(_stored(other))
+    return stored.keys() == others.keys() and all(torch.equal(tensor, others[name]) for name, tensor in stored.items())
+
+
+def _not_finite(module: nn.Module) -> str | None:
+    """Returns the name of a parameter or buffer that holds an infinity or a NaN, if there is one."""
+    return next((name for name, tensor in _stored(module) if not bool(torch.isfinite(tensor).all())), None)
+
+
+def _stored(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return itertools.chain(module.named_parameters(), module.named_buffers())

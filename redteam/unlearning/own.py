@@ -14,6 +14,7 @@ from redteam.engine.training import Progress, Training, silent
 from redteam.errors import InputError
 from redteam.unlearning.apply import Unlearned, apply_method
 from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.fitting import refuse_unfit
 from redteam.unlearning.options import create_method
 from redteam.unlearning.stages import FollowUp
 
@@ -58,7 +59,8 @@ def unlearn(
 
     Raises:
         InputError: an unknown method or option, an empty set, sets that overlap or are of different kinds, a method
-            that does not fit the model, or one that diverged.
+            that does not fit the model, one that diverged or changed nothing, data that the model cannot read, or
+            weights of low precision.
     """
     made = create_method(method, options)
     sets = {name: _examples(name, data, tokenizer) for name, data in (("forget", forget), ("retain", retain))}
@@ -68,6 +70,8 @@ def unlearn(
     was_training = [part.training for part in model.modules()]
     model.eval()
     try:
+        for name, data in sets.items():
+            refuse_unfit(name, model, data)
         task = UnlearningTask(
             original=model,
             forget=sets["forget"],
@@ -145,6 +149,6 @@ def _refuse_overlap(forget: Examples, retain: Examples) -> None:
 
 def _identities(data: Examples) -> set[tuple[Any, ...]]:
     if isinstance(data, LabelledSet):
-        return {(row.numpy().tobytes(),) for row in data.inputs.contiguous()}
+        return {(row.reshape(-1).view(torch.uint8).numpy().tobytes(),) for row in data.inputs.contiguous()}
     rows = zip(data.input_ids.tolist(), data.lengths.tolist(), strict=True)
     return {tuple(ids[:length]) for ids, length in rows}

@@ -35,7 +35,8 @@ class Potion:
     Source: Schoepf et al. 2024, Potion: Towards Poison Unlearning (arXiv 2406.09173).
 
     Attributes:
-        share_left: rho. The publication tries 0 to 0.75; which of them its headline figure belongs to is not known.
+        share_left: rho, the share of its right predictions on the forget set at which the search stops. The
+            publication tries 0 to 0.75; which of them its headline figure belongs to is not known.
         batch_size: examples a batch, for both sets.
         full: D: "retain", as in the published code, or "all" (batches of the retain set, then of the forget set).
         evaluation: reads importances in evaluation mode.

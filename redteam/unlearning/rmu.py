@@ -54,7 +54,8 @@ class RMU:
 
     Attributes:
         layer: l, a shell pattern over module names that one module matches; empty for the last hidden layer.
-        moved: which parameters move, a shell pattern over their names; empty for those above.
+        moved: which parameters move, a shell pattern over their names; empty for the MLP
+            down-projections of that layer and the two before it.
         steering: c, in multiples of the mean norm.
         alpha: weight of the retain term.
         learning_rate: of AdamW without weight decay.

@@ -44,20 +44,20 @@ class TAR:
 
     Attributes:
         mapping_steps: optimizer steps of the random mapping.
-        mapping_learning_rate: its AdamW's.
+        mapping_learning_rate: of its AdamW.
         outer_steps: adversaries met, and optimizer steps.
         learning_rate: of the outer steps, at its peak.
         clip: largest norm of an outer gradient.
         batch_size: examples that measure an adversary, and retain examples an outer step.
-        inner_steps: K.
-        every: n; the last inner step is always measured.
-        lowest_rate: an adversary's learning rate is the lowest, the highest or their geometric mean.
-        highest_rate: see there.
+        inner_steps: K, steps of an adversary.
+        every: n, inner steps from one measurement to the next; the last step is always measured.
+        lowest_rate: of an adversary's learning rates: it draws the lowest, the highest or their geometric mean.
+        highest_rate: of an adversary's learning rates.
         inner_batch_size: examples a step of an adversary.
         switch: share of the adversaries that train on retain data first, for K * Beta(6, 3) steps.
-        resistance_weight: w at the last inner step.
-        retain_weight: a.
-        representation_weight: b.
+        resistance_weight: w, of the tamper-resistance gradient at the last inner step.
+        retain_weight: a, of the loss on retain data.
+        representation_weight: b, of the distance between retain states and the original's.
     """
 
     mapping_steps: int = 100

@@ -25,7 +25,7 @@ PAIRS = {
 def refused(match: str, model: Any = None, method: str = "rmu", **given: Any) -> None:
     sets = {**TEXTS, "tokenizer": word_tokenizer()} if model is None else PAIRS
     with pytest.raises(InputError, match=match) as caught:
-        redteam.unlearn(method, model or tiny_llama(), **{**sets, **given})
+        redteam.unlearn(method, tiny_llama() if model is None else model, **{**sets, **given})
     assert str(caught.value).isprintable()
 
 
@@ -75,6 +75,39 @@ def test_what_is_refused_of_the_data() -> None:
     refused("is a str", forget="w1 w2 w3")
     refused("10 inputs and 9 labels", tiny_classifier(), forget=(PAIRS["forget"][0], PAIRS["forget"][1][:9]))
     refused("labels of torch.float32", tiny_classifier(), forget=(PAIRS["forget"][0], torch.zeros(10)))
+
+
+def test_data_that_the_model_cannot_read_is_refused() -> None:
+    inputs, labels = PAIRS["forget"]
+    refused("cannot read the forget set as pairs", tiny_classifier(), forget=(inputs[:, :-1], labels))
+    refused("cannot read the forget set as pairs", tiny_classifier(), forget=(inputs.bfloat16(), labels))
+    refused("cannot read the forget set as pairs", tiny_llama(), **PAIRS)
+    refused("cannot read the forget set as texts", tiny_classifier(), **TEXTS, tokenizer=word_tokenizer())
+    tokens = random_tokens(10, 1).input_ids
+    pairs = {side: (tokens + shift, labels) for side, shift in (("forget", 0), ("retain", 1))}
+    refused(r"outputs of shape \[1, \d+, \d+\]", tiny_llama(), **pairs)
+    refused("labels of the forget set go from 0 to 9", tiny_classifier(), forget=(inputs, torch.arange(10)))
+    refused("labels of the forget set go from -1", tiny_classifier(), forget=(inputs, labels - 1 - labels.min()))
+    far = dataclasses.replace(random_tokens(5, 1), input_ids=random_tokens(5, 1).input_ids + 10**4)
+    refused("tokens of the forget set go from 10", forget=far, retain=random_tokens(5, 2))
+    silent = dataclasses.replace(random_tokens(5, 1), labels=torch.full_like(random_tokens(5, 1).labels, -100))
+    refused("the forget set has no label", forget=silent, retain=random_tokens(5, 2))
+
+
+def test_weights_of_low_precision_are_refused() -> None:
+    refused("weights are bfloat16, in which small updates are lost", tiny_classifier().bfloat16())
+
+
+def test_an_original_that_is_broken_is_not_blamed_on_the_method() -> None:
+    broken = tiny_classifier()
+    with torch.no_grad():
+        next(broken.parameters())[0] = float("nan")
+    refused("the original has weights that are not finite", broken, method="graddiff")
+
+
+def test_a_method_that_changes_nothing_did_not_unlearn() -> None:
+    refused("graddiff changed no weight", tiny_classifier(), method="graddiff", steps=0)
+    refused("rmu changed no weight", tiny_classifier(), steps=1, learning_rate=0.0)
 
 
 def test_what_is_refused_of_the_method() -> None:
