@@ -64,7 +64,14 @@ def test_list_and_show() -> None:
     assert [row["name"] for row in rows] == list(METHODS.table)
     assert all(row["version"] >= 1 and row["goal"] and row["paper"] for row in rows)
     method = redteam("show", "rmu").stdout
-    for line in ("when     post hoc", "kinds    language, classifier", "touches  ", "cost     ", "steps=150 ", "then.steps=30 "):
+    for line in (
+        "when     post hoc",
+        "kinds    language, classifier",
+        "touches  ",
+        "cost     ",
+        "steps=150 ",
+        "then.steps=30 ",
+    ):
         assert line in method
     shown = redteam("show", "retrain")
     assert shown.returncode == 0

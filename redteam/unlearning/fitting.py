@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,8 +46,8 @@ def refuse_unfit(name: str, module: nn.Module, data: Examples) -> None:
 
 
 def _refuse_unknown_tokens(name: str, module: nn.Module, ids: Tensor) -> None:
-    embedding = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
-    known = getattr(embedding, "num_embeddings", None)
+    embeddings: Any = getattr(module, "get_input_embeddings", lambda: None)
+    known = getattr(embeddings(), "num_embeddings", None)
     if known is not None and not 0 <= int(ids.min()) <= int(ids.max()) < known:
         raise InputError(
             f"tokens of the {name} set go from {int(ids.min())} to {int(ids.max())}, and the model has {known}",

@@ -185,7 +185,9 @@ def test_only_targets_that_score_alike_before_the_attack_are_paired() -> None:
     rows += [row("tar", seed=n, before=0.10, after=0.5) for n in range(3)]
     rows += [row("rmu", seed=n, before=0.40, after=0.9) for n in range(3)]
     text = questions(rows)
-    assert "facts-tar against facts-sgtm: +0.04 before the attack, 0.44 [0.44, 0.44] after it." in text
+    assert (
+        "facts-tar against facts-sgtm: +0.04 [+0.04, +0.04] before the attack, +0.44 [+0.44, +0.44] after it." in text
+    )
     assert "facts-rmu against" not in text
 
 
@@ -193,6 +195,18 @@ def test_partial_labels_are_listed_with_the_whole() -> None:
     rows = [row("rmu", seed=0), row("ssd", seed=0), row("rmu", seed=0, label_fraction=0.5, before=0.6)]
     lines = table_of(questions(rows), "## 5.")
     assert [cells[1:4] for cells in lines[1:]] == [["rmu", "0.5", "0.60"], ["rmu", "1", "0.30"]]
+
+
+def test_what_a_stage_changes_is_paired_on_the_seeds() -> None:
+    """0.1 and 0.1: the seeds agree on the change, though the scores themselves differ by 0.3."""
+    rows = [row("ssd", seed=0, before=0.1), row("ssd", seed=1, before=0.4)]
+    assert " against " not in questions(rows).partition("## 3.")[0]
+    rows += [row("ssd", seed=seed, then="retain", before=before) for seed, before in ((0, 0.2), (1, 0.5))]
+    section = questions(rows).partition("## 2.")[2].partition("## 3.")[0]
+    assert "- facts-ssd-then-retain against facts-ssd: forget score +0.10 [+0.10, +0.10], " in section
+    mixed = [row("ssd", seed=seed, then="mixture", before=before) for seed, before in ((0, 0.1), (1, 0.0))]
+    section = questions(rows + mixed).partition("## 6.")[2]
+    assert "- facts-ssd-then-mixture against facts-ssd-then-retain: forget score -0.30 [" in section
 
 
 # Rows on disk.
@@ -227,6 +241,16 @@ def test_a_row_of_another_budget_or_version_is_not_taken_for_this_one(tmp_path: 
     other["versions"]["method:rmu"] += 1
     path.write_text(failed_row(cell, other, "no").model_dump_json())
     assert not is_recorded(cell, places, 12)
+
+
+def test_a_row_is_told_apart_by_what_its_method_applies_and_by_the_stage_after_it() -> None:
+    def versions(**cell: str) -> set[str]:
+        return set(identity_of(Cell(testbed="facts", **cell), 12)["versions"])
+
+    plain = versions(method="rmu")
+    assert versions(method="rmu", then="retain") - plain == {"stage"}
+    assert versions(method="routing-rmu") - plain == {"method:routing-rmu", "method:routing"}
+    assert versions(method="undo") >= {"method:undo", "method:npo"}  # the first step that this world sets
 
 
 def test_tables_are_written_from_the_rows_there_are(tmp_path: Path) -> None:
