@@ -33,7 +33,7 @@ class Setting:
 
 # The margins were set on seed 0, which is not among those that are measured.
 SMALL = Setting(hidden=(256, 64), half=4, batch_size=512, steps=1500, seeds=5, margin=1.15)
-MNIST = Setting(hidden=(256, 128), half=16, batch_size=256, steps=1000, seeds=3, margin=1.05)
+MNIST = Setting(hidden=(256, 128), half=16, batch_size=256, steps=1000, seeds=8, margin=1.05)
 
 
 def measure() -> Measured:

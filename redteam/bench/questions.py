@@ -216,10 +216,24 @@ def _partial_labels(found: list[Summary]) -> str:
     return _section(
         "5. What if only part of the forget data is labelled?",
         "The rest is mixed, unlabelled, into the retain data. On `poison` the share is that of identified poison, and "
-        "*healed* is the accuracy on triggered images with their true labels.",
+        "*healed* is the accuracy on triggered images with their true labels. Below: each method against data filtering "
+        "with the same labels, paired on the seeds.",
         columns,
         lines,
+        "\n".join(_against_filtering(lines)),
     )
+
+
+def _against_filtering(lines: Sequence[Summary]) -> Iterator[str]:
+    """Yields what each method recovers beyond data filtering that was told as much."""
+    by_cell = {(s.cell.testbed, s.cell.method, s.cell.label_fraction): s for s in lines}
+    for (testbed, method, fraction), one in by_cell.items():
+        filtered = by_cell.get((testbed, "filtered", fraction))
+        if method == "filtered" or filtered is None or fraction == 0:
+            continue
+        after = _paired(_after(one), _after(filtered))
+        if after is not None:
+            yield f"- {testbed}, {fraction:.0%} labelled, {method} against filtered: {_signed(after)} after the attack."
 
 
 def _retain_or_mixture(found: list[Summary]) -> str:

@@ -209,6 +209,17 @@ def test_what_a_stage_changes_is_paired_on_the_seeds() -> None:
     assert "- facts-ssd-then-mixture against facts-ssd-then-retain: forget score -0.30 [" in section
 
 
+def test_partial_labels_are_held_against_filtering_that_was_told_as_much() -> None:
+    rows = [row("routing", seed=n, label_fraction=0.5, after=0.3 + n / 10) for n in range(2)]
+    rows += [row("filtered", seed=n, label_fraction=0.5, after=0.5 + n / 10) for n in range(2)]
+    rows += [row("filtered", seed=n, label_fraction=0.0) for n in range(2)]
+    rows += [row("routing", seed=n, label_fraction=0.1) for n in range(2)]
+    section = questions(rows).partition("## 5.")[2].partition("## 6.")[0]
+    assert [line for line in section.splitlines() if line.startswith("- ")] == [
+        "- facts, 50% labelled, routing against filtered: -0.20 [-0.20, -0.20] after the attack."
+    ]
+
+
 # Rows on disk.
 
 
