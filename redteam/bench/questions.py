@@ -216,8 +216,8 @@ def _partial_labels(found: list[Summary]) -> str:
     return _section(
         "5. What if only part of the forget data is labelled?",
         "The rest is mixed, unlabelled, into the retain data. On `poison` the share is that of identified poison, and "
-        "*healed* is the accuracy on triggered images with their true labels. Below: each method against data filtering "
-        "with the same labels, paired on the seeds.",
+        "*healed* is the accuracy on triggered images with their true labels. Below: each method against data "
+        "filtering with the same labels, paired on the seeds.",
         columns,
         lines,
         "\n".join(_against_filtering(lines)),
