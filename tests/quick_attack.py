@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from redteam.attacks.contract import Params, Suggest
 from redteam.attacks.retrain import Retrain
@@ -32,5 +35,13 @@ class Quick(Retrain):
         return [{"learning_rate.adamw": rate, "samples": samples, "steps": 4} for rate in (1e-3, 1e-4)]
 
     def run(self, arena, params):
-        """Trains as `retrain` does."""
+        """Trains as `retrain` does, once the test that watches lets it."""
+        _hold()
         yield from super().run(arena, {**FIXED, **params})
+
+
+def _hold() -> None:
+    """Waits for ever once the log `HOLD_LOG` has `HOLD_EVENTS` lines: the run cannot end before it is stopped."""
+    log = os.environ.get("HOLD_LOG")
+    while log and Path(log).read_bytes().count(b"\n") >= int(os.environ["HOLD_EVENTS"]):
+        time.sleep(0.01)

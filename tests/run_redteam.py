@@ -18,12 +18,12 @@ def redteam(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
     )
 
 
-def start_redteam(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def start_redteam(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """Starts `redteam` and returns the running process."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

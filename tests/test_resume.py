@@ -30,6 +30,18 @@ def _events(run: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
+def _stopped(arguments: list[str | Path], run: Path, events: int, by: signal.Signals) -> tuple[int, str]:
+    """Sends a signal once `events` events are on disk; the next trial waits for it, so no run ends first."""
+    hold = {"HOLD_LOG": str(run / "events.jsonl"), "HOLD_EVENTS": str(events)}
+    process = start_redteam(*arguments, cwd=run.parent, **hold)
+    while _events(run) < events and process.poll() is None:
+        time.sleep(0.002)
+    assert process.poll() is None, "the run ended before it could be stopped"
+    process.send_signal(by)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
 def _trials(run: Path) -> dict[str, tuple[object, ...]]:
     rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     trials = [row for row in rows if row["type"] == "trial"]
@@ -48,12 +60,7 @@ def _trials(run: Path) -> dict[str, tuple[object, ...]]:
 def test_killed_and_repeated(events: int, untrained: Path, uninterrupted: Path, tmp_path: Path) -> None:
     """SIGKILL once `events` events are on disk: before the first trial, in each search phase, in each arm."""
     run = tmp_path / "run"
-    process = start_redteam(*_arguments(untrained, run), cwd=tmp_path)
-    while _events(run) < events and process.poll() is None:
-        time.sleep(0.002)
-    assert process.poll() is None, "the run ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _stopped(_arguments(untrained, run), run, events, signal.SIGKILL)
     assert not (run / "results.json").exists()
     done = redteam(*_arguments(untrained, run))
     assert done.returncode == 3, done.stderr
@@ -78,12 +85,8 @@ def test_a_torn_line_is_run_again(untrained: Path, uninterrupted: Path, tmp_path
 
 def test_interrupt_leaves_a_run_to_go_on_with(untrained: Path, uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start_redteam(*_arguments(untrained, run), cwd=tmp_path)
-    while _events(run) < 8 and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    code, stderr = _stopped(_arguments(untrained, run), run, 8, signal.SIGINT)
+    assert code == 130, stderr
     assert "the same command goes on" in stderr
     assert "Traceback" not in stderr
     assert redteam(*_arguments(untrained, run)).returncode == 3
@@ -92,7 +95,8 @@ def test_interrupt_leaves_a_run_to_go_on_with(untrained: Path, uninterrupted: Pa
 
 def test_two_processes_do_not_share_a_run(untrained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start_redteam(*_arguments(untrained, run), cwd=tmp_path)
+    hold = {"HOLD_LOG": str(run / "events.jsonl"), "HOLD_EVENTS": "2"}
+    process = start_redteam(*_arguments(untrained, run), cwd=tmp_path, **hold)
     while _events(run) < 2 and process.poll() is None:
         time.sleep(0.01)
     second = redteam(*_arguments(untrained, run))
