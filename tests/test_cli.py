@@ -231,6 +231,7 @@ def test_a_changed_target(untrained: Path, tmp_path: Path) -> None:
         (["rmu", "--set", "steps"], ("--set steps names no value", "NAME=VALUE")),
         (["rmu", "--set", "then.steps=3"], ("then.steps is set, but nothing follows", "--then retain")),
         (["rmu", "--then", "retain", "--set", "then.nonsense=3"], ("the stage after it has no option 'nonsense'",)),
+        (["rmu", "--set", "layer=model.layers.9"], ("no module matches 'model.layers.9'", "Names are like model")),
         (["rmu", "--testbed", "fcats"], ("there is no testbed named 'fcats'",)),
     ],
 )

@@ -27,6 +27,7 @@ from redteam.registry import METHODS, TESTBEDS
 from redteam.testbeds.contract import Option, Testbed
 from redteam.unlearning.apply import Unlearned, apply_method
 from redteam.unlearning.contract import Method, UnlearningTask
+from redteam.unlearning.fitting import refuse_unmatched
 from redteam.unlearning.options import create_method, options_of, with_options
 from redteam.unlearning.stages import FollowUp, Then
 
@@ -207,8 +208,10 @@ def build_target(
     """
     METHODS.require(method)
     spec = TargetSpec(method=method, label_fraction=label_fraction, then=then, options=options or {})
-    _plan(spec, TESTBEDS.create(testbed))
+    world: Testbed = TESTBEDS.create(testbed)
+    planned, _ = _plan(spec, world)
     check_places(out)
+    refuse_unmatched(planned, world.training(world.capability(seed))[0], seed)
     return write_target(spec, train_world(testbed, seed=seed, progress=progress), out, progress)
 
 

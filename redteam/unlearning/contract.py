@@ -66,6 +66,9 @@ class Method(Protocol):
         cost: what it takes, one line, in units of plain training.
 
     A method that applies others names them in `uses`: a change of theirs is a change of its own.
+
+    One whose options name parts of a module has `look_up(module, batch)`, which finds them and raises InputError where
+    there are none. It is called before any work, on an untrained module that is then thrown away.
     """
 
     name: str

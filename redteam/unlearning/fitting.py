@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from redteam.engine.batches import IGNORED, Examples, TokenSet
+from redteam.engine.training import Training
 from redteam.errors import InputError, one_line
+from redteam.unlearning.contract import Method
 
 PRECISE = (torch.float32, torch.float64)
 
@@ -43,6 +45,17 @@ def refuse_unfit(name: str, module: nn.Module, data: Examples) -> None:
             f"{classes} {'tokens' if isinstance(data, TokenSet) else 'classes'} apart",
             "Give the data that the model was made for",
         )
+
+
+def refuse_unmatched(method: Method, training: Training, seed: int) -> None:
+    """Refuses a method whose options name what the models of a recipe lack. Nothing is trained.
+
+    Raises:
+        InputError: a name that matches nothing.
+    """
+    look_up: Any = getattr(method, "look_up", None)
+    if look_up is not None:
+        look_up(training.new(seed).eval(), training.data.batch(slice(0, 2)))
 
 
 def _refuse_unknown_tokens(name: str, module: nn.Module, ids: Tensor) -> None:

@@ -69,8 +69,7 @@ class RepresentationRerouting:
             InputError: a pattern matches nothing or what puts out no states, or the model has no hidden layer.
             Diverged: a loss is not finite.
         """
-        names = self._layers(task.original, task.forget.batch(slice(0, 2)))
-        moved = set(matching_parameters(task.original, self.parameters))
+        names, moved = self.look_up(task.original, task.forget.batch(slice(0, 2)))
         steps = count()
 
         def loss(live: nn.Module, forget: AnyBatch, retain: AnyBatch) -> Tensor:
@@ -87,8 +86,12 @@ class RepresentationRerouting:
             module, task, loss, tuning, self.batch_size, name=self.name, only=lambda name: name in moved
         )
 
-    def _layers(self, module: nn.Module, batch: AnyBatch) -> tuple[str, ...]:
-        """Returns the names of the modules to steer; each of them puts out one state a token of `batch`."""
+    def look_up(self, module: nn.Module, batch: AnyBatch) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Returns the names of the modules to steer, and of the parameters that move.
+
+        Raises:
+            InputError: a pattern matches nothing, or a module does not put out one state a token of the batch.
+        """
         try:
             names = matching_modules(module, self.layers) if self.layers else hidden_layers(module)
         except UnknownLayers as error:
@@ -99,7 +102,7 @@ class RepresentationRerouting:
         for name in names:
             if name not in states or states[name].shape[: len(shape)] != shape:
                 raise InputError(f"the module {name} does not put out one state a token", "Give another layers=PATTERN")
-        return names
+        return names, frozenset(matching_parameters(module, self.parameters))
 
 
 States = Mapping[str, Tensor]

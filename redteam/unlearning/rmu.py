@@ -17,7 +17,7 @@ from redteam.engine.activations import (
     matching_modules,
     matching_parameters,
 )
-from redteam.engine.batches import AnyBatch, TokenSet, shuffled_batches
+from redteam.engine.batches import AnyBatch, Batch, shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
@@ -87,8 +87,7 @@ class RMU:
             InputError: the layer or the weights that move cannot be told by name.
             Diverged: a loss is not finite.
         """
-        layer = chosen_layer(task.original, self.layer)
-        moved = self._moved(task, layer)
+        layer, moved = self.look_up(task.original, task.forget.batch(slice(0, 2)))
         module = copy.deepcopy(task.original)
         direction = self._direction(task, layer)
         retain = shuffled_batches(task.retain, self.batch_size, seeded(task.seed, "rmu", "retain"))
@@ -110,12 +109,23 @@ class RMU:
         )
         return module
 
-    def _moved(self, task: UnlearningTask, layer: str) -> frozenset[str]:
-        """Returns the names of the parameters that move."""
+    def look_up(self, module: nn.Module, batch: AnyBatch) -> tuple[str, frozenset[str]]:
+        """Returns the name of the layer and those of the parameters that move.
+
+        Raises:
+            InputError: they cannot be told by name, or the layer puts out no states of the batch.
+        """
+        layer = chosen_layer(module, self.layer)
+        moved = self._moved(module, layer, DOWN_PROJECTIONS if isinstance(batch, Batch) else ("*",))
+        with torch.no_grad():
+            states(module, batch, layer)
+        return layer, moved
+
+    def _moved(self, module: nn.Module, layer: str, inside: Sequence[str]) -> frozenset[str]:
+        """Returns the names of the parameters that move: those of the option, or what `inside` matches near a layer."""
         if self.moved:
-            return frozenset(matching_parameters(task.original, self.moved))
-        inside = DOWN_PROJECTIONS if isinstance(task.forget, TokenSet) else ("*",)
-        found = _parameters_up_to(task.original, layer, inside)
+            return frozenset(matching_parameters(module, self.moved))
+        found = _parameters_up_to(module, layer, inside)
         if not found:
             raise InputError(
                 f"the layers up to {layer} have no MLP down-projection of a known name",

@@ -69,11 +69,10 @@ class Routing:
             InputError: no recipe of the original is known, the model has no such MLP block, or an option is none.
         """
         training = task.require_training()
-        if self.positions not in POSITIONS:
-            raise InputError(f"positions of the method routing is {self.positions!r}", f"Give {' or '.join(POSITIONS)}")
         seed = derive_seed(task.seed, "routing")
         module = training.new(seed)
-        wide = expand(module, mlp_blocks(module, self.blocks), self.extra, seeded(seed, "extra units"))
+        blocks = self.look_up(module, training.data.batch(slice(0, 2)))
+        wide = expand(module, blocks, self.extra, seeded(seed, "extra units"))
         steps = training.tuning.steps
         with torch.random.fork_rng(devices=()):  # dropout draws from the global generator
             torch.manual_seed(derive_seed(seed, "dropout"))
@@ -86,6 +85,16 @@ class Routing:
             )
         ablate(module, wide, self.extra)
         return self._coherent(module, task, seed)
+
+    def look_up(self, module: nn.Module, batch: AnyBatch) -> tuple[Block, ...]:
+        """Returns the MLP blocks that are expanded.
+
+        Raises:
+            InputError: the model has none of that name, or `positions` is none.
+        """
+        if self.positions not in POSITIONS:
+            raise InputError(f"positions of the method routing is {self.positions!r}", f"Give {' or '.join(POSITIONS)}")
+        return mlp_blocks(module, self.blocks)
 
     def _loss(self, wide: Sequence[Block], training: Training, seed: int) -> Loss:
         """Returns the loss under routing; it has to be called once for each batch, in their order."""

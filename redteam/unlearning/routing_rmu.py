@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from redteam.engine.batches import AnyBatch
 from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.rmu import RMU
 from redteam.unlearning.routing import Routing
@@ -75,6 +76,15 @@ class RoutingRMU:
         if len(task.forget) == 0:
             return routed
         return RMU(**self._options_of(RMU)).apply(replace(task, original=routed))
+
+    def look_up(self, module: nn.Module, batch: AnyBatch) -> None:
+        """Refuses a module that lacks what the options name.
+
+        Raises:
+            InputError: as of routing and of rmu.
+        """
+        for method in (Routing, RMU):
+            method(**self._options_of(method)).look_up(module, batch)
 
     def _options_of(self, method: type[Routing] | type[RMU]) -> dict[str, Any]:
         """Returns this method's values of another's options."""

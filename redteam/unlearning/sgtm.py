@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch, TokenSet, shuffled_batches
+from redteam.engine.batches import AnyBatch, Batch, shuffled_batches
 from redteam.engine.blocks import Block, ablate, attention_blocks, expand, last_units, mlp_blocks, zero_units
 from redteam.engine.freezing import block_gradients, frozen
 from redteam.engine.loop import Around, train
@@ -77,7 +77,6 @@ class SGTM:
             InputError: no recipe of the original is known, the model has no MLP block, or an option is none.
         """
         training = task.require_training()
-        self._check()
         seed = derive_seed(task.seed, "sgtm")
         module = training.new(seed)
         slices = self._reserve(module, training, seed)
@@ -100,22 +99,23 @@ class SGTM:
         stage = FollowUp(steps=self.retain_steps, learning_rate=self.retain_learning_rate)
         return stage.apply(module, task.retain, seed=seed, progress=task.progress)
 
-    def _check(self) -> None:
+    def look_up(self, module: nn.Module, batch: AnyBatch) -> Slices:
+        """Returns the blocks and how many of their last units are reserved.
+
+        Raises:
+            InputError: an option is none, or the model has no such blocks.
+        """
         for option, value, known in (("place", self.place, PLACES), ("update", self.update, UPDATES)):
             if value not in known:
                 raise InputError(f"{option} of the method sgtm is {value!r}", f"Give {' or '.join(known)}")
         if not 0 <= self.retain_share <= 1:
             raise InputError(f"retain_share of the method sgtm is {self.retain_share}", "Give a share between 0 and 1")
-
-    def _reserve(self, module: nn.Module, training: Training, seed: int) -> Slices:
-        """Returns the blocks and how many of their last units are reserved."""
         wanted = ((mlp_blocks(module), self.units), (attention_blocks(module), self.heads))
-        if self.heads > 0 and isinstance(training.data, TokenSet) and not wanted[1][0]:
+        if self.heads > 0 and isinstance(batch, Batch) and not wanted[1][0]:
             raise InputError("no attention block with projections of its own was found", "Set heads=0")
         slices = [(blocks, count) for blocks, count in wanted if blocks and count > 0]
         if self.place == "extra":
-            generator = seeded(seed, "extra units")
-            return [(expand(module, blocks, count, generator), count) for blocks, count in slices]
+            return slices
         for blocks, count in slices:
             for block in blocks:
                 if block.width <= count:
@@ -123,6 +123,14 @@ class SGTM:
                         f"{block.name} has {block.width} units, {count} are to be reserved", "Reserve fewer"
                     )
         return slices
+
+    def _reserve(self, module: nn.Module, training: Training, seed: int) -> Slices:
+        """Returns the blocks, widened if the reserved units are extra ones, and how many units are reserved."""
+        slices = self.look_up(module, training.data.batch(slice(0, 2)))
+        if self.place != "extra":
+            return slices
+        generator = seeded(seed, "extra units")
+        return [(expand(module, blocks, count, generator), count) for blocks, count in slices]
 
     def _loss(self, live: nn.Module, batch: AnyBatch, slices: Slices, turns: Turns) -> Tensor:
         if turns.current != "retain":

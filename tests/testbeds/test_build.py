@@ -12,6 +12,7 @@ import torch
 from tiny_tasks import moved
 
 from redteam.engine.seeding import derive_seed
+from redteam.engine.training import Training
 from redteam.errors import InputError
 from redteam.judging.recovery import score_lost
 from redteam.testbeds import facts
@@ -130,6 +131,32 @@ def test_a_share_is_between_0_and_1(world: World, fraction: float, tmp_path) -> 
         unlearning_task(world, fraction)
     with pytest.raises(InputError, match="the label fraction is"):
         build_target("rmu", out=tmp_path / "model.pt", label_fraction=fraction)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "found"),
+    [
+        ("rmu", {"layer": "nothing"}, "no module matches 'nothing'"),
+        ("rmu", {"moved": "nothing"}, "no parameter matches 'nothing'"),
+        ("rr", {"layers": "nothing"}, "no module matches 'nothing'"),
+        ("rr", {"parameters": "nothing"}, "no parameter matches 'nothing'"),
+        ("routing", {"blocks": "nothing"}, "no MLP block matches 'nothing'"),
+        ("routing-rmu", {"blocks": "nothing"}, "no MLP block matches 'nothing'"),
+        ("routing-rmu", {"layer": "nothing"}, "no module matches 'nothing'"),
+        ("sgtm", {"place": "nothing"}, "place of the method sgtm is 'nothing'"),
+        ("sgtm", {"place": "inside", "units": 4096}, "4096 are to be reserved"),
+    ],
+)
+def test_a_name_that_matches_nothing_is_refused_before_the_training(
+    method: str, option: dict[str, Any], found: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(Training, "fit", train)
+    with pytest.raises(InputError, match=found):
+        build_target(method, testbed="digits", out=tmp_path / "model.pt", options=option)
+    assert not list(tmp_path.iterdir())
 
 
 def test_filtering_with_nothing_labelled_is_training_the_original_again(world: World) -> None:
