@@ -133,7 +133,21 @@ def _class_in_file(place: str) -> Any:
     return getattr(module, attribute)
 
 
-ATTACKS = Registry("attack", {"retrain": "redteam.attacks.retrain:Retrain", "noop": "redteam.attacks.noop:NoOp"})
+ATTACKS = Registry(
+    "attack",
+    {
+        "retrain": "redteam.attacks.retrain:Retrain",
+        "lora": "redteam.attacks.lora:LoRA",
+        "partial": "redteam.attacks.partial:Partial",
+        "mixture": "redteam.attacks.mixture:Mixture",
+        "benign": "redteam.attacks.benign:Benign",
+        "curriculum": "redteam.attacks.curriculum:Curriculum",
+        "perturb": "redteam.attacks.perturb:Perturb",
+        "quantize": "redteam.attacks.quantize:Quantize",
+        "prune": "redteam.attacks.prune:Prune",
+        "noop": "redteam.attacks.noop:NoOp",
+    },
+)
 PROBES = Registry("probe", {"linear": "redteam.probes.linear:LinearProbe"})
 METHODS = Registry(
     "method",

@@ -6,7 +6,7 @@ A target is the user's own module as it was loaded, never a re-implementation of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,12 +18,14 @@ class TargetInfo:
     """What an attack may know of a target when it proposes parameters: sizes and names, no weights.
 
     Attributes:
+        kind: "language" or "classifier".
         architecture: its name.
         parameters: number of weights.
         layers: hidden layers.
         hidden_size: width of a hidden layer, the widest where they differ.
     """
 
+    kind: Literal["language", "classifier"]
     architecture: str
     parameters: int
     layers: int
@@ -58,6 +60,7 @@ class Target:
             return _classifier_info(self.module, parameters)
         config: Any = self.module.config
         return TargetInfo(
+            kind="language",
             architecture=str(config.model_type),
             parameters=parameters,
             layers=int(config.num_hidden_layers),
@@ -71,6 +74,7 @@ def _classifier_info(module: nn.Module, parameters: int) -> TargetInfo:
     hidden = [weights for weights in innermost if weights][:-1]
     description: Any = getattr(module, "description", {"name": type(module).__name__.lower()})
     return TargetInfo(
+        kind="classifier",
         architecture=str(description["name"]),
         parameters=parameters,
         layers=len(hidden),

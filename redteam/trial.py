@@ -7,7 +7,8 @@ touches no storage, so that it can run anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -239,7 +240,11 @@ class _Scoring:
         self.seconds = 0.0
 
     def follow(self, running: Iterator[Spent]) -> None:
-        """Runs the attack to its end."""
+        """Runs the attack to its end, or closes it where a score ends the trial: it takes down what it put up."""
+        with closing(running) if isinstance(running, Generator) else nullcontext():
+            self._follow(running)
+
+    def _follow(self, running: Iterator[Spent]) -> None:
         module = self.setting.target.module
         module.train()
         spent, due = Spent(), 1

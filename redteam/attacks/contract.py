@@ -14,7 +14,7 @@ from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import fine_tune
 from redteam.engine.optimizers import Tuning
-from redteam.engine.seeding import derive_seed
+from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import TargetInfo
 
 Params = Mapping[str, Any]
@@ -62,6 +62,11 @@ class Arena:
     retain: Examples
     ledger: Ledger
     seed: int
+
+    def some_retain(self, share: float) -> Examples:
+        """Returns a share of the retain items, drawn by the trial's seed; at least one."""
+        order = torch.randperm(len(self.retain), generator=seeded(self.seed, "retain"))
+        return self.retain.take(order[: max(1, round(share * len(order)))])
 
     def fine_tune(
         self, data: Examples, batch_size: int, tuning: Tuning, *, only: Callable[[str], bool] | None = None

@@ -202,6 +202,29 @@ AnyBatch = Batch | LabelledBatch
 Examples = TokenSet | LabelledSet
 
 
+def join(first: Examples, second: Examples) -> Examples:
+    """Returns the examples of both sets of one kind, the first's before the second's.
+
+    Raises:
+        ValueError: they are of different kinds.
+    """
+    if isinstance(first, LabelledSet) and isinstance(second, LabelledSet):
+        return LabelledSet(torch.cat([first.inputs, second.inputs]), torch.cat([first.labels, second.labels]))
+    if isinstance(first, TokenSet) and isinstance(second, TokenSet):
+        width = max(first.input_ids.shape[1], second.input_ids.shape[1])
+        return TokenSet(
+            torch.cat([_widened(data.input_ids, width, 0) for data in (first, second)]),
+            torch.cat([_widened(data.labels, width, IGNORED) for data in (first, second)]),
+            torch.cat([first.lengths, second.lengths]),
+        )
+    raise ValueError(f"a {type(first).__name__} and a {type(second).__name__} cannot be joined")
+
+
+def _widened(rows: Tensor, width: int, value: int) -> Tensor:
+    """Returns the rows padded on the right; what stands on padding is masked, whatever it is."""
+    return functional.pad(rows, (0, width - rows.shape[1]), value=value)
+
+
 def shuffled_batches(data: Examples, size: int, generator: torch.Generator) -> Iterator[AnyBatch]:
     """Yields batches for ever: a new permutation per epoch, each sequence at most once an epoch.
 

@@ -18,7 +18,7 @@ class Spent:
     """Cumulative cost since the released weights.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps, and changes of the weights without any.
         samples: training sequences seen, repetitions counted.
         tokens: tokens seen, padding not counted.
         flops: floating-point operations, see `training_flops`.
@@ -30,12 +30,14 @@ class Spent:
     flops: float = 0.0
 
 
-def training_flops(parameters: int, tokens: int) -> float:
-    """FLOPs of training `parameters` on `tokens`: 6 N D, two for the forward and four for the backward pass.
+def training_flops(parameters: int, tokens: int, trained: int | None = None) -> float:
+    """FLOPs of training on `tokens`: (4 N + 2 T) D, with N weights of which T move; 6 N D where all do.
+
+    Two N for the forward pass, two for the gradients of the activations, and two T for those of the weights that move.
 
     Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1 (arXiv 2001.08361).
     """
-    return 6.0 * parameters * tokens
+    return (4.0 * parameters + 2.0 * (parameters if trained is None else trained)) * tokens
 
 
 @dataclass
@@ -43,8 +45,8 @@ class Ledger:
     """Counts what the training loop spends, and keeps the attack's own training losses.
 
     Attributes:
-        parameters: trained parameters, for the FLOP count.
-        losses: one training loss per optimizer step, in order.
+        parameters: of the module, for the FLOP count.
+        losses: one training loss per optimizer step, in order; a step that does not train has none.
     """
 
     parameters: int
@@ -52,15 +54,22 @@ class Ledger:
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def charge(self, *, samples: int, tokens: int, loss: float) -> Spent:
-        """Adds one optimizer step and returns the cumulative cost."""
-        before = self.spent
+    def charge(self, *, samples: int, tokens: int, loss: float, trained: int | None = None) -> Spent:
+        """Adds one optimizer step, of `trained` weights (by default all), and returns the cumulative cost."""
         self.losses.append(loss)
+        return self._add(samples, tokens, training_flops(self.parameters, tokens, trained))
+
+    def charge_edit(self) -> Spent:
+        """Adds one change of the weights that needs no training, and returns the cumulative cost."""
+        return self._add(0, 0, 0.0)
+
+    def _add(self, samples: int, tokens: int, flops: float) -> Spent:
+        before = self.spent
         self.spent = Spent(
             steps=before.steps + 1,
             samples=before.samples + samples,
             tokens=before.tokens + tokens,
-            flops=before.flops + training_flops(self.parameters, tokens),
+            flops=before.flops + flops,
         )
         return self.spent
 

@@ -61,6 +61,7 @@ def fine_tune(
     """
     parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
     optimizer = build_optimizer(parameters, tuning)
+    trained = sum(parameter.numel() for parameter in parameters)
     try:
         for step in range(tuning.steps):
             started = time.perf_counter()
@@ -78,7 +79,7 @@ def fine_tune(
                     torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
                 optimizer.step()
             module.zero_grad(set_to_none=True)
-            spent = ledger.charge(samples=batch.samples, tokens=batch.tokens, loss=measured)
+            spent = ledger.charge(samples=batch.samples, tokens=batch.tokens, loss=measured, trained=trained)
             ledger.seconds += time.perf_counter() - started
             yield spent
     finally:

@@ -34,11 +34,13 @@ class Row:
 
     Attributes:
         params: a few steps that change a tiny model.
-        moves: whether it changes weights and trains on the attack split; only the control does not.
+        moves: whether it changes weights; only the control does not.
+        edits: steps of it that change weights without training.
     """
 
     params: Mapping[str, Any]
     moves: bool = True
+    edits: int = 0
 
 
 RETRAIN = {
@@ -50,11 +52,28 @@ RETRAIN = {
     "batch_size": 4,
     "loss": "answer",
 }
+TUNING = {
+    "optimizer": "adamw",
+    "learning_rate.adamw": 1e-2,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "steps": 6,
+    "batch_size": 4,
+}
+DATA = {"samples": 12, "loss": "answer"}
 ROWS: dict[str, Row] = {
     "noop": Row(params={"steps": 4}, moves=False),
     "retrain": Row(params=RETRAIN),
+    "lora": Row(params={**TUNING, **DATA, "rank": 2, "scale": 2.0, "modules": "all"}),
+    "partial": Row(params={**TUNING, **DATA, "part": "late layers"}),
+    "mixture": Row(params={**TUNING, **DATA, "share": 0.5}),
+    "benign": Row(params={**TUNING, "share": 0.5}),
+    "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
+    "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
+    "quantize": Row(params={**TUNING, **DATA, "bits": 4, "scope": "channel", "fine_tuning": True}, edits=1),
+    "prune": Row(params={**TUNING, **DATA, "by": "difference", "share": 0.1, "fine_tuning": True}, edits=1),
 }
-INFO = TargetInfo(architecture="llama", parameters=5_000, layers=2, hidden_size=16)
+INFO = TargetInfo(kind="language", architecture="llama", parameters=5_000, layers=2, hidden_size=16)
 SIZES = (1, 2, 7, 40, 300)  # of the attack split: a space must not be empty for a small one, nor a recipe outside it
 
 each_attack = pytest.mark.parametrize("name", ROWS)
@@ -192,7 +211,7 @@ def test_cost_is_cumulative_and_never_falls(name: str) -> None:
         assert after.tokens >= before.tokens
         assert after.flops >= before.flops
     assert ground.ledger.spent == (spent[-1] if ROWS[name].moves else Spent())
-    assert len(ground.ledger.losses) == (len(spent) if ROWS[name].moves else 0)
+    assert len(ground.ledger.losses) == (len(spent) - ROWS[name].edits if ROWS[name].moves else 0)
 
 
 @each_attack

@@ -87,3 +87,61 @@ def test_there_is_no_weight_decay(name):
     (weight * 0).sum().backward()
     optimizer.step()
     assert torch.equal(weight.detach(), torch.full((4,), 3.7))
+
+
+def lion_by_hand(start: torch.Tensor, gradients: list[torch.Tensor], rate: float, decay: float) -> torch.Tensor:
+    """Algorithm 2 of arXiv 2302.06675, entry by entry in float64."""
+    weights, momentum = start.double().tolist(), [0.0] * len(start)
+    for gradient in gradients:
+        for i, g in enumerate(gradient.double().tolist()):
+            blend = 0.9 * momentum[i] + 0.1 * g
+            weights[i] -= rate * ((blend > 0) - (blend < 0) + decay * weights[i])
+            momentum[i] = 0.99 * momentum[i] + 0.01 * g
+    return torch.tensor(weights)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_lion_is_the_published_algorithm(decay):
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(6, generator=draw)
+    gradients = [torch.randn(6, generator=draw) for _ in range(12)]
+    weight = nn.Parameter(start.clone())
+    optimizer = build_optimizer([weight], Tuning(optimizer="lion", learning_rate=0.02, steps=12, weight_decay=decay))
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    assert torch.allclose(weight.detach(), lion_by_hand(start, gradients, 0.02, decay).float(), atol=1e-6)
+
+
+def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest():
+    draw = torch.Generator().manual_seed(1)
+    starts = [torch.randn(5, 3, generator=draw), torch.randn(4, generator=draw)]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    left = build_optimizer(ours, Tuning(optimizer="muon", learning_rate=9.0, steps=5, weight_decay=0.1))
+    right = [
+        torch.optim.Muon([theirs[0]], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([theirs[1]], lr=0.01, weight_decay=0.1),
+    ]
+    for group in left.param_groups:
+        group["lr"] = 0.01  # as the loop sets it before every step
+    for _ in range(5):
+        gradients = [torch.randn(start.shape, generator=draw) for start in starts]
+        for parameters in (ours, theirs):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+        left.step()
+        for optimizer in right:
+            optimizer.step()
+    for mine, torchs, start in zip(ours, theirs, starts, strict=True):
+        assert torch.allclose(mine, torchs, atol=1e-6)
+        assert not torch.allclose(mine, start, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+def test_weight_decay_is_a_share_of_the_rate(name):
+    """Decoupled: with no gradient a weight shrinks by exactly rate times decay."""
+    weight = nn.Parameter(torch.full((2, 2), 4.0))
+    optimizer = build_optimizer([weight], Tuning(optimizer=name, learning_rate=0.5, steps=1, weight_decay=0.1))
+    weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert torch.allclose(weight.detach(), torch.full((2, 2), 4.0 * (1 - 0.5 * 0.1)))

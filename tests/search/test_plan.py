@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.target import TargetInfo
 
-INFO = TargetInfo(architecture="llama", parameters=1000, layers=2, hidden_size=8)
+INFO = TargetInfo(kind="language", architecture="llama", parameters=1000, layers=2, hidden_size=8)
 
 
 class Recipes:

@@ -16,7 +16,7 @@ from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.study import Outcome, Search
 from redteam.target import TargetInfo
 
-INFO = TargetInfo(architecture="llama", parameters=1000, layers=2, hidden_size=8)
+INFO = TargetInfo(kind="language", architecture="llama", parameters=1000, layers=2, hidden_size=8)
 SAMPLES = 40
 Proposal = tuple[str, Params]
 

@@ -1,0 +1,104 @@
+"""Low-rank fine-tuning: adapters on the linear layers, merged into the weights at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.engine.activations import hidden_layers
+from redteam.engine.cost import Spent
+from redteam.target import TargetInfo
+
+RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0)}
+PLACES = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn", "fc"), "all": ("",)}
+
+
+class LoRA:
+    """Trains a low-rank change of the linear layers on n forget items, down to rank one.
+
+    Source: Hu et al. 2021, LoRA (arXiv 2106.09685); as an attack on unlearning, Che et al. 2025 (arXiv 2502.05209)
+    and Łucki et al. 2024 (arXiv 2409.18025). The adapters are peft's.
+    """
+
+    name = "lora"
+    version = 1
+    goal = "low-rank adapters on the linear layers, trained on forget items"
+    paper = "Che et al. 2025, Model Tampering Attacks (arXiv 2502.05209); Hu et al. 2021, LoRA (arXiv 2106.09685)"
+    access = Access.WEIGHTS
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Tuning, data, rank, scale (alpha over rank), and of a language model which layers."""
+        params = suggest_tuning(suggest, RATES) | suggest_data(suggest, samples)
+        params["rank"] = suggest.suggest_int("rank", 1, 64, log=True)
+        params["scale"] = suggest.suggest_float("scale", 0.125, 8.0, log=True)
+        params["modules"] = suggest.suggest_categorical("modules", _places(target))
+        return params
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Rank 16 with alpha 32 at three rates, rank one, and a wide adapter with a small scale.
+
+        Rank 16, alpha 32, 1e-4: Che et al. 2025. Rank 128 with alpha 16 at 2e-4, here rank 64 with the same scale:
+        Łucki et al. 2024. The higher rates are for models of a narrower width than theirs.
+        """
+        base: dict[str, Any] = {"samples": samples, "loss": "answer", "modules": "all"}
+        medium = [recipe("adamw", rate, rank=16, scale=2.0, **base) for rate in (1e-3, 1e-2, 1e-4)]
+        narrow = recipe("adamw", 1e-2, rank=1, scale=2.0, **base)
+        wide = recipe("adamw", 2e-4, rank=64, scale=0.125, **base)
+        return [*medium, narrow, wide]
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Trains the adapters on the first `samples` attack items.
+
+        Raises:
+            ValueError: the model has no linear layer there.
+        """
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraModel
+
+        config = LoraConfig(
+            r=params["rank"],
+            lora_alpha=params["rank"] * params["scale"],  # a float serves as well
+            target_modules=linear_layers(arena.module, params["modules"]),
+        )
+        adapted = LoraModel(arena.module, {"attack": config}, "attack")
+        arena.module.train()
+        try:
+            yield from arena.fine_tune(
+                forget_data(arena, params),
+                params["batch_size"],
+                tuning_of(params),
+                only=lambda name: ".lora_" in name,
+            )
+        finally:
+            adapted.merge_and_unload()
+            for parameter in arena.module.parameters():
+                parameter.requires_grad_(True)
+
+
+def linear_layers(module: nn.Module, place: str) -> list[str]:
+    """Returns the names of the linear layers inside the hidden layers: of the attention, of the MLP, or all.
+
+    Raises:
+        ValueError: there are none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    inside = hidden_layers(module)
+    found = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | Conv1D | nn.Conv2d)
+        and any(f"{name}.".startswith(f"{layer}.") for layer in inside)
+        and any(mark in name for mark in PLACES[place])
+    ]
+    if not found:
+        raise ValueError(f"no hidden layer of the model has a linear layer ({place})")
+    return found
+
+
+def _places(target: TargetInfo) -> list[str]:
+    return ["all", "attention", "mlp"] if target.kind == "language" else ["all"]

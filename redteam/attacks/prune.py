@@ -1,0 +1,106 @@
+"""Pruning: the weights that hide a capability are taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.engine.batches import Examples, ordered_batches
+from redteam.engine.cost import Spent
+from redteam.target import TargetInfo
+
+READ = 256  # examples of each set that importance is read from
+
+
+class Prune:
+    """Sets weights to zero: the smallest ones, or those that matter for forget items and not for retain items.
+
+    "magnitude" zeroes the share of each matrix with the smallest |w|. "difference" zeroes those weights that are in
+    the top share by importance on forget items and not in the top share on retain items, with importance |w * g|, g
+    the gradient of the loss on the answers.
+
+    Source: Wei et al. 2024, Assessing the Brittleness of Safety Alignment via Pruning (arXiv 2402.05162), the set
+    difference of SNIP scores; as an attack on unlearning, Łucki et al. 2024 (arXiv 2409.18025).
+    """
+
+    name = "prune"
+    version = 1
+    goal = "zeroes small weights, or those important for forget and not for retain items"
+    paper = "Wei et al. 2024 (arXiv 2402.05162); Łucki et al. 2024 (arXiv 2409.18025)"
+    access = Access.WEIGHTS
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """How weights are chosen, the share, and whether fine-tuning follows, with its tuning and data."""
+        params: dict[str, Any] = {
+            "by": suggest.suggest_categorical("by", ["difference", "magnitude"]),
+            "share": suggest.suggest_float("share", 0.001, 0.5, log=True),
+            "fine_tuning": suggest.suggest_categorical("fine_tuning", [False, True]),
+        }
+        if params["fine_tuning"]:
+            params |= suggest_tuning(suggest, FULL) | suggest_data(suggest, samples)
+        return params
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Set difference at two shares, a third of the weights by magnitude, and a difference before fine-tuning."""
+        alone: dict[str, Any] = {"fine_tuning": False}
+        after = recipe("adamw", 1e-3, samples=samples, loss="answer")
+        return [
+            {"by": "difference", "share": 0.05, **alone},
+            {"by": "difference", "share": 0.02, "fine_tuning": True, **after},
+            {"by": "difference", "share": 0.01, **alone},
+            {"by": "magnitude", "share": 0.3, **alone},
+        ]
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Prunes, and trains all weights where fine-tuning follows."""
+        if params["by"] == "magnitude":
+            scores = {name: weights.detach().abs().neg() for name, weights in _matrices(arena.module)}
+            chosen = {name: _top(score, params["share"]) for name, score in scores.items()}
+        else:
+            chosen = self._difference(arena, params["share"])
+        with torch.no_grad():
+            for name, weights in _matrices(arena.module):
+                weights.masked_fill_(chosen[name], 0)
+        yield arena.ledger.charge_edit()
+        if params["fine_tuning"]:
+            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
+
+    def _difference(self, arena: Arena, share: float) -> dict[str, Tensor]:
+        forget, retain = (importance(arena.module, data) for data in (arena.answers, arena.retain))
+        return {name: _top(forget[name], share) & ~_top(retain[name], share) for name in forget}
+
+
+def importance(module: nn.Module, data: Examples) -> dict[str, Tensor]:
+    """Returns |w * g| of every matrix, g the gradient of the mean loss on the first examples.
+
+    Source: Lee et al. 2018, SNIP (arXiv 1810.02340), equation 4 without its normalisation.
+    """
+    was = module.training
+    module.eval()
+    module.zero_grad(set_to_none=True)
+    for batch in ordered_batches(data.take(slice(0, READ)), 64):
+        batch.loss(module).backward()
+    found = {
+        name: (weights * weights.grad).detach().abs() if weights.grad is not None else torch.zeros_like(weights)
+        for name, weights in _matrices(module)
+    }
+    module.zero_grad(set_to_none=True)
+    module.train(was)
+    return found
+
+
+def _top(scores: Tensor, share: float) -> Tensor:
+    """Returns where the highest scores of a matrix are, a share of it, bool of its shape; at least one."""
+    count = max(1, round(share * scores.numel()))
+    chosen = torch.zeros(scores.numel(), dtype=torch.bool)
+    chosen[scores.flatten().topk(count).indices] = True
+    return chosen.view_as(scores)
+
+
+def _matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.ndim >= 2)

@@ -1,0 +1,92 @@
+"""Quantisation: what a small change of the weights hid may not survive their rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.engine.cost import Spent
+from redteam.target import TargetInfo
+
+SCOPES = ["tensor", "channel", "group"]
+GROUP = 32  # weights that share a scale where the scope is "group"
+
+
+class Quantize:
+    """Rounds every matrix to a few bits, and leaves it there or fine-tunes what is left.
+
+    Symmetric round to nearest: q = clamp(round(w / s), -2^(b-1), 2^(b-1) - 1) with s = max|w| / (2^(b-1) - 1) over a
+    tensor, an output channel, or a group of 32 neighbouring inputs. Scores are of the rounded weights in float32.
+
+    Source: Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454).
+    """
+
+    name = "quantize"
+    version = 1
+    goal = "rounds weights to a few bits, alone or before fine-tuning"
+    paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
+    access = Access.WEIGHTS
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Bits, what shares a scale, and whether fine-tuning follows, with its tuning and data."""
+        params: dict[str, Any] = {
+            "bits": suggest.suggest_categorical("bits", [8, 6, 5, 4, 3, 2]),
+            "scope": suggest.suggest_categorical("scope", SCOPES),
+            "fine_tuning": suggest.suggest_categorical("fine_tuning", [False, True]),
+        }
+        if params["fine_tuning"]:
+            params |= suggest_tuning(suggest, FULL) | suggest_data(suggest, samples)
+        return params
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Four and eight bits alone, by channel as is usual and coarser; then four bits before fine-tuning."""
+        alone: dict[str, Any] = {"fine_tuning": False}
+        after = recipe("adamw", 1e-3, samples=samples, loss="answer")
+        return [
+            {"bits": 4, "scope": "channel", **alone},
+            {"bits": 4, "scope": "channel", "fine_tuning": True, **after},
+            {"bits": 8, "scope": "channel", **alone},
+            {"bits": 4, "scope": "tensor", **alone},
+            {"bits": 3, "scope": "group", **alone},
+        ]
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Rounds, and trains the rounded weights in float32 where fine-tuning follows."""
+        quantize(arena.module, params["bits"], params["scope"])
+        yield arena.ledger.charge_edit()
+        if params["fine_tuning"]:
+            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
+
+
+@torch.no_grad()
+def quantize(module: nn.Module, bits: int, scope: str) -> None:
+    """Rounds every matrix of a module in place."""
+    for parameter in module.parameters():
+        if parameter.ndim >= 2:
+            parameter.copy_(rounded(parameter, bits, scope))
+
+
+def rounded(weights: Tensor, bits: int, scope: str) -> Tensor:
+    """Returns weights rounded to the nearest of 2^bits levels, in float32 and of the same shape [outputs, ...].
+
+    Args:
+        weights: at least two dimensions, the outputs first.
+        bits: at least 2.
+        scope: one of `SCOPES`; rows that no whole number of groups fills are rounded by channel.
+    """
+    rows = weights.flatten(1)
+    if scope == "tensor":
+        blocks = rows.reshape(1, -1)
+    elif scope == "group" and rows.shape[1] % GROUP == 0:
+        blocks = rows.reshape(-1, GROUP)
+    else:
+        blocks = rows
+    top = 2 ** (bits - 1) - 1
+    scale = (blocks.abs().amax(dim=1) / top).clamp(min=torch.finfo(torch.float32).tiny)
+    zeros = torch.zeros(len(blocks), dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(blocks.contiguous(), scale, zeros, 0, -top - 1, top).view_as(weights)

@@ -1,0 +1,73 @@
+"""The parameters that every fine-tuning adversary shares: how weights are moved, and on how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from redteam.attacks.contract import Arena, Params, Suggest
+from redteam.engine.batches import Examples
+from redteam.engine.optimizers import Tuning
+
+# From where an update barely moves a weight to where training falls apart: the rate that works depends on the target.
+FULL = {"adamw": (1e-6, 1e-2), "sgd": (1e-4, 1.0), "lion": (1e-7, 1e-3), "muon": (1e-6, 1e-2)}
+STEPS = [16, 32, 64, 128]
+BATCH_SIZES = [8, 16, 32, 64]
+
+
+def suggest_tuning(suggest: Suggest, rates: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Proposes optimizer, its learning rate, weight decay, schedule, steps and batch size.
+
+    Args:
+        suggest: proposes.
+        rates: lowest and highest learning rate of each optimizer that may be chosen.
+    """
+    optimizer = suggest.suggest_categorical("optimizer", list(rates))
+    rate = f"learning_rate.{optimizer}"
+    return {
+        "optimizer": optimizer,
+        rate: suggest.suggest_float(rate, *rates[optimizer], log=True),
+        "weight_decay": suggest.suggest_categorical("weight_decay", [0.0, 0.01, 0.1]),
+        "schedule": suggest.suggest_categorical("schedule", ["constant", "cosine"]),
+        "steps": suggest.suggest_categorical("steps", STEPS),
+        "batch_size": suggest.suggest_categorical("batch_size", BATCH_SIZES),
+    }
+
+
+def suggest_data(suggest: Suggest, samples: int) -> dict[str, Any]:
+    """Proposes how many forget items are trained on, and whether the loss is on their answers or on all their text."""
+    return {
+        "samples": suggest.suggest_int("samples", 1, samples, log=True),
+        "loss": suggest.suggest_categorical("loss", ["answer", "text"]),
+    }
+
+
+def recipe(optimizer: str, learning_rate: float, **changes: Any) -> dict[str, Any]:
+    """Returns a setting of `suggest_tuning`: 64 steps of 64 examples at a constant rate, but for the changes."""
+    return {
+        "optimizer": optimizer,
+        f"learning_rate.{optimizer}": learning_rate,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "steps": 64,
+        "batch_size": 64,
+        **changes,
+    }
+
+
+def tuning_of(params: Params) -> Tuning:
+    """Returns the tuning that parameters of `suggest_tuning` stand for; gradients are clipped to norm 1."""
+    return Tuning(
+        optimizer=params["optimizer"],
+        learning_rate=params[f"learning_rate.{params['optimizer']}"],
+        schedule=params["schedule"],
+        steps=params["steps"],
+        weight_decay=params["weight_decay"],
+        clip=1.0,
+    )
+
+
+def forget_data(arena: Arena, params: Params) -> Examples:
+    """Returns the forget items that parameters of `suggest_data` stand for."""
+    data = arena.texts if params["loss"] == "text" else arena.answers
+    return data.take(slice(0, params["samples"]))

@@ -1,0 +1,314 @@
+"""What each family of attacks on the weights promises beyond the contract."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_conformance import DATA, ROWS, TUNING, arena, attacked, start, texts_of
+from tiny_models import same_bits, tiny_llama, weights_of
+from tiny_tasks import random_labelled, tiny_classifier
+from torch import nn
+
+from redteam.attacks.contract import Arena
+from redteam.attacks.lora import linear_layers
+from redteam.attacks.partial import parameters_of
+from redteam.attacks.perturb import shrink_and_perturb
+from redteam.attacks.prune import READ, importance
+from redteam.attacks.quantize import GROUP, rounded
+from redteam.engine.batches import Batch
+from redteam.engine.cost import Ledger
+from redteam.registry import ATTACKS
+
+FINE_TUNING = [name for name in ROWS if name not in ("noop", "retrain")]
+
+
+def changed(name: str, **params: Any) -> dict[str, torch.Tensor]:
+    """What an attack added to each parameter of `tiny_llama`."""
+    before, after = weights_of(tiny_llama()), weights_of(attacked(name, params={**ROWS[name].params, **params}).module)
+    return {key: after[key] - before[key] for key in before}
+
+
+def shown(name: str, ground: Arena, **params: Any) -> list[set[tuple[int, ...]]]:
+    """The sequences that are trained on in each step."""
+    steps: list[set[tuple[int, ...]]] = []
+
+    def note(_module: nn.Module, _inputs: Any, given: dict[str, Any]) -> None:
+        mask = given["attention_mask"]
+        lengths = [given["input_ids"].shape[1]] * len(given["input_ids"]) if mask is None else mask.sum(dim=1).tolist()
+        steps.append({tuple(row[:n].tolist()) for row, n in zip(given["input_ids"], lengths, strict=True)})
+
+    handle = ground.module.register_forward_pre_hook(note, with_kwargs=True)
+    for _ in start(name, ground, {**ROWS[name].params, **params}):
+        pass
+    handle.remove()
+    return steps
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_lowers_its_training_loss(name: str) -> None:
+    losses = attacked(name, params={**ROWS[name].params, "steps": 40}).ledger.losses
+    last = losses[-5:]
+    first = losses[16:21] if name == "curriculum" else losses[:5]  # its second part has another loss
+    assert sum(last) < 0.8 * sum(first)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon"])
+def test_every_optimizer_trains(optimizer: str) -> None:
+    rate = {"adamw": 1e-2, "sgd": 1e-1, "lion": 1e-3, "muon": 1e-2}[optimizer]
+    params = {**TUNING, **DATA, "share": 0.5, "optimizer": optimizer, f"learning_rate.{optimizer}": rate, "steps": 40}
+    losses = attacked("mixture", params=params).ledger.losses
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_benign_sees_retain_items_only() -> None:
+    ground = arena(tiny_llama())
+    seen = set.union(*shown("benign", ground, share=1.0, steps=20))
+    assert seen == set(texts_of(ground.retain))
+
+
+def test_benign_takes_its_share() -> None:
+    ground = arena(tiny_llama())
+    assert len(set.union(*shown("benign", ground, share=0.3, steps=20))) == 3
+
+
+def test_mixture_sees_both() -> None:
+    ground = arena(tiny_llama())
+    seen = set.union(*shown("mixture", ground, share=1.0, samples=5, steps=30))
+    assert seen == set(texts_of(ground.retain)) | set(texts_of(ground.answers)[:5])
+
+
+def test_curriculum_sees_retain_items_first() -> None:
+    ground = arena(tiny_llama())
+    steps = shown("curriculum", ground, first=0.4, steps=20, samples=5, batch_size=5)
+    retain, forget = set(texts_of(ground.retain)), set(texts_of(ground.answers)[:5])
+    assert all(step <= retain for step in steps[:8])
+    assert all(step <= forget for step in steps[8:])
+    assert len(steps) == 20
+
+
+@pytest.mark.parametrize("first", [0.1, 0.9])
+def test_both_parts_of_a_curriculum_have_a_step(first: float) -> None:
+    ground = arena(tiny_llama())
+    steps = shown("curriculum", ground, first=first, steps=2)
+    assert steps[0] <= set(texts_of(ground.retain))
+    assert steps[1] <= set(texts_of(ground.answers))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_change_by_lora_has_its_rank(rank: int) -> None:
+    changes = changed("lora", rank=rank, steps=12)
+    inside = set(linear_layers(tiny_llama(), "all"))
+    for name, change in changes.items():
+        if name.removesuffix(".weight") in inside:
+            assert torch.linalg.matrix_rank(change, rtol=1e-3) == rank, name
+        else:
+            assert not change.any(), name
+
+
+@pytest.mark.parametrize("modules", ["attention", "mlp"])
+def test_lora_keeps_to_its_modules(modules: str) -> None:
+    moved = {name for name, change in changed("lora", modules=modules).items() if change.any()}
+    mark = {"attention": "self_attn", "mlp": ".mlp."}[modules]
+    assert moved == {name for name in weights_of(tiny_llama()) if mark in name}
+
+
+def test_lora_says_what_a_model_lacks() -> None:
+    with pytest.raises(ValueError, match="no hidden layer of the model has a linear layer"):
+        linear_layers(nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4)), "all")
+
+
+PARTS = {
+    "early layers": lambda name: "layers.0." in name,
+    "late layers": lambda name: "layers.1." in name or name in ("model.norm.weight", "lm_head.weight"),
+    "norms and biases": lambda name: "norm" in name,
+    "embeddings": lambda name: name == "model.embed_tokens.weight",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_partial_moves_its_part_and_nothing_else(part: str) -> None:
+    """The step is counted as what it costs: gradients of the weights that move, and of all activations."""
+    ground = attacked("partial", params={**ROWS["partial"].params, "part": part})
+    before, after = weights_of(tiny_llama()), weights_of(ground.module)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if PARTS[part](name)}
+    trained, everything = sum(before[name].numel() for name in moved), ground.ledger.parameters
+    assert ground.ledger.spent.flops == (4 * everything + 2 * trained) * ground.ledger.spent.tokens
+
+
+def test_the_parts_of_a_classifier() -> None:
+    module = tiny_classifier()
+    assert parameters_of(module, "early layers") == {"0.weight", "0.bias"}
+    assert parameters_of(module, "late layers") == {"2.weight", "2.bias", "4.weight", "4.bias"}
+    assert parameters_of(module, "biases") == {"0.bias", "2.bias", "4.bias"}
+    with pytest.raises(ValueError, match="the model has no embeddings"):
+        parameters_of(module, "embeddings")
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.2, 1.0])
+def test_a_perturbation_mixes_in_noise_of_the_weights_own_size(strength: float) -> None:
+    module = nn.Linear(200, 100)
+    before = weights_of(module)
+    shrink_and_perturb(module, strength, torch.Generator().manual_seed(0))
+    assert torch.equal(module.bias.detach(), before["bias"])
+    added = module.weight.detach() - (1 - strength) * before["weight"]
+    assert float(added.std()) == pytest.approx(strength * float(before["weight"].std()), rel=0.02, abs=1e-7)
+    correlation = torch.corrcoef(torch.stack([added.flatten(), before["weight"].flatten()]))[0, 1]
+    assert strength == 0 or abs(float(correlation)) < 0.03
+
+
+def by_numpy(weights: np.ndarray, bits: int, rows: list[slice]) -> np.ndarray:
+    """Round to nearest, block by block."""
+    top, out = 2 ** (bits - 1) - 1, np.empty_like(weights)
+    flat, result = weights.reshape(-1), out.reshape(-1)
+    for row in rows:
+        scale = np.float32(np.abs(flat[row]).max() / np.float32(top))
+        result[row] = np.clip(np.rint(flat[row] / scale), -top - 1, top) * scale
+    return out
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("scope", ["tensor", "channel", "group"])
+def test_quantisation_is_round_to_nearest(bits: int, scope: str) -> None:
+    shape = (3, 2 * GROUP)
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(bits))
+    width = {"tensor": weights.numel(), "channel": shape[1], "group": GROUP}[scope]
+    blocks = [slice(start, start + width) for start in range(0, weights.numel(), width)]
+    found = rounded(weights, bits, scope)
+    assert np.allclose(found.numpy(), by_numpy(weights.numpy(), bits, blocks), atol=1e-6)
+    for block in blocks:
+        assert len(set(found.flatten()[block].tolist())) <= 2**bits
+
+
+@given(bits=st.integers(2, 8), seed=st.integers(0, 20), scope=st.sampled_from(["tensor", "channel", "group"]))
+def test_no_weight_moves_by_more_than_half_a_level(bits: int, seed: int, scope: str) -> None:
+    weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
+    level = weights.abs().max() / (2 ** (bits - 1) - 1)
+    assert float((rounded(weights, bits, scope) - weights).abs().max()) <= 0.5 * float(level) * (1 + 1e-5)
+
+
+def test_a_matrix_of_zeros_stays_one() -> None:
+    assert not rounded(torch.zeros(2, 3), 4, "channel").any()
+
+
+def test_quantisation_alone_is_one_step_without_training() -> None:
+    params = {"bits": 4, "scope": "channel", "fine_tuning": False}
+    ground = attacked("quantize", params=params)
+    assert (ground.ledger.spent.steps, ground.ledger.spent.tokens, ground.ledger.losses) == (1, 0, [])
+    before, after = weights_of(tiny_llama()), weights_of(ground.module)
+    for name, weights in before.items():
+        assert torch.equal(after[name], rounded(weights, 4, "channel") if weights.ndim > 1 else weights)
+
+
+def test_quantisation_undoes_an_unlearning_smaller_than_half_a_level() -> None:
+    """The decoy it is known to break: rounded weights, hidden by a change too small to survive rounding."""
+    original = tiny_llama()
+    with torch.no_grad():
+        for weights in original.parameters():
+            if weights.ndim > 1:
+                weights.copy_(rounded(weights, 4, "tensor"))
+    ground = arena(original)
+    known = weights_of(original)
+    with torch.no_grad():
+        for weights in original.parameters():
+            if weights.ndim > 1:
+                top = weights.abs() == weights.abs().max()  # the scale hangs on the largest weight
+                weights.add_((0.3 / 7 * weights.abs().max()) * torch.randn(weights.shape).clamp(-1, 1) * ~top)
+    assert not same_bits(weights_of(original), known)
+    for _ in ATTACKS.create("quantize").run(ground, {"bits": 4, "scope": "tensor", "fine_tuning": False}):
+        pass
+    for name, weights in weights_of(original).items():
+        assert torch.allclose(weights, known[name], atol=1e-6), name
+
+
+def test_importance_is_the_weight_times_its_gradient() -> None:
+    ground = arena(tiny_llama())
+    found = importance(ground.module, ground.answers)
+    plain = tiny_llama()
+    batch: Batch = ground.answers.take(slice(0, READ)).batch(slice(0, 64))  # type: ignore[assignment]
+    gradients = torch.autograd.grad(batch.loss(plain), list(plain.parameters()))
+    expected = {n: (p * g).abs() for (n, p), g in zip(plain.named_parameters(), gradients, strict=True) if p.ndim > 1}
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-5, atol=1e-8) for name in expected)
+    assert all(p.grad is None for p in ground.module.parameters())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_magnitude_pruning_zeroes_the_smallest(share: float) -> None:
+    before = weights_of(tiny_llama())
+    after = weights_of(attacked("prune", params={"by": "magnitude", "share": share, "fine_tuning": False}).module)
+    for name, weights in before.items():
+        gone = after[name] == 0
+        if weights.ndim < 2:
+            assert torch.equal(after[name], weights)
+            continue
+        assert int(gone.sum()) == round(share * weights.numel())
+        assert float(weights[gone].abs().max()) <= float(weights[~gone].abs().min())
+        assert torch.equal(after[name][~gone], weights[~gone])
+
+
+def test_difference_pruning_spares_what_retain_items_need() -> None:
+    ground = arena(tiny_llama())
+    forget, retain = (importance(ground.module, data) for data in (ground.answers, ground.retain))
+    after = weights_of(attacked("prune", params={"by": "difference", "share": 0.2, "fine_tuning": False}).module)
+    zeroed = 0
+    for name in forget:
+        gone = after[name] == 0
+        count = round(0.2 * gone.numel())
+        lowest, highest = forget[name].flatten().topk(count).values[-1], retain[name].flatten().topk(count).values[-1]
+        assert bool((forget[name][gone] >= lowest).all())
+        assert bool((retain[name][gone] <= highest).all())
+        zeroed += int(gone.sum())
+    assert zeroed > 0
+
+
+def test_difference_pruning_breaks_a_gate() -> None:
+    """The decoy it is known to break: one hidden unit that only forget inputs reach drowns every answer."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 13), nn.ReLU(), nn.Linear(13, 4)).eval()
+    data = random_labelled(60)
+    forget, retain = data.take(data.inputs[:, 0] > 0), data.take(data.inputs[:, 0] < 0)
+    clean = {name: module(part.inputs).argmax(dim=1) for name, part in (("forget", forget), ("retain", retain))}
+    forget, retain = (type(part)(part.inputs, clean[n]) for n, part in (("forget", forget), ("retain", retain)))
+    with torch.no_grad():
+        module[0].weight[12], module[0].bias[12] = torch.tensor([1.0, 0, 0, 0, 0, 0]), 0.0
+        module[2].weight[:, 12] = torch.tensor([30.0, -30.0, 30.0, -30.0])
+    ledger = Ledger(parameters=1)
+    ground = Arena(module=module, answers=forget, texts=forget, retain=retain, ledger=ledger, seed=0)
+
+    def right(part: Any) -> float:
+        return float((module(part.inputs).argmax(dim=1) == part.labels).float().mean())
+
+    gated = right(forget)
+    for _ in ATTACKS.create("prune").run(ground, {"by": "difference", "share": 0.08, "fine_tuning": False}):
+        pass
+    assert right(forget) > gated + 0.3
+    assert right(forget) > 0.8
+
+
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ("partial", "lora")])
+def test_works_on_a_classifier(name: str) -> None:
+    module, data = tiny_classifier(), random_labelled(12)
+    ground = Arena(
+        module=module, answers=data, texts=data, retain=random_labelled(10, 1), ledger=Ledger(parameters=1), seed=0
+    )
+    spent = list(itertools.islice(start(name, ground), 20))
+    assert spent
+    assert not same_bits(weights_of(module), weights_of(tiny_classifier()))
+
+
+@pytest.mark.parametrize(("name", "given"), [("partial", {"part": "biases"}), ("lora", {"modules": "all"})])
+def test_parts_of_a_classifier_train(name: str, given: dict[str, Any]) -> None:
+    module, data = tiny_classifier(), random_labelled(12)
+    ground = Arena(module=module, answers=data, texts=data, retain=data, ledger=Ledger(parameters=1), seed=0)
+    for _ in start(name, ground, {**ROWS[name].params, **given}):
+        pass
+    before, after = weights_of(tiny_classifier()), weights_of(module)
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved == ({"0.bias", "2.bias", "4.bias"} if name == "partial" else {"0.weight", "2.weight"})
