@@ -215,8 +215,23 @@ def show(name: Annotated[str, typer.Argument(help="A name that `redteam list` pr
 
                 stage = STAGES.declared("then") if kind is Kind.METHODS else None
                 print_described(kind.value.removesuffix("s"), name, registry.declared(name), stage, Console())
+                if kind is Kind.ATTACKS:
+                    _show_space(name)
                 return
         raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
+
+
+def _show_space(name: str) -> None:
+    """Prints what an attack searches over, on a language model and 100 forget items."""
+    from rich.console import Console
+
+    from redteam.attacks.described import described_space
+    from redteam.registry import ATTACKS
+    from redteam.reporting.described import print_space
+    from redteam.target import TargetInfo
+
+    info = TargetInfo(kind="language", architecture="any", parameters=0, layers=2, hidden_size=0)
+    print_space(described_space(ATTACKS.create(name), info, samples=100), Console())
 
 
 def _attack(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a class may say of itself in class attributes.
-FACTS = ("version", "goal", "paper", "when", "kinds", "touches", "cost")
+FACTS = ("version", "goal", "paper", "access", "when", "kinds", "touches", "cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ def declared(source: str, name: str) -> Declared:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
             targets = (target.id for target in statement.targets if isinstance(target, ast.Name))
             facts.update(dict.fromkeys(targets, statement.value.value))
+        elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Attribute):
+            targets = (target.id for target in statement.targets if isinstance(target, ast.Name))
+            facts.update(dict.fromkeys(targets, statement.value.attr.lower()))  # a member of an enum
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             if isinstance(statement.value, ast.Constant | ast.UnaryOp):
                 options[statement.target.id] = ast.literal_eval(statement.value)

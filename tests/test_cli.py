@@ -76,6 +76,9 @@ def test_list_and_show() -> None:
     shown = redteam("show", "retrain")
     assert shown.returncode == 0
     assert "Deeb & Roger" in shown.stdout
+    space = redteam("show", "lora").stdout
+    for line in ("access   weights", "rank ", "1 to 64, log scale", "modules ", "all, attention, mlp"):
+        assert line in space
     unknown = redteam("show", "retrian")
     assert unknown.returncode == 2
     assert "nothing is named 'retrian'" in unknown.stderr

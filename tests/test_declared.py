@@ -28,6 +28,7 @@ class Thing:
     name = "thing"
     goal = "does it"
     version = 4
+    access = Access.WEIGHTS
     seen = []
 
     def method(self) -> None:
@@ -39,7 +40,7 @@ class Thing:
 
 def test_facts_options_meanings_and_settings() -> None:
     said = declared(SOURCE, "Thing")
-    assert said.facts == {"version": 4, "goal": "does it"}
+    assert said.facts == {"version": 4, "goal": "does it", "access": "weights"}
     assert said.options == {"steps": 3, "rate": -0.5}
     assert said.meanings == {"steps": "how many, as published.", "rate": "of it: a colon, too."}
     assert said.settings == {"rmu": {"steps": 2, "search": True}}

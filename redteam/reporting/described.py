@@ -38,6 +38,15 @@ def print_described(kind: str, name: str, said: Declared, stage: Declared | None
         console.print(table)
 
 
+def print_space(space: Mapping[str, str], console: Console) -> None:
+    """Prints the ranges of an attack's parameters."""
+    console.print(Text("\nSearched over, for a language model and 100 forget items\n"))
+    table = _table()
+    for parameter, values in space.items():
+        table.add_row(parameter, Text(values, "dim"))
+    console.print(table)
+
+
 def _print_options(title: str, said: Declared, prefix: str, console: Console) -> None:
     console.print(Text(f"\n{title}\n"))
     table = _table()
