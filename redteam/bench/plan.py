@@ -10,6 +10,8 @@ from redteam.errors import InputError
 from redteam.registry import METHODS, TESTBEDS
 
 SEEDS = (0, 1, 2)
+# Where few images are identified a trojan is healed or it is not: an interval over three seeds says nothing.
+MORE_SEEDS: dict[str, tuple[int, ...]] = {"poison": tuple(range(8))}
 REAL_DATA = ("birthdays",)
 # Every method with all labels is always there; these are the variations that the six questions ask for.
 PARTIAL: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
@@ -64,7 +66,7 @@ def plan_cells(
     testbeds: Sequence[str] = (),
     methods: Sequence[str] = (),
     label_fractions: Sequence[float] = (),
-    seeds: Sequence[int] = SEEDS,
+    seeds: Sequence[int] = (),
 ) -> tuple[Cell, ...]:
     """Returns the cells to run; what is not narrowed down is the standard table.
 
@@ -83,7 +85,9 @@ def plan_cells(
         for cell in dict.fromkeys(_variants(testbed, label_fractions))
         if not methods or cell.method in methods
     ]
-    return tuple(replace(cell, seed=seed) for seed in seeds for cell in cells)
+    return tuple(
+        replace(cell, seed=seed) for cell in cells for seed in seeds or MORE_SEEDS.get(cell.testbed, SEEDS)
+    )
 
 
 def left_out() -> tuple[str, ...]:
