@@ -156,7 +156,7 @@ def bench(
     label_fractions: Annotated[
         list[float] | None, typer.Option("--label-fraction", help="Instead of the standard variations; repeatable.")
     ] = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of 0, 1, 2 (of poison 0 to 7); repeatable.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of the standard ones; repeatable.")] = None,
     budget: Annotated[int, typer.Option(help="Search trials on each target.")] = 12,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Processes, one thread each.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where rows, leaderboard and claims go.")] = Path("results"),
