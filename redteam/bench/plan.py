@@ -85,9 +85,7 @@ def plan_cells(
         for cell in dict.fromkeys(_variants(testbed, label_fractions))
         if not methods or cell.method in methods
     ]
-    return tuple(
-        replace(cell, seed=seed) for cell in cells for seed in seeds or MORE_SEEDS.get(cell.testbed, SEEDS)
-    )
+    return tuple(replace(cell, seed=seed) for cell in cells for seed in seeds or MORE_SEEDS.get(cell.testbed, SEEDS))
 
 
 def left_out() -> tuple[str, ...]:
