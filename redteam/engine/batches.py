@@ -5,7 +5,7 @@ A batch knows how to feed a module of its kind, so that a loop, an attack or a m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,17 @@ class Batch:
     def samples(self) -> int:
         """Number of sequences."""
         return len(self.input_ids)
+
+    @property
+    def labelled(self) -> int:
+        """Number of labels that the loss is a mean over."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
+    def rows(self, chosen: slice) -> Batch:
+        """Returns some of the sequences, as long as they were."""
+        mask = None if self.mask is None else self.mask[chosen]
+        ids = self.input_ids[chosen]
+        return Batch(ids, self.labels[chosen], mask, ids.numel() if mask is None else int(mask.sum()))
 
     @property
     def real(self) -> Tensor:
@@ -150,6 +161,15 @@ class LabelledBatch:
         return len(self.labels)
 
     @property
+    def labelled(self) -> int:
+        """Number of labels that the loss is a mean over."""
+        return len(self.labels)
+
+    def rows(self, chosen: slice) -> LabelledBatch:
+        """Returns some of the inputs."""
+        return LabelledBatch(self.inputs[chosen], self.labels[chosen])
+
+    @property
     def tokens(self) -> int:
         """The unit in which costs are counted: an input is one token."""
         return len(self.labels)
@@ -200,6 +220,7 @@ class LabelledSet:
 
 AnyBatch = Batch | LabelledBatch
 Examples = TokenSet | LabelledSet
+Loss = Callable[[nn.Module, AnyBatch], Tensor]  # a scalar
 
 
 def join(first: Examples, second: Examples) -> Examples:

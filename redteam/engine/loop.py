@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch
+from redteam.engine.accumulation import Accumulation
+from redteam.engine.batches import AnyBatch, Loss
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
 
-Loss = Callable[[nn.Module, AnyBatch], Tensor]
 Around = Callable[[torch.optim.Optimizer], AbstractContextManager[None]]
 
 
@@ -44,7 +44,8 @@ def fine_tune(
 ) -> Iterator[Spent]:
     """Trains `module` in place for `tuning.steps` steps, yielding the cumulative cost after each.
 
-    The caller may close the generator after any step.
+    The caller may close the generator after any step. A batch that does not fit into memory is taken in parts, with
+    the gradient of the whole, where the loss is the mean over its labels.
 
     Args:
         module: trained in place; gradients are cleared at the end.
@@ -61,16 +62,15 @@ def fine_tune(
     """
     parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
     optimizer = build_optimizer(parameters, tuning)
+    parts = Accumulation()
     trained = sum(parameter.numel() for parameter in parameters)
     try:
         for step in range(tuning.steps):
             started = time.perf_counter()
             batch = next(batches)
-            value = loss(module, batch)
-            measured = float(value.detach())
+            measured = parts.backward(module, batch, loss, divisible=loss is mean_loss)
             if not math.isfinite(measured):
                 raise Diverged(f"the training loss is {measured} at step {step}")
-            value.backward()
             rate = rate_at(step, tuning)
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import Examples, shuffled_batches
-from redteam.engine.loop import Loss, mean_loss, train
+from redteam.engine.batches import Examples, Loss, shuffled_batches
+from redteam.engine.loop import mean_loss, train
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
 

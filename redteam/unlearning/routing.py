@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch, LabelledSet, shuffled_batches
+from redteam.engine.batches import AnyBatch, LabelledSet, Loss, shuffled_batches
 from redteam.engine.blocks import Block, ablate, expand, mlp_blocks
-from redteam.engine.loop import Loss, train
+from redteam.engine.loop import train
 from redteam.engine.routing import labelled_positions, routed, unit_multipliers
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.errors import InputError

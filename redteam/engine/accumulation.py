@@ -1,0 +1,68 @@
+"""One step on a batch that does not fit into memory: in parts, with the gradient of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from redteam.engine.batches import AnyBatch, Loss
+
+
+@dataclass
+class Accumulation:
+    """Takes a batch in parts once it has not fit: half as many examples at a time, until they fit.
+
+    Attributes:
+        size: examples at a time; None for the whole batch, as long as that fits.
+    """
+
+    size: int | None = None
+
+    def backward(self, module: nn.Module, batch: AnyBatch, loss: Loss, *, divisible: bool) -> float:
+        """Adds the gradient of a batch's loss to the module's and returns the loss.
+
+        Args:
+            module: whose gradients are empty.
+            batch: of one step.
+            loss: maps module and batch to a scalar; a loss that is not finite is returned without a gradient.
+            divisible: whether the loss is a mean over the labels of the batch, so that parts add up to it.
+
+        Raises:
+            RuntimeError: not even one example fits, or the loss cannot be divided.
+        """
+        while True:
+            try:
+                return self._backward(module, batch, loss)
+            except RuntimeError as error:
+                parts = min(self.size or batch.samples, batch.samples)
+                if not divisible or parts < 2 or not out_of_memory(error):
+                    raise
+                self.size = parts // 2
+            module.zero_grad(set_to_none=True)  # outside the handler, whose traceback holds what was allocated
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _backward(self, module: nn.Module, batch: AnyBatch, loss: Loss) -> float:
+        if self.size is None or batch.samples <= self.size:
+            value = loss(module, batch)
+            measured = float(value.detach())
+            if torch.isfinite(value):
+                value.backward()
+            return measured
+        total = 0.0
+        for part in (batch.rows(slice(start, start + self.size)) for start in range(0, batch.samples, self.size)):
+            if part.labelled == 0:
+                continue
+            value = loss(module, part) * (part.labelled / batch.labelled)
+            total += float(value.detach())
+            if not torch.isfinite(value):
+                return float("nan")
+            value.backward()
+        return total
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed: an accelerator's has a type of its own, the processor's only a message."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
