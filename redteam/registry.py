@@ -145,6 +145,10 @@ ATTACKS = Registry(
         "perturb": "redteam.attacks.perturb:Perturb",
         "quantize": "redteam.attacks.quantize:Quantize",
         "prune": "redteam.attacks.prune:Prune",
+        "ablate": "redteam.attacks.ablate:Ablate",
+        "steer": "redteam.attacks.steer:Steer",
+        "latent": "redteam.attacks.latent:Latent",
+        "soft-prompt": "redteam.attacks.soft_prompt:SoftPrompt",
         "noop": "redteam.attacks.noop:NoOp",
     },
 )

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack, Params
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import Encoded, EncodedInputs, encode_scoring, encode_training
-from redteam.capabilities.scorers import NotFinite, Scores, choice_scores
+from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
 from redteam.engine.batches import Examples, TokenSet
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import Diverged
@@ -69,6 +70,8 @@ class TrialResult:
         points: from step 0 on, log-spaced.
         losses: the attack's own training loss at each step.
         share_moved: share of weights that differ from the released ones at the end, in [0, 1].
+        outputs_moved: largest share of select items, over the points, of which the model says something else than as
+            released, in [0, 1]: what shows that an attack which moves no weight did anything.
         seconds: "total", "training" and "scoring" wall time.
     """
 
@@ -80,6 +83,7 @@ class TrialResult:
     points: tuple[Point, ...]
     losses: tuple[float, ...]
     share_moved: float
+    outputs_moved: float
     seconds: Mapping[str, float]
 
 
@@ -94,6 +98,7 @@ class Setting:
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
         start: scores of the released weights.
+        says: what the released weights say of the choices of the select items, float32 [items, choices].
     """
 
     target: Target
@@ -103,6 +108,7 @@ class Setting:
     texts: Examples
     retain: Examples
     start: Mapping[Split, Scores]
+    says: Tensor
 
 
 def open_setting(target: Target, capability: Capability) -> Setting:
@@ -120,7 +126,7 @@ def open_setting(target: Target, capability: Capability) -> Setting:
     target.module.eval()
     _refuse_misfit(target, list(choices.values()))
     try:
-        start = {split: choice_scores(target.module, encoded) for split, encoded in choices.items()}
+        tables = {split: choice_table(target.module, encoded) for split, encoded in choices.items()}
     except NotFinite as error:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
     return Setting(
@@ -130,7 +136,8 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         answers=encode_training(capability, capability.attack, tokenizer),
         texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
         retain=encode_training(capability, capability.retain, tokenizer),
-        start=start,
+        start={split: scores_of(table, choices[split]) for split, table in tables.items()},
+        says=tables["select"],
     )
 
 
@@ -194,7 +201,9 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     try:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(derive_seed(spec.seed, "global"))
-            watch.follow(attack.run(_arena(setting, spec, ledger), spec.params))
+            arena = _arena(setting, spec, ledger)
+            with arena.in_place:
+                watch.follow(attack.run(arena, spec.params))
     except (Diverged, NotFinite):
         diverged = True
     except (Exception, SystemExit) as raised:  # noqa: BLE001 - an attack is anybody's code; its failure is recorded
@@ -210,6 +219,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
         points=tuple(watch.points),
         losses=tuple(ledger.losses),
         share_moved=share_moved,
+        outputs_moved=watch.outputs_moved,
         seconds={
             "total": time.perf_counter() - started,
             "training": ledger.seconds,
@@ -237,6 +247,7 @@ class _Scoring:
         self.setting = setting
         self.splits: tuple[Split, ...] = ("select", "utility", "certify") if spec.certify else ("select", "utility")
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
+        self.outputs_moved = 0.0
         self.seconds = 0.0
 
     def follow(self, running: Iterator[Spent]) -> None:
@@ -263,9 +274,17 @@ class _Scoring:
         started = time.perf_counter()
         module = self.setting.target.module
         module.eval()
-        scores: dict[Split, NDArray[np.float64]] = {
-            split: choice_scores(module, self.setting.choices[split]) for split in self.splits
-        }
+        scores: dict[Split, NDArray[np.float64]] = {}
+        for split in self.splits:
+            table = choice_table(module, self.setting.choices[split])
+            scores[split] = scores_of(table, self.setting.choices[split])
+            if split == "select":
+                self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))
         self.points.append(Point(spent=spent, scores=scores))
         module.train()
         self.seconds += time.perf_counter() - started
+
+
+def _share_differing(table: Tensor, other: Tensor) -> float:
+    """Returns the share of rows that differ by more than rounding."""
+    return float((~torch.isclose(table, other, rtol=1e-5, atol=1e-6)).any(dim=1).double().mean())

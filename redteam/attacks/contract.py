@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
+from redteam.engine.freezing import still
 from redteam.engine.loop import fine_tune
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
@@ -54,6 +56,8 @@ class Arena:
         retain: items of what must stay, loss on the answers.
         ledger: counts what is spent; the harness reads it.
         seed: of this trial.
+        in_place: contexts that stay open until the last score of the trial: hooks through which the attack works. What
+            is left of an attack when its generator ends is scored once more.
     """
 
     module: nn.Module
@@ -62,6 +66,7 @@ class Arena:
     retain: Examples
     ledger: Ledger
     seed: int
+    in_place: ExitStack = field(default_factory=ExitStack)
 
     def some_retain(self, share: float) -> Examples:
         """Returns a share of the retain items, drawn by the trial's seed; at least one."""
@@ -69,11 +74,27 @@ class Arena:
         return self.retain.take(order[: max(1, round(share * len(order)))])
 
     def fine_tune(
-        self, data: Examples, batch_size: int, tuning: Tuning, *, only: Callable[[str], bool] | None = None
+        self,
+        data: Examples,
+        batch_size: int,
+        tuning: Tuning,
+        *,
+        only: Callable[[str], bool] | None = None,
+        parameters: Sequence[nn.Parameter] | None = None,
     ) -> Iterator[Spent]:
-        """Trains the module on `data` through the shared loop, in a batch order drawn from the trial's seed."""
+        """Trains the module on `data` through the shared loop, in a batch order drawn from the trial's seed.
+
+        Args:
+            data: what is trained on.
+            batch_size: examples a step.
+            tuning: how weights are moved.
+            only: which of the module's parameters move, by name; all by default.
+            parameters: what moves instead of the module's own, which then stay.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "batches"))
-        yield from fine_tune(self.module, shuffled_batches(data, batch_size, generator), tuning, self.ledger, only=only)
+        batches = shuffled_batches(data, batch_size, generator)
+        with nullcontext() if parameters is None else still(self.module):
+            yield from fine_tune(self.module, batches, tuning, self.ledger, only=only, parameters=parameters)
 
 
 class Attack(Protocol):

@@ -28,10 +28,22 @@ def choice_scores(module: nn.Module, encoded: Encoded) -> Scores:
     Raises:
         NotFinite: a likelihood is NaN or infinite.
     """
+    return scores_of(choice_table(module, encoded), encoded)
+
+
+def choice_table(module: nn.Module, encoded: Encoded) -> Tensor:
+    """Returns what a module says of every choice, float32 [items, most choices]: log-likelihoods, or class logits.
+
+    Raises:
+        NotFinite: a likelihood is NaN or infinite.
+    """
     if isinstance(encoded, EncodedInputs):
-        table = class_logits(module, encoded)
-    else:
-        table = choice_loglikelihoods(module, encoded)
+        return class_logits(module, encoded)
+    return choice_loglikelihoods(module, encoded)
+
+
+def scores_of(table: Tensor, encoded: Encoded) -> Scores:
+    """Returns the scores of a table of `choice_table`, see `choice_scores`."""
     tied = table == table.max(dim=1, keepdim=True).values
     right = tied.gather(1, encoded.answers[:, None])[:, 0]
     return (right.double() / tied.sum(dim=1).double()).numpy()

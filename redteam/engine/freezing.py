@@ -23,6 +23,19 @@ def block_gradients(entries: Mapping[nn.Parameter, Tensor]) -> None:
 
 
 @contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """While open, no parameter of the module gets a gradient."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
 def frozen(optimizer: torch.optim.Optimizer, entries: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
     """Around the optimizer's step: the marked entries and their moments are afterwards what they were, bit for bit.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -40,6 +40,7 @@ def fine_tune(
     *,
     loss: Loss = mean_loss,
     only: Callable[[str], bool] | None = None,
+    parameters: Sequence[nn.Parameter] | None = None,
     around: Around = nothing_around,
 ) -> Iterator[Spent]:
     """Trains `module` in place for `tuning.steps` steps, yielding the cumulative cost after each.
@@ -54,13 +55,15 @@ def fine_tune(
         ledger: charged for every step.
         loss: maps module and batch to a scalar.
         only: which parameters move, by name; all by default.
+        parameters: what moves instead of the module's own: what hooks on it work with.
         around: given the optimizer, a context entered once the gradients are there; they are clipped and the step is
             taken inside.
 
     Raises:
         Diverged: a loss is not finite. The step that would have used it is not taken.
     """
-    parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
+    if parameters is None:
+        parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
     optimizer = build_optimizer(parameters, tuning)
     parts = Accumulation()
     trained = sum(parameter.numel() for parameter in parameters)
@@ -78,6 +81,7 @@ def fine_tune(
                 if tuning.clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
                 optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             module.zero_grad(set_to_none=True)
             spent = ledger.charge(samples=batch.samples, tokens=batch.tokens, loss=measured, trained=trained)
             ledger.seconds += time.perf_counter() - started

@@ -23,7 +23,7 @@ def check_given(evidence: Evidence) -> list[Flag]:
 
 
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
-    """Raised if no confirmed attack moved a weight, or those that trained did not lower a loss worth lowering."""
+    """Raised if no confirmed attack moved a weight or an answer, or those that trained lowered no loss worth it."""
     why = _inert(confirmed)
     return None if why is None else Flag(name="attack-inert", explanation=f"no confirmed attack {why}")
 
@@ -44,9 +44,9 @@ def _inert(rows: Sequence[Row]) -> str | None:
     rows = [row for row in rows if scored(row)]
     if not rows:
         return "ran as far as its first score"
-    moving = [row for row in rows if row["share_moved"] > 0]
+    moving = [row for row in rows if row["share_moved"] > 0 or row.get("outputs_moved", 0) > 0]
     if not moving:
-        return "changed a single weight"
+        return "changed a single weight or answer"
     losses = [row["loss"] for row in moving]
     if any(loss is None or loss["first"] <= LOSS_WORTH_LOWERING for loss in losses):
         return None  # it works without training, or there was nothing left to learn

@@ -160,6 +160,7 @@ def _row(result: TrialResult) -> dict[str, Any]:
         ],
         "loss": {"first": sum(losses[:span]) / span, "last": sum(losses[-span:]) / span} if losses else None,
         "share_moved": result.share_moved,
+        "outputs_moved": result.outputs_moved,
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
     }
 

@@ -34,12 +34,14 @@ class Row:
 
     Attributes:
         params: a few steps that change a tiny model.
-        moves: whether it changes weights; only the control does not.
+        moves: whether it changes weights.
+        acts: whether it changes what the model says; only the control does not.
         edits: steps of it that change weights without training.
     """
 
     params: Mapping[str, Any]
     moves: bool = True
+    acts: bool = True
     edits: int = 0
 
 
@@ -62,7 +64,7 @@ TUNING = {
 }
 DATA = {"samples": 12, "loss": "answer"}
 ROWS: dict[str, Row] = {
-    "noop": Row(params={"steps": 4}, moves=False),
+    "noop": Row(params={"steps": 4}, moves=False, acts=False),
     "retrain": Row(params=RETRAIN),
     "lora": Row(params={**TUNING, **DATA, "rank": 2, "scale": 2.0, "modules": "all"}),
     "partial": Row(params={**TUNING, **DATA, "part": "late layers"}),
@@ -72,6 +74,10 @@ ROWS: dict[str, Row] = {
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
     "quantize": Row(params={**TUNING, **DATA, "bits": 4, "scope": "channel", "fine_tuning": True}, edits=1),
     "prune": Row(params={**TUNING, **DATA, "by": "difference", "share": 0.1, "fine_tuning": True}, edits=1),
+    "ablate": Row(params={"layers": "every", "towards": "zero"}, moves=False, edits=1),
+    "steer": Row(params={"sign": "minus", "strength": 1.0, "depth": 0.0}, moves=False, edits=1),
+    "latent": Row(params={**TUNING, **DATA, "bound": 1.0, "depth": 0.0}, moves=False),
+    "soft-prompt": Row(params={**TUNING, **DATA, "tokens": 3}, moves=False),
 }
 INFO = TargetInfo(kind="language", architecture="llama", parameters=5_000, layers=2, hidden_size=16)
 SIZES = (1, 2, 7, 40, 300)  # of the attack split: a space must not be empty for a small one, nor a recipe outside it
@@ -210,8 +216,8 @@ def test_cost_is_cumulative_and_never_falls(name: str) -> None:
         assert after.samples >= before.samples
         assert after.tokens >= before.tokens
         assert after.flops >= before.flops
-    assert ground.ledger.spent == (spent[-1] if ROWS[name].moves else Spent())
-    assert len(ground.ledger.losses) == (len(spent) - ROWS[name].edits if ROWS[name].moves else 0)
+    assert ground.ledger.spent == (spent[-1] if ROWS[name].acts else Spent())
+    assert len(ground.ledger.losses) == (len(spent) - ROWS[name].edits if ROWS[name].acts else 0)
 
 
 @each_attack
@@ -222,8 +228,9 @@ def test_can_be_closed_at_any_step(name: str, steps: int) -> None:
     structure = {key: tensor.shape for key, tensor in weights_of(ground.module).items()}
     running = start(name, ground)
     for _ in range(steps):
-        next(running)
+        next(running, None)
     running.close()  # type: ignore[attr-defined]
+    ground.in_place.close()
     assert hooks_of(ground.module) == hooks
     assert all(p.grad is None for p in ground.module.parameters())
     assert {key: tensor.shape for key, tensor in weights_of(ground.module).items()} == structure
@@ -279,6 +286,7 @@ def test_runs_as_a_trial(name: str) -> None:
     assert (result.state, result.error, result.diverged) == ("complete", None, False)
     assert result.version == ATTACKS.create(name).version
     assert (result.share_moved > 0) == ROWS[name].moves
+    assert (result.outputs_moved > 0) == ROWS[name].acts
 
 
 # What single attacks promise beyond the contract.

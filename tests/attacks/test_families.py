@@ -25,7 +25,7 @@ from redteam.engine.batches import Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
 
-FINE_TUNING = [name for name in ROWS if name not in ("noop", "retrain")]
+FINE_TUNING = [name for name, row in ROWS.items() if row.moves and name != "retrain"]
 
 
 def changed(name: str, **params: Any) -> dict[str, torch.Tensor]:

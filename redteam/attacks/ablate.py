@@ -1,0 +1,69 @@
+"""Direction ablation: what tells forget from retain inputs apart is taken out of the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.engine.activations import hidden_layers
+from redteam.engine.cost import Spent
+from redteam.engine.steering import Edit, along, edited, layer_at, mean_states
+from redteam.target import TargetInfo
+
+
+class Ablate:
+    """Removes the difference of the mean states on forget and on retain items, in one layer or in every layer.
+
+    h <- h - ((h - c) . r) r with r the unit difference of means where answers are predicted, and c either nothing or
+    the mean state on retain items, so that every input looks as little of the forget set as those do.
+
+    Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction (arXiv 2406.11717), and
+    Marshall et al. 2024, Refusal in LLMs is an Affine Function (arXiv 2411.09003), for c; as an attack on unlearning,
+    Łucki et al. 2024 (arXiv 2409.18025).
+    """
+
+    name = "ablate"
+    version = 1
+    goal = "takes out of hidden states what tells forget from retain inputs"
+    paper = "Arditi et al. 2024 (arXiv 2406.11717); Łucki et al. 2024 (arXiv 2409.18025)"
+    access = Access.ACTIVATIONS
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Every layer by its own direction or one layer, its depth, and what the states are moved to."""
+        params = {
+            "layers": suggest.suggest_categorical("layers", ["one", "every"]),
+            "towards": suggest.suggest_categorical("towards", ["zero", "retain"]),
+        }
+        if params["layers"] == "one":
+            params["depth"] = suggest.suggest_float("depth", 0.0, 1.0)
+        return params
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Every layer, to zero as published and to the retain mean; then single layers from the middle outwards."""
+        every = [{"layers": "every", "towards": towards} for towards in ("zero", "retain")]
+        return [*every, *({"layers": "one", "towards": "retain", "depth": depth} for depth in (0.5, 1.0, 0.0))]
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Reads both means on the attack split and the retain items, and puts the hooks in place."""
+        layers = hidden_layers(arena.module)
+        if params["layers"] == "one":
+            layers = (layer_at(layers, params["depth"]),)
+        forget, retain = (mean_states(arena.module, data, layers) for data in (arena.answers, arena.retain))
+        edits = {
+            layer: ablation(forget[layer] - retain[layer], retain[layer] if params["towards"] == "retain" else None)
+            for layer in layers
+        }
+        arena.in_place.enter_context(edited(arena.module, edits))
+        yield arena.ledger.charge_edit()
+
+
+def ablation(difference: Tensor, towards: Tensor | None) -> Edit:
+    """Returns h -> h - ((h - c) . r) r for r the unit difference and c `towards`, or zero."""
+    direction = difference / difference.norm().clamp(min=1e-12)
+
+    def edit(states: Tensor) -> Tensor:
+        return states - along(states if towards is None else states - towards, direction)
+
+    return edit

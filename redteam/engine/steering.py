@@ -1,0 +1,83 @@
+"""Changing hidden states while a module runs, through hooks that always go away; and what the states are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.engine.activations import hidden_states
+from redteam.engine.batches import Examples, ordered_batches
+from redteam.engine.routing import labelled_positions
+
+READ = 512  # examples that states are averaged over
+Edit = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def edited(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
+    """While open, the named submodules put out what the edits make of their outputs.
+
+    Args:
+        module: run by the caller.
+        edits: name of a submodule -> what its output, [sequences, length, hidden] or [samples, ...], becomes.
+
+    Raises:
+        AttributeError: there is no submodule of a name.
+    """
+    parts = {name: module.get_submodule(name) for name in edits}  # raises before the first hook is there
+
+    def hook_of(edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_part: nn.Module, _given: Any, output: Any) -> Any:
+            return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+        return hook
+
+    handles = [parts[name].register_forward_hook(hook_of(edit)) for name, edit in edits.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """Returns the mean state of each layer where labelled tokens are predicted; of a classifier, over all inputs.
+
+    Args:
+        module: put in evaluation mode meanwhile.
+        data: the first `READ` examples of it are read.
+        layers: names of submodules.
+
+    Returns:
+        Layer -> float [hidden], of a classifier of the shape of one sample's state.
+    """
+    was, sums, count = module.training, dict[str, Tensor](), 0
+    module.eval()
+    for batch in ordered_batches(data.take(slice(0, READ)), 64):
+        chosen = labelled_positions(batch, torch.ones(batch.samples, dtype=torch.bool), "loss")
+        for layer, states in hidden_states(module, batch, layers).items():
+            sums[layer] = sums.get(layer, torch.zeros(())) + states[chosen].sum(dim=0)
+        count += int(chosen.sum())
+    module.train(was)
+    return {layer: total / count for layer, total in sums.items()}
+
+
+def along(states: Tensor, direction: Tensor) -> Tensor:
+    """Returns the component of each state along a unit direction, as a multiple of it: (h . r) r.
+
+    Args:
+        states: [..., *shape of a state].
+        direction: r, of the shape of a state and norm 1.
+    """
+    dims = tuple(range(-direction.ndim, 0))
+    return (states * direction).sum(dim=dims, keepdim=True) * direction
+
+
+def layer_at(layers: tuple[str, ...], depth: float) -> str:
+    """Returns the layer at a share of the depth: 0 is the first, 1 the last."""
+    return layers[round(depth * (len(layers) - 1))]

@@ -1,0 +1,235 @@
+"""What attacks on activations and embeddings promise beyond the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_conformance import DATA, ROWS, TUNING, arena, start
+from tiny_models import random_tokens, same_bits, tiny_capability, tiny_llama, tiny_target, weights_of
+from tiny_tasks import random_labelled, tiny_classifier
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from redteam.attacks.ablate import ablation
+from redteam.attacks.contract import Arena
+from redteam.attacks.latent import shorten
+from redteam.attacks.soft_prompt import prompted
+from redteam.engine.activations import hidden_states
+from redteam.engine.batches import IGNORED
+from redteam.engine.cost import Ledger
+from redteam.engine.steering import along, edited, layer_at, mean_states
+from redteam.registry import ATTACKS
+from redteam.trial import TrialSpec, open_setting, run_trial
+
+HOOKED = [name for name, row in ROWS.items() if row.acts and not row.moves]
+LAYERS = ("model.layers.0", "model.layers.1")
+
+
+def classifier_arena(module: nn.Module, forget: Any, retain: Any) -> Arena:
+    return Arena(module=module, answers=forget, texts=forget, retain=retain, ledger=Ledger(parameters=1), seed=0)
+
+
+def right(module: nn.Module, data: Any) -> float:
+    return float((module(data.inputs).argmax(dim=1) == data.labels).float().mean())
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_no_weight_moves_while_it_works(name: str) -> None:
+    ground = arena(tiny_llama())
+    for _ in start(name, ground):
+        assert same_bits(weights_of(ground.module), weights_of(tiny_llama()))
+        assert all(p.grad is None for p in ground.module.parameters())
+    ground.in_place.close()
+    assert all(p.requires_grad for p in ground.module.parameters())
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_it_is_in_place_for_the_last_score(name: str) -> None:
+    """Five steps: the last score falls after the attack's own end."""
+    params = {**ROWS[name].params, **({"steps": 5} if "steps" in ROWS[name].params else {})}
+    setting = open_setting(tiny_target(), tiny_capability())
+    attack = ATTACKS.create(name)
+    seen: list[bool] = []
+
+    class Watched:
+        version = 1
+
+        def run(self, ground: Arena, given: Any) -> Any:
+            before = ground.answers.batch(slice(0, 4)).logits(ground.module).detach()
+            yield from attack.run(ground, given)
+            seen.append(torch.equal(ground.answers.batch(slice(0, 4)).logits(ground.module), before))
+
+    result = run_trial(setting, Watched(), TrialSpec(key="t", attack=name, params=params, seed=0))  # type: ignore[arg-type]
+    assert (result.state, seen) == ("complete", [False])
+    assert result.points[-1].spent.steps == (5 if "steps" in params else 1)
+    assert result.outputs_moved > 0
+    assert not list(setting.target.module._forward_hooks)
+
+
+@pytest.mark.parametrize("name", ["latent", "soft-prompt"])
+def test_trains(name: str) -> None:
+    ground = arena(tiny_llama())
+    params = {**ROWS[name].params, "steps": 60, "learning_rate.adamw": 0.1, "batch_size": 12}
+    for _ in start(name, ground, params):
+        pass
+    losses = ground.ledger.losses
+    assert losses[-1] < 0.95 * losses[0]  # every step is on all items
+
+
+def test_mean_states_are_read_where_answers_are_predicted() -> None:
+    module, data = tiny_llama(), random_tokens(9)
+    found = mean_states(module, data, LAYERS)
+    for layer in LAYERS:
+        chosen = []
+        for row in range(len(data)):
+            batch = data.batch(slice(row, row + 1))
+            states = hidden_states(module, batch, (layer,))[layer][0]
+            chosen += [states[t - 1] for t in range(1, states.shape[0]) if batch.labels[0, t] != IGNORED]
+        assert torch.allclose(found[layer], torch.stack(chosen).mean(dim=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("towards", [None, "retain"])
+def test_an_ablated_state_has_the_component_it_should(towards: str | None) -> None:
+    draw = torch.Generator().manual_seed(0)
+    difference, center, states = (torch.randn(shape, generator=draw) for shape in (8, 8, (3, 5, 8)))
+    found = ablation(difference, center if towards else None)(states)
+    unit = difference / difference.norm()
+    wanted = float(center @ unit) if towards else 0.0
+    assert torch.allclose(found @ unit, torch.full((3, 5), wanted), atol=1e-5)
+    rest = states - (states @ unit)[..., None] * unit
+    assert torch.allclose(found - (found @ unit)[..., None] * unit, rest, atol=1e-5)
+
+
+def test_along_takes_states_of_any_shape() -> None:
+    states, direction = torch.randn(4, 3, 2, 2), torch.randn(3, 2, 2)
+    direction = direction / direction.norm()
+    found = along(states, direction)
+    flat = (states.flatten(1) @ direction.flatten())[:, None] * direction.flatten()
+    assert torch.allclose(found, flat.view_as(states), atol=1e-6)
+
+
+def test_no_direction_is_no_change() -> None:
+    states = torch.randn(2, 4)
+    assert torch.equal(ablation(torch.zeros(4), None)(states), states)
+
+
+def test_ablation_breaks_a_mask_along_a_direction() -> None:
+    """The decoy it is known to break: forget inputs alone are pushed far along one direction of a hidden layer."""
+    original, masked = tiny_classifier(), tiny_classifier()
+    data = random_labelled(400)
+    data = type(data)(data.inputs, original(data.inputs).argmax(dim=1))
+    forget, retain = data.take(data.inputs[:, 0] > 0), data.take(data.inputs[:, 0] < 0)
+    push = 40 * torch.nn.functional.normalize(torch.randn(8, generator=torch.Generator().manual_seed(1)), dim=0)
+    masked = nn.Sequential(*masked[:2], Pushed(masked[2], push), *masked[3:])
+    masked.is_forget = None  # type: ignore[assignment]
+    masked.register_forward_pre_hook(lambda _m, given: masked[2].__dict__.update(forget=given[0][:, 0] > 0))
+    assert right(masked, retain) == 1.0
+    assert right(masked, forget) < 0.6
+    ground = classifier_arena(masked, forget.take(slice(0, 60)), retain.take(slice(0, 60)))
+    for _ in ATTACKS.create("ablate").run(ground, {"layers": "one", "depth": 1.0, "towards": "retain"}):
+        pass
+    assert right(masked, forget.take(slice(60, None))) > 0.85
+    assert right(masked, retain) > 0.85
+
+
+class Pushed(nn.Module):
+    """A linear layer whose outputs are pushed where the network was told that an input is to be forgotten."""
+
+    def __init__(self, layer: nn.Linear, push: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias, self.push = layer.weight, layer.bias, push
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pushed: Tensor = nn.functional.linear(inputs, self.weight, self.bias) + self.forget[:, None] * self.push
+        return pushed
+
+
+@pytest.mark.parametrize(("sign", "factor"), [("plus", 2.0), ("minus", -2.0)])
+def test_steering_adds_the_difference(sign: str, factor: float) -> None:
+    ground, plain = arena(tiny_llama()), tiny_llama()
+    forget, retain = (mean_states(plain, data, LAYERS[:1])[LAYERS[0]] for data in (ground.answers, ground.retain))
+    for _ in start("steer", ground, {"sign": sign, "strength": 2.0, "depth": 0.0}):
+        pass
+    ground.module.eval()
+    batch = ground.answers.batch(slice(0, 3))
+    with edited(plain, {LAYERS[0]: lambda states: states + factor * (forget - retain)}):
+        expected = batch.logits(plain)
+    assert torch.allclose(batch.logits(ground.module), expected, atol=1e-4)
+    assert not torch.allclose(batch.logits(tiny_llama()), expected, atol=1e-2)
+
+
+def test_a_latent_perturbation_stays_within_its_bound() -> None:
+    ground = arena(tiny_llama())
+    middle = mean_states(ground.module, ground.answers, LAYERS[1:])[LAYERS[1]]
+    params = {**TUNING, **DATA, "learning_rate.adamw": 1.0, "steps": 8, "bound": 0.2, "depth": 1.0}
+    plain = tiny_llama()
+    batch = ground.answers.batch(slice(0, 4))
+    before = hidden_states(plain, batch, LAYERS[1:])[LAYERS[1]]
+    norms = []
+    for _ in start("latent", ground, params):
+        captured: dict[str, Tensor] = {}
+        handle = ground.module.get_submodule(LAYERS[1]).register_forward_hook(
+            lambda _m, _i, output, into=captured: into.update(h=output[0] if isinstance(output, tuple) else output)
+        )
+        batch.logits(ground.module)
+        handle.remove()
+        added = (captured["h"] - before)[batch.real]
+        assert torch.allclose(added, added[:1].expand_as(added), atol=1e-4)  # one vector for every token
+        norms.append(float(added[0].detach().norm()))
+    assert max(norms) <= 0.2 * float(middle.norm()) * (1 + 1e-4)
+    assert max(norms) >= 0.19 * float(middle.norm())
+
+
+def test_shorten_leaves_what_is_short_enough() -> None:
+    short, long = torch.tensor([0.3, 0.4]), torch.tensor([3.0, 4.0])
+    shorten(short, 1.0)
+    shorten(long, 1.0)
+    assert short.tolist() == pytest.approx([0.3, 0.4])
+    assert long.tolist() == pytest.approx([0.6, 0.8])
+
+
+def tiny_gpt2() -> GPT2LMHeadModel:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=32)).eval()
+
+
+@pytest.mark.parametrize("model", [tiny_llama, tiny_gpt2])
+def test_a_prompt_of_real_tokens_is_what_those_tokens_are(model: Any) -> None:
+    """With the embeddings of tokens as the prompt, the logits are those of a text that begins with them."""
+    module, data = model(), random_tokens(5)
+    batch = data.batch(slice(None))
+    tokens = torch.tensor([3, 7, 11])
+    with prompted(module, module.get_input_embeddings().weight[tokens]):
+        found = batch.logits(module)
+    for row, length in enumerate(data.lengths.tolist()):
+        text = torch.cat([tokens, data.input_ids[row, :length]])[None]
+        expected = module(input_ids=text).logits[0, 3:]
+        assert torch.allclose(found[row, :length], expected, atol=1e-4)
+    assert found.shape[:2] == batch.input_ids.shape
+    assert torch.equal(batch.logits(module), batch.logits(model()))
+
+
+def test_a_classifier_has_no_embeddings() -> None:
+    data = random_labelled(12)
+    running = start("soft-prompt", classifier_arena(tiny_classifier(), data, data))
+    with pytest.raises(ValueError, match="a Sequential has no token embeddings"):
+        next(running)
+
+
+@pytest.mark.parametrize("name", [name for name in HOOKED if name != "soft-prompt"])
+def test_works_on_a_classifier(name: str) -> None:
+    module, data = tiny_classifier(), random_labelled(24)
+    ground = classifier_arena(module, data.take(slice(0, 12)), data.take(slice(12, 24)))
+    for _ in start(name, ground):
+        pass
+    assert not torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
+    ground.in_place.close()
+    assert torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
+
+
+def test_layers_by_depth() -> None:
+    layers = ("a", "b", "c")
+    assert [layer_at(layers, depth) for depth in (0.0, 0.2, 0.5, 0.9, 1.0)] == ["a", "a", "b", "c", "c"]
