@@ -112,6 +112,6 @@ def _heals(found: dict[str, Summary], method: str, share: float) -> Claim:
     gain = mean_over_seeds(gains)
     measured = (
         f"{interval(healer.measure('healed'))} against {interval(retrained.measure('healed'))}, "
-        f"difference {interval(gain)}"
+        f"difference {interval(gain)} over {len(gains)} seeds"
     )
     return Claim(text=text, holds=gain.low > 0, measured=measured)
