@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.claims import publish
 
-NAMES = ("command_line", "engine", "memory", "ground_truth", "birthdays", "split_autoencoder", "cost")
+NAMES = ("command_line", "engine", "memory", "ground_truth", "birthdays", "split_autoencoder", "cost", "mixture")
 
 
 def main() -> int:
