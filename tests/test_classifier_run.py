@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tiny_classifiers import SIZES, tiny_classifier_target, tiny_mlp, tiny_points, trained_mlp
 from tiny_models import same_bits, tiny_capability, tiny_target, weights_of
 from torch import nn
@@ -26,6 +28,7 @@ from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.probes.states import read_layers
+from redteam.reporting.console import print_results
 from redteam.suite.inputs import resolve_inputs
 from redteam.suite.memo import Memo
 from redteam.suite.standard import attack
@@ -260,6 +263,20 @@ def test_a_whole_run_on_a_classifier(targets: list[Path], tmp_path: Path) -> Non
     assert result.probes["linear"].layer["target"].startswith("layers.linear")
     again = Results.model_validate_json((tmp_path / "run" / "results.json").read_text())
     assert again == results
+
+
+def test_an_attack_of_another_kind_is_skipped_with_the_reason(targets: list[Path], tmp_path: Path) -> None:
+    results = attack(targets[0], budget=1, attacks=[QUICK, "soft-prompt"], out=tmp_path / "run")
+    found = results.capabilities[0]
+    assert found.skipped == {"soft-prompt": "it works on: language; this is a classifier"}
+    assert found.budget.failed == 0
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_results(results, tmp_path / "run", console)
+    assert "skipped" in (told := console.export_text())
+    assert "soft-prompt: it works on: language; this is a classifier" in told
+    with pytest.raises(InputError, match="soft-prompt: it works on: language; this is a classifier"):
+        attack(targets[0], budget=1, attacks=["soft-prompt"], out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_leak_between_splits_is_refused(targets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ class Ablate:
     goal = "takes out of hidden states what tells forget from retain inputs"
     paper = "Arditi et al. 2024 (arXiv 2406.11717); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.ACTIVATIONS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Every layer by its own direction or one layer, its depth, and what the states are moved to."""

@@ -25,6 +25,7 @@ class Benign:
     goal = "full fine-tuning on retain items alone"
     paper = "Hu et al. 2024 (arXiv 2406.13356); Siddiqui et al. 2025, From Dormant to Deleted (arXiv 2505.22310)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, and the share of the retain items."""

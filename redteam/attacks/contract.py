@@ -106,6 +106,8 @@ class Attack(Protocol):
         goal: one line.
         paper: where it was published.
         access: what it must be able to touch.
+        kinds: what it works on: "language", "classifier", or "language, classifier"; an attack that does not say so
+            works on both.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Attack(Protocol):
     goal: str
     paper: str
     access: Access
+    kinds: str
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Proposes parameters; `samples` is the size of the attack split. Keys are the suggested names."""

@@ -24,6 +24,7 @@ class Curriculum:
     goal = "full fine-tuning on retain items first, on forget items after"
     paper = "Tamirisa et al. 2024, Tamper-Resistant Safeguards (arXiv 2408.00761)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the share of the steps that comes first."""

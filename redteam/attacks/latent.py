@@ -33,6 +33,7 @@ class Latent:
     goal = "trains one bounded vector that is added to a layer's states"
     paper = "Che et al. 2025 (arXiv 2502.05209); Casper et al. 2024 (arXiv 2403.05030)"
     access = Access.ACTIVATIONS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, the bound, and the depth of the layer."""

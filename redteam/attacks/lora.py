@@ -29,6 +29,7 @@ class LoRA:
     goal = "low-rank adapters on the linear layers, trained on forget items"
     paper = "Che et al. 2025, Model Tampering Attacks (arXiv 2502.05209); Hu et al. 2021, LoRA (arXiv 2106.09685)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, rank, scale (alpha over rank), and of a language model which layers."""

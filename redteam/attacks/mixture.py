@@ -27,6 +27,7 @@ class Mixture:
     goal = "full fine-tuning on forget and retain items together"
     paper = "Tamirisa et al. 2024 (arXiv 2408.00761); Qi et al. 2024 (arXiv 2412.07097)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the share of the retain items."""

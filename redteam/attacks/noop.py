@@ -17,6 +17,7 @@ class NoOp:
     goal = "control: changes nothing, so no verdict may rest on it"
     paper = "none: a negative control"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """The number of steps to idle."""

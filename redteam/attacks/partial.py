@@ -35,6 +35,7 @@ class Partial:
     goal = "fine-tuning of chosen layers, of norms and biases, or of embeddings only"
     paper = "Deeb & Roger 2024 (arXiv 2410.08827); Ben Zaken et al. 2021, BitFit (arXiv 2106.10199)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and which part moves."""

@@ -30,6 +30,7 @@ class Perturb:
     goal = "shrinks weights and adds noise, then fine-tunes on forget items"
     paper = "Lee et al. 2025 (arXiv 2506.06278); Ash & Adams 2020 (arXiv 1910.08475)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the strength of the perturbation."""

@@ -33,6 +33,7 @@ class Prune:
     goal = "zeroes small weights, or those important for forget and not for retain items"
     paper = "Wei et al. 2024 (arXiv 2402.05162); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """How weights are chosen, the share, and whether fine-tuning follows, with its tuning and data."""

@@ -31,6 +31,7 @@ class Quantize:
     goal = "rounds weights to a few bits, alone or before fine-tuning"
     paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Bits, what shares a scale, and whether fine-tuning follows, with its tuning and data."""

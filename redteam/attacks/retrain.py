@@ -23,6 +23,7 @@ class Retrain:
     goal = "full fine-tuning on a few forget items, scored on facts it never saw"
     paper = "Deeb & Roger 2024, Do Unlearning Methods Remove Information from Language Model Weights?"
     access = Access.WEIGHTS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Number of samples, optimizer, learning rate (per optimizer), schedule, steps, batch size, loss."""

@@ -34,6 +34,7 @@ class SoftPrompt:
     goal = "trains embeddings that are put before every input"
     paper = "Schwinn et al. 2024, Soft Prompt Threats (arXiv 2402.09063); Lester et al. 2021 (arXiv 2104.08691)"
     access = Access.EMBEDDINGS
+    kinds = "language"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the number of tokens."""

@@ -26,6 +26,7 @@ class Steer:
     goal = "adds a multiple of the forget direction to the states of one layer"
     paper = "Turner et al. 2023 (arXiv 2308.10248); Seyitoğlu et al. 2024 (arXiv 2411.02631)"
     access = Access.ACTIVATIONS
+    kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """The multiple with its sign, and the depth of the layer."""

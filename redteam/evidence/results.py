@@ -108,7 +108,12 @@ class Flag(_Record):
 
 
 class CapabilityResult(_Record):
-    """All that a run found about one capability."""
+    """All that a run found about one capability.
+
+    Attributes:
+        skipped: attacks that do not work on this kind of model, with the reason; the other fields are named after what
+            they hold.
+    """
 
     name: str
     verdict: Verdict
@@ -132,6 +137,7 @@ class CapabilityResult(_Record):
     probes: dict[str, Probed]
     control_recovered: bool | None
     budget: Budget
+    skipped: dict[str, str] = {}
     flags: list[Flag]
 
 

@@ -131,6 +131,7 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
         probes=probes,
         control_recovered=control,
         budget=_budget(case),
+        skipped=capability.get("skipped", {}),
         flags=raised,
     )
 

@@ -123,6 +123,8 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         f"{budget.spent} of {budget.asked} trials on the target ({budget.failed} failed), {budget.reference} on the"
         f" reference, {budget.control} on the decoy; {budget.confirmation} confirmations over {capability.seeds} seeds",
     )
+    for name, reason in capability.skipped.items():
+        yield "skipped", f"{name}: {reason}"
     attack = capability.scores["target"].attack
     if attack is not None:
         yield "strongest", _configuration(attack)

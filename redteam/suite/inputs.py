@@ -47,11 +47,22 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """Everything that determines a run."""
+    """Everything that determines a run.
+
+    Attributes:
+        models: by role.
+        capability: what was removed.
+        attacks: that work on models of this kind, by name.
+        skipped: attacks that were asked for and do not, with the reason.
+        probes: by name.
+        budget: search trials.
+        seed: of the run.
+    """
 
     models: dict[str, Model]
     capability: Capability
     attacks: dict[str, Attack]
+    skipped: dict[str, str]
     probes: dict[str, Probe]
     budget: int
     seed: int
@@ -106,14 +117,31 @@ def resolve_inputs(
             "Build it again with `redteam unlearn`, or remove that file and give --capability",
         )
     _refuse_shared_roles(models)
+    removed = _capability(capability, found, target)
+    usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier")
     return Inputs(
         models=models,
-        capability=_capability(capability, found, target),
-        attacks=adversaries,
+        capability=removed,
+        attacks=usable,
+        skipped=skipped,
         probes={name: PROBES.create(name) for name in STANDARD_PROBES},
         budget=budget,
         seed=seed,
     )
+
+
+def _applicable(attacks: dict[str, Attack], kind: str) -> tuple[dict[str, Attack], dict[str, str]]:
+    """Returns the attacks that work on models of a kind, and the others with the reason.
+
+    Raises:
+        InputError: none works.
+    """
+    works = {name: getattr(attack, "kinds", kind) for name, attack in attacks.items()}
+    skipped = {name: f"it works on: {kinds}; this is a {kind}" for name, kinds in works.items() if kind not in kinds}
+    if len(skipped) == len(attacks):
+        name, reason = next(iter(skipped.items()))
+        raise InputError(f"{name}: {reason}", "Choose another attack, see `redteam list attacks`")
+    return {name: attack for name, attack in attacks.items() if name not in skipped}, skipped
 
 
 def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:

@@ -222,6 +222,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "utility_chance": sum(1 / len(item.choices) for item in capability.utility) / len(capability.utility),
         "seeds": SEEDS,
         "budget": inputs.budget,
+        "skipped": inputs.skipped,
     }
     run.record("capability", "capability", row)
 
