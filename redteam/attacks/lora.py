@@ -65,6 +65,7 @@ class LoRA:
             lora_alpha=params["rank"] * params["scale"],  # a float serves as well
             target_modules=linear_layers(arena.module, params["modules"]),
         )
+        trainable = [parameter for parameter in arena.module.parameters() if parameter.requires_grad]
         adapted = LoraModel(arena.module, {"attack": config}, "attack")
         arena.module.train()
         try:
@@ -76,7 +77,7 @@ class LoRA:
             )
         finally:
             adapted.merge_and_unload()
-            for parameter in arena.module.parameters():
+            for parameter in trainable:
                 parameter.requires_grad_(True)
 
 

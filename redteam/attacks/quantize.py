@@ -10,18 +10,21 @@ from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
 
 SCOPES = ["tensor", "channel", "group"]
+MATRICES = ["hidden", "all"]
 GROUP = 32  # weights that share a scale where the scope is "group"
 
 
 class Quantize:
-    """Rounds every matrix to a few bits, and leaves it there or fine-tunes what is left.
+    """Rounds matrices to a few bits, and leaves them there or fine-tunes what is left.
 
     Symmetric round to nearest: q = clamp(round(w / s), -2^(b-1), 2^(b-1) - 1) with s = max|w| / (2^(b-1) - 1) over a
-    tensor, an output channel, or a group of 32 neighbouring inputs. Scores are of the rounded weights in float32.
+    tensor, an output channel, or a group of 32 neighbouring inputs. Inside the hidden layers, as libraries do,
+    or everywhere, embeddings and output layer too. Scores are of the rounded weights in float32.
 
     Source: Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454).
     """
@@ -34,10 +37,11 @@ class Quantize:
     kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
-        """Bits, what shares a scale, and whether fine-tuning follows, with its tuning and data."""
+        """Bits, what shares a scale, which matrices, and whether fine-tuning follows, with its tuning and data."""
         params: dict[str, Any] = {
             "bits": suggest.suggest_categorical("bits", [8, 6, 5, 4, 3, 2]),
             "scope": suggest.suggest_categorical("scope", SCOPES),
+            "matrices": suggest.suggest_categorical("matrices", MATRICES),
             "fine_tuning": suggest.suggest_categorical("fine_tuning", [False, True]),
         }
         if params["fine_tuning"]:
@@ -46,29 +50,30 @@ class Quantize:
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """Four and eight bits alone, by channel as is usual and coarser; then four bits before fine-tuning."""
-        alone: dict[str, Any] = {"fine_tuning": False}
+        alone: dict[str, Any] = {"matrices": "hidden", "fine_tuning": False}
         after = recipe("adamw", 1e-3, samples=samples, loss="answer")
         return [
             {"bits": 4, "scope": "channel", **alone},
-            {"bits": 4, "scope": "channel", "fine_tuning": True, **after},
+            {"bits": 4, "scope": "channel", **alone, "fine_tuning": True, **after},
             {"bits": 8, "scope": "channel", **alone},
-            {"bits": 4, "scope": "tensor", **alone},
+            {"bits": 4, "scope": "tensor", **alone, "matrices": "all"},
             {"bits": 3, "scope": "group", **alone},
         ]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Rounds, and trains the rounded weights in float32 where fine-tuning follows."""
-        quantize(arena.module, params["bits"], params["scope"])
+        quantize(arena.module, params["bits"], params["scope"], params["matrices"])
         yield arena.ledger.charge_edit()
         if params["fine_tuning"]:
             yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
 
 
 @torch.no_grad()
-def quantize(module: nn.Module, bits: int, scope: str) -> None:
-    """Rounds every matrix of a module in place."""
-    for parameter in module.parameters():
-        if parameter.ndim >= 2:
+def quantize(module: nn.Module, bits: int, scope: str, matrices: str) -> None:
+    """Rounds, in place, the matrices inside the hidden layers of a module ("hidden"), or all of them ("all")."""
+    inside = tuple(f"{layer}." for layer in hidden_layers(module)) if matrices == "hidden" else ("",)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim >= 2 and name.startswith(inside):
             parameter.copy_(rounded(parameter, bits, scope))
 
 

@@ -72,7 +72,9 @@ ROWS: dict[str, Row] = {
     "benign": Row(params={**TUNING, "share": 0.5}),
     "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
-    "quantize": Row(params={**TUNING, **DATA, "bits": 4, "scope": "channel", "fine_tuning": True}, edits=1),
+    "quantize": Row(
+        params={**TUNING, **DATA, "bits": 4, "scope": "channel", "matrices": "all", "fine_tuning": True}, edits=1
+    ),
     "prune": Row(params={**TUNING, **DATA, "by": "difference", "share": 0.1, "fine_tuning": True}, edits=1),
     "ablate": Row(params={"layers": "every", "towards": "zero"}, moves=False, edits=1),
     "steer": Row(params={"sign": "minus", "strength": 1.0, "depth": 0.0}, moves=False, edits=1),
