@@ -48,7 +48,9 @@ def _noise_or_tamper_resistance(found: list[Summary]) -> str:
     return _section(
         "1. Is representation noising (RMU) reversed more cheaply than loss-maximising tamper resistance (TAR)?",
         "Steps to a share of what the original knew, by the confirmed attack that the select split would choose within "
-        "them; medians over seeds. Scores are taken at steps 1, 2, 4, 8, ...: a factor may be off by two either way.",
+        "them; medians over seeds. Scores are taken at steps 1, 2, 4, 8, ...: a factor may be off by two either way. "
+        "The attack trains on forget items alone; what TAR and UNDO give back on `facts` to one that trains on retain "
+        "items as well is in [mixture](benchmarks/mixture.json).",
         columns,
         lines,
         text,
