@@ -26,7 +26,8 @@ recovery is not defined (an attack teaches the never-trained reference as much a
 - *excess recovery*: 0 is like learning from scratch, 1 is all still there. *At any utility*: of the strongest attack
   whatever it does to the rest of the model; RESISTED needs both to be low.
 - *half after*: median optimizer steps to half of what the original knew.
-- *tax*: utility lost against the original. *cost*: FLOPs of the method over those of training the original once.
+- *tax*: utility lost against the original. *cost*: FLOPs of the method over those of training the original once;
+  its wall time and peak memory, measured with nothing else running, are in [cost](benchmarks/cost.json).
 """
 
 
