@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, edit_then_tune, recipe, suggest_data, suggest_tuning
 from redteam.engine.batches import Examples, ordered_batches
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -67,9 +67,7 @@ class Prune:
         with torch.no_grad():
             for name, weights in _matrices(arena.module):
                 weights.masked_fill_(chosen[name], 0)
-        yield arena.ledger.charge_edit()
-        if params["fine_tuning"]:
-            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
+        yield from edit_then_tune(arena, params)
 
     def _difference(self, arena: Arena, share: float) -> dict[str, Tensor]:
         forget, retain = (importance(arena.module, data) for data in (arena.answers, arena.retain))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, edit_then_tune, recipe, suggest_data, suggest_tuning
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -63,9 +63,7 @@ class Quantize:
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Rounds, and trains the rounded weights in float32 where fine-tuning follows."""
         quantize(arena.module, params["bits"], params["scope"], params["matrices"])
-        yield arena.ledger.charge_edit()
-        if params["fine_tuning"]:
-            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
+        yield from edit_then_tune(arena, params)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.attacks.tuning import forget_data
 from redteam.engine.cost import Spent
 from redteam.engine.optimizers import Tuning
 from redteam.target import TargetInfo
@@ -69,7 +70,6 @@ class Retrain:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on the first `samples` attack items."""
-        data = arena.texts if params["loss"] == "text" else arena.answers
         tuning = Tuning(
             optimizer=params["optimizer"],
             learning_rate=params[f"learning_rate.{params['optimizer']}"],
@@ -77,4 +77,4 @@ class Retrain:
             steps=params["steps"],
             clip=1.0,
         )
-        yield from arena.fine_tune(data.take(slice(0, params["samples"])), params["batch_size"], tuning)
+        yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from redteam.attacks.contract import Arena, Params, Suggest
 from redteam.engine.batches import Examples
+from redteam.engine.cost import Spent
 from redteam.engine.optimizers import Tuning
 
 # From where an update barely moves a weight to where training falls apart: the rate that works depends on the target.
@@ -71,3 +72,10 @@ def forget_data(arena: Arena, params: Params) -> Examples:
     """Returns the forget items that parameters of `suggest_data` stand for."""
     data = arena.texts if params["loss"] == "text" else arena.answers
     return data.take(slice(0, params["samples"]))
+
+
+def edit_then_tune(arena: Arena, params: Params) -> Iterator[Spent]:
+    """Charges a change of the weights that was just made, and fine-tunes what is left where `fine_tuning` says so."""
+    yield arena.ledger.charge_edit()
+    if params["fine_tuning"]:
+        yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params))
