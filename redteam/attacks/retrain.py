@@ -70,6 +70,7 @@ class Retrain:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on the first `samples` attack items."""
+        data = forget_data(arena, params)
         tuning = Tuning(
             optimizer=params["optimizer"],
             learning_rate=params[f"learning_rate.{params['optimizer']}"],
@@ -77,4 +78,4 @@ class Retrain:
             steps=params["steps"],
             clip=1.0,
         )
-        yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning)
+        yield from arena.fine_tune(data, params["batch_size"], tuning)
