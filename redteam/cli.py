@@ -34,6 +34,15 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class AccessTo(StrEnum):
+    """What an adversary has, from the most to the least."""
+
+    WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+    EMBEDDINGS = "embeddings"
+    TEXT = "text"
+
+
 class FollowUpStage(StrEnum):
     """What may follow a method."""
 
@@ -84,6 +93,9 @@ def attack(
     attacks: Annotated[
         list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
     ] = None,
+    access: Annotated[
+        AccessTo, typer.Option(help="What the adversary has; each has what comes after it too.")
+    ] = AccessTo.WEIGHTS,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")
@@ -95,7 +107,8 @@ def attack(
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        code = _attack(target, budget, capability, original, reference, config, attacks or [], seed, out, format)
+        given = {"capability": capability, "original": original, "reference": reference, "config": config}
+        code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access.value, seed=seed)
     raise typer.Exit(code)
 
 
@@ -192,29 +205,34 @@ def list_kind(
     """List attacks, probes, methods or testbeds."""
     from redteam.registry import registry_of
 
-    rows = list(registry_of(kind.value).described())
+    registry = registry_of(kind.value)
+    installed = ({"name": name, "goal": f"installed: {place}"} for name, place in registry.installed().items())
+    rows = [*registry.described(), *installed]
     if format is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        typer.echo(f"{row['name']:<12} {row['goal']}")
+        access = f"{row.get('access', ''):<12} " if kind is Kind.ATTACKS else ""
+        typer.echo(f"{row['name']:<12} {access}{row['goal']}")
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name that `redteam list` prints.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")],
+) -> None:
     """Show what is known of an attack, probe, method or testbed, with the options of a method."""
     from redteam.registry import STAGES, registry_of
 
     with _errors(Format.TABLE):
         for kind in Kind:
             registry = registry_of(kind.value)
-            if name in registry.table:
+            if name in registry.rows() or (kind is Kind.ATTACKS and ".py:" in name):
                 from rich.console import Console
 
                 from redteam.reporting.described import print_described
 
                 stage = STAGES.declared("then") if kind is Kind.METHODS else None
-                print_described(kind.value.removesuffix("s"), name, registry.declared(name), stage, Console())
+                print_described(kind.value.removesuffix("s"), name, registry.said(name), stage, Console())
                 if kind is Kind.ATTACKS:
                     _show_space(name)
                 return
@@ -236,15 +254,14 @@ def _show_space(name: str) -> None:
 
 def _attack(
     target: Path,
-    budget: int,
-    capability: Path | None,
-    original: Path | None,
-    reference: Path | None,
-    config: Path | None,
-    attacks: list[str],
-    seed: int,
+    given: dict[str, Path | None],
     out: Path | None,
     format: Format,
+    *,
+    budget: int,
+    attacks: list[str],
+    access: str,
+    seed: int,
 ) -> int:
     from rich.console import Console
 
@@ -255,19 +272,11 @@ def _attack(
     identify(target)  # a mistyped path is told at once, not after seconds of imports
 
     with RunProgress(Console(stderr=True)) as progress:
+        from redteam.attacks.contract import Access
         from redteam.suite.inputs import resolve_inputs
         from redteam.suite.standard import run_path, run_standard
 
-        inputs = resolve_inputs(
-            target,
-            budget=budget,
-            capability=capability,
-            original=original,
-            reference=reference,
-            config=config,
-            attacks=attacks,
-            seed=seed,
-        )
+        inputs = resolve_inputs(target, **given, budget=budget, attacks=attacks, access=Access(access), seed=seed)
         run = run_path(inputs, out)
         results = run_standard(inputs, run, progress)
     if format is Format.JSON:

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from redteam.declared import Declared, declared
+from redteam.declared import FACTS, Declared, declared
 from redteam.errors import InputError
 
 OPTIONS, SETTINGS = "options", "settings"
@@ -102,6 +102,21 @@ class Registry:
             said = self.declared(name)
             parts = {OPTIONS: said.options, SETTINGS: said.settings}
             yield {"name": name, **said.facts, **{part: value for part, value in parts.items() if value}}
+
+    def installed(self) -> dict[str, str]:
+        """Returns name -> "module:Class" of what other packages brought."""
+        return {name: place for name, place in self.rows().items() if name not in self.table}
+
+    def said(self, name: str) -> Declared:
+        """Returns what a class says of itself; one that is not ours is imported for that.
+
+        Raises:
+            InputError: as `create`.
+        """
+        if name in self.table:
+            return self.declared(name)
+        made = self.create(name)
+        return Declared({fact: str(getattr(made, fact)) for fact in FACTS if hasattr(made, fact)}, {}, {}, {})
 
     def declared(self, name: str) -> Declared:
         """Returns what the source of one of our own rows says of its class."""

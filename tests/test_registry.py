@@ -101,6 +101,13 @@ def test_an_installed_package_can_add_a_name(monkeypatch: pytest.MonkeyPatch) ->
     assert refusal(ATTACKS, "their").remedy == "Did you mean 'theirs'?"
 
 
+def test_what_was_installed_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "redteam.attacks.noop:NoOp"
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [EntryPoint("theirs", place, group)])
+    assert ATTACKS.installed() == {"theirs": place}
+    assert ATTACKS.said("theirs").facts == {key: str(v) for key, v in ATTACKS.declared("noop").facts.items()}
+
+
 def test_an_installed_package_cannot_take_a_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "entry_points", lambda group: [EntryPoint("retrain", "evil:Attack", group)])
     assert ATTACKS.require("retrain") == "redteam.attacks.retrain:Retrain"

@@ -28,6 +28,7 @@ from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_tri
 RETRAIN = {
     "optimizer": "adamw",
     "learning_rate.adamw": 1e-2,
+    "weight_decay": 0.0,
     "samples": 12,
     "schedule": "constant",
     "steps": 6,

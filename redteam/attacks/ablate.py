@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.engine.activations import hidden_layers
+from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.engine.steering import Edit, along, edited, layer_at, mean_states
 from redteam.target import TargetInfo
@@ -30,6 +30,10 @@ class Ablate:
     paper = "Arditi et al. 2024 (arXiv 2406.11717); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.ACTIVATIONS
     kinds = "language, classifier"
+
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: its hidden layers cannot be told."""
+        return unknown_layers(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Every layer by its own direction or one layer, its depth, and what the states are moved to."""

@@ -23,12 +23,17 @@ Params = Mapping[str, Any]
 
 
 class Access(StrEnum):
-    """What an adversary must be able to touch."""
+    """What an adversary must be able to touch, from the most to the least: who has one has all that come after it."""
 
     WEIGHTS = "weights"
     ACTIVATIONS = "activations"
     EMBEDDINGS = "embeddings"
     TEXT = "text"
+
+    def grants(self, needed: Access) -> bool:
+        """Returns whether an adversary with this access can do what needs the other."""
+        order = list(Access)
+        return order.index(self) <= order.index(needed)
 
 
 class Suggest(Protocol):
@@ -108,6 +113,9 @@ class Attack(Protocol):
         access: what it must be able to touch.
         kinds: what it works on: "language", "classifier", or "language, classifier"; an attack that does not say so
             works on both.
+
+    An attack that needs something of a module, layers of a type say, may have a method `unfit(module) -> str | None`:
+    why it cannot work on that module. It is then skipped for that reason, see `unfitness`.
     """
 
     name: str
@@ -128,3 +136,9 @@ class Attack(Protocol):
 
         The harness decides after which steps to score, and may close the generator at any of them.
         """
+
+
+def unfitness(attack: Attack, module: nn.Module) -> str | None:
+    """Returns why an attack cannot work on a module, as the attack itself says; None if it can."""
+    unfit: Callable[[nn.Module], str | None] | None = getattr(attack, "unfit", None)
+    return None if unfit is None else unfit(module)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
-from redteam.engine.activations import hidden_layers
+from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.engine.steering import edited, layer_at, mean_states
 from redteam.target import TargetInfo
@@ -34,6 +34,10 @@ class Latent:
     paper = "Che et al. 2025 (arXiv 2502.05209); Casper et al. 2024 (arXiv 2403.05030)"
     access = Access.ACTIVATIONS
     kinds = "language, classifier"
+
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: its hidden layers cannot be told."""
+        return unknown_layers(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, the bound, and the depth of the layer."""

@@ -31,6 +31,14 @@ class LoRA:
     access = Access.WEIGHTS
     kinds = "language, classifier"
 
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: its hidden layers cannot be told, or have no linear layer."""
+        try:
+            linear_layers(module, "all")
+        except ValueError as error:
+            return str(error)
+        return None
+
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, rank, scale (alpha over rank), and of a language model which layers."""
         params = suggest_tuning(suggest, RATES) | suggest_data(suggest, samples)

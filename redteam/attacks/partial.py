@@ -9,7 +9,7 @@ from torch import nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
-from redteam.engine.activations import hidden_layers
+from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
 
@@ -36,6 +36,10 @@ class Partial:
     paper = "Deeb & Roger 2024 (arXiv 2410.08827); Ben Zaken et al. 2021, BitFit (arXiv 2106.10199)"
     access = Access.WEIGHTS
     kinds = "language, classifier"
+
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: its hidden layers cannot be told."""
+        return unknown_layers(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and which part moves."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.ao.quantization
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
@@ -24,21 +28,26 @@ class Quantize:
 
     Symmetric round to nearest: q = clamp(round(w / s), -2^(b-1), 2^(b-1) - 1) with s = max|w| / (2^(b-1) - 1) over a
     tensor, an output channel, or a group of 32 neighbouring inputs. Inside the hidden layers, as libraries do,
-    or everywhere, embeddings and output layer too. Scores are of the rounded weights in float32.
+    or everywhere, embeddings and output layer too. Scores are of the rounded weights in float32. Or the linear layers
+    run in int8 as torch's own dynamic quantisation has them, activations too: what a deployment would do.
 
     Source: Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454).
     """
 
     name = "quantize"
-    version = 1
+    version = 2
     goal = "rounds weights to a few bits, alone or before fine-tuning"
     paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
     access = Access.WEIGHTS
     kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
-        """Bits, what shares a scale, which matrices, and whether fine-tuning follows, with its tuning and data."""
+        """Whose quantisation; bits, what shares a scale, which matrices, and whether fine-tuning follows, and how."""
+        by = suggest.suggest_categorical("by", ["rounding", "library"])
+        if by == "library":
+            return {"by": by}
         params: dict[str, Any] = {
+            "by": by,
             "bits": suggest.suggest_categorical("bits", [8, 6, 5, 4, 3, 2]),
             "scope": suggest.suggest_categorical("scope", SCOPES),
             "matrices": suggest.suggest_categorical("matrices", MATRICES),
@@ -49,21 +58,67 @@ class Quantize:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Four and eight bits alone, by channel as is usual and coarser; then four bits before fine-tuning."""
-        alone: dict[str, Any] = {"matrices": "hidden", "fine_tuning": False}
+        """Four bits by channel alone and before fine-tuning; the library's eight; finer and coarser ones."""
+        alone: dict[str, Any] = {"by": "rounding", "matrices": "hidden", "fine_tuning": False}
         after = recipe("adamw", 1e-3, samples=samples, loss="answer")
         return [
             {"bits": 4, "scope": "channel", **alone},
             {"bits": 4, "scope": "channel", **alone, "fine_tuning": True, **after},
+            {"by": "library"},
             {"bits": 8, "scope": "channel", **alone},
             {"bits": 4, "scope": "tensor", **alone, "matrices": "all"},
             {"bits": 3, "scope": "group", **alone},
         ]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
-        """Rounds, and trains the rounded weights in float32 where fine-tuning follows."""
+        """Rounds, and trains the rounded weights in float32 where fine-tuning follows; or puts int8 layers in place.
+
+        Raises:
+            ValueError: the library has nothing to quantise: no linear layers.
+        """
+        if params["by"] == "library":
+            arena.in_place.enter_context(in_eight_bits(arena.module))
+            yield arena.ledger.charge_edit()
+            return
         quantize(arena.module, params["bits"], params["scope"], params["matrices"])
         yield from edit_then_tune(arena, params)
+
+
+@contextmanager
+def in_eight_bits(module: nn.Module) -> Iterator[None]:
+    """While open, every linear layer gives what its int8 form gives: torch's dynamic quantisation, on this machine.
+
+    Raises:
+        ValueError: there is no linear layer, or this build of torch has no engine for int8.
+    """
+    layers = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    if not layers or set(torch.backends.quantized.supported_engines) <= {"none"}:
+        raise ValueError(f"there is nothing to quantise: {len(layers)} linear layers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and its successor is not installed with torch
+        eight = {name: dynamic_int8(part) for name, part in layers.items()}
+    handles = [part.register_forward_hook(_instead(eight[name])) for name, part in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def dynamic_int8(layer: nn.Linear) -> nn.Module:
+    """Returns a layer's int8 form: weights rounded once, activations at every call, by tensor."""
+    whole = nn.Sequential(copy.deepcopy(layer).float())
+    converted: Any = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, dtype=torch.qint8)
+    form: nn.Module = converted[0]
+    return form
+
+
+def _instead(other: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def hook(_layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        changed: Tensor = other(given[0].float())
+        return changed.to(output.dtype)
+
+    return hook
 
 
 @torch.no_grad()

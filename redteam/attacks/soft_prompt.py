@@ -36,6 +36,14 @@ class SoftPrompt:
     access = Access.EMBEDDINGS
     kinds = "language"
 
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: it has no token embeddings."""
+        try:
+            embeddings_of(module)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the number of tokens."""
         params = suggest_tuning(suggest, RATES) | suggest_data(suggest, samples)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.engine.activations import hidden_layers
+from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.engine.steering import edited, layer_at, mean_states
 from redteam.target import TargetInfo
@@ -27,6 +29,10 @@ class Steer:
     paper = "Turner et al. 2023 (arXiv 2308.10248); Seyitoğlu et al. 2024 (arXiv 2411.02631)"
     access = Access.ACTIVATIONS
     kinds = "language, classifier"
+
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: its hidden layers cannot be told."""
+        return unknown_layers(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """The multiple with its sign, and the depth of the layer."""

@@ -49,6 +49,15 @@ def hidden_layers(module: nn.Module) -> tuple[str, ...]:
     return names[:-1]
 
 
+def unknown_layers(module: nn.Module) -> str | None:
+    """Returns why the hidden layers of a module cannot be told; None if they can."""
+    try:
+        hidden_layers(module)
+    except UnknownLayers as error:
+        return str(error)
+    return None
+
+
 def matching_modules(module: nn.Module, pattern: str) -> tuple[str, ...]:
     """Returns the names of all submodules that match a shell pattern ("model.layers.*.mlp"), in order.
 

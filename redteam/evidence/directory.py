@@ -29,6 +29,7 @@ class RunPlan(BaseModel):
         target: SHA-256 of the weights; so for original and reference.
         descriptions: role -> SHA-256 of config and tokenizer beside the weights.
         capability: name and SHA-256 of every item of every split.
+        access: what the adversary has.
         attacks: name -> version, with the digest of its source where that is a user's file; so for probes.
         budget: search trials asked for.
         seed: of the run.
@@ -43,6 +44,7 @@ class RunPlan(BaseModel):
     reference: str | None
     descriptions: dict[str, str]
     capability: tuple[str, str]
+    access: str = "weights"
     attacks: dict[str, int | str]
     probes: dict[str, int | str]
     budget: int

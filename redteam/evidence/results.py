@@ -111,6 +111,7 @@ class CapabilityResult(_Record):
     """All that a run found about one capability.
 
     Attributes:
+        access: what the adversary had: the verdict says nothing about one who has more.
         skipped: attacks that do not work on this kind of model, with the reason; the other fields are named after what
             they hold.
     """
@@ -137,6 +138,7 @@ class CapabilityResult(_Record):
     probes: dict[str, Probed]
     control_recovered: bool | None
     budget: Budget
+    access: str = "weights"
     skipped: dict[str, str] = {}
     flags: list[Flag]
 

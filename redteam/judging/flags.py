@@ -116,6 +116,18 @@ def check_failures(search: Sequence[Row], confirmed: Sequence[Row], policy: Poli
     return None
 
 
+def check_families(attacks: Sequence[str], search: Sequence[Row]) -> Flag | None:
+    """Raised if there are attacks of which no trial was scored: what was not tried has not found nothing."""
+    tried = {row["attack"] for row in search if scored(row)}
+    untried = [name for name in attacks if name not in tried]
+    if not untried:
+        return None
+    listed = ", ".join(untried[:4]) + (", ..." if len(untried) > 4 else "")
+    return Flag(
+        name="attacks-untried", explanation=f"{len(untried)} of {len(attacks)} attacks were not tried ({listed})"
+    )
+
+
 def check_reference(chance: float, original: float, reference: Bounds) -> Flag | None:
     """Raised if the attacked reference itself recovers a good part: the attack teaches rather than reveals."""
     if reference.low > chance + 0.5 * (original - chance):

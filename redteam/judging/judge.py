@@ -95,7 +95,7 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
     probes = _probes(case)
     defined = excess is not None and excess_any is not None
     raised = _flags(case, defined, control, probes)
-    verdict, reason = decide(excess, excess_any, raised, policy)
+    verdict, reason = decide(excess, excess_any, raised, policy, capability.get("access", "weights"))
     scores = {role: _scores(case, role) for role in ROLES if case.has(role)}
     times = _times(case)
     values = [v for row in evidence.search("target") if (v := row["value"]) is not None and row["phase"] == "random"]
@@ -131,7 +131,8 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
         probes=probes,
         control_recovered=control,
         budget=_budget(case),
-        skipped=capability.get("skipped", {}),
+        access=capability.get("access", "weights"),
+        skipped={**capability.get("skipped", {}), **_unfit(evidence)},
         flags=raised,
     )
 
@@ -153,6 +154,7 @@ def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, P
     found.append(checks.check_items(case.resampling.groups, select, policy))
     for role in ("target", "reference"):
         found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
+    found.append(checks.check_families(_attacks(evidence), evidence.search("target")))
     if case.has("reference"):
         found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
     if case.has("reference") and case.has("original"):
@@ -161,6 +163,17 @@ def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, P
     for name, probed in probes.items():
         found.append(checks.check_probe(name, probed.leakage, policy))
     return [flag for flag in found if flag is not None]
+
+
+def _attacks(evidence: Evidence) -> list[str]:
+    """Returns the attacks that were to be tried; runs of older releases did not record them."""
+    return [name for name in evidence.facts["capability"].get("attacks", ()) if name not in _unfit(evidence)]
+
+
+def _unfit(evidence: Evidence) -> dict[str, str]:
+    """Returns the attacks that need what the target lacks, with the reason."""
+    reasons: dict[str, str] = evidence.facts.get("unfit", {}).get("reasons", {})
+    return reasons
 
 
 def _control(case: _Case) -> bool | None:

@@ -25,11 +25,13 @@ class SearchPlan:
         recipes: (attack, parameters), in the order they are tried.
         random: number of random trials.
         adaptive: number of adaptive trials.
+        share: trials that every attack gets, whatever it achieves.
     """
 
     recipes: tuple[tuple[str, Params], ...]
     random: int
     adaptive: int
+    share: int = 0
 
     @property
     def budget(self) -> int:
@@ -47,13 +49,15 @@ def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int,
     """Divides `budget`: recipes up to a third of it (at least one), then two fifths of the rest at random.
 
     With several attacks the recipes alternate, each attack's best first, so that a small budget still tries them all.
+    Half of what is each attack's by equal division is guaranteed to it.
     """
     per_attack = [_recipes(name, attack, target, samples) for name, attack in attacks.items()]
     alternating = [row for row in chain.from_iterable(zip_longest(*per_attack)) if row is not None]
     recipes = tuple(alternating[: max(1, budget // 3, min(len(attacks), budget))])
     rest = budget - len(recipes)
     random = -(-2 * rest // 5)
-    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random)
+    share = budget // (2 * len(attacks))
+    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random, share=share)
 
 
 def _recipes(name: str, attack: Attack, target: TargetInfo, samples: int) -> list[tuple[str, Params]]:

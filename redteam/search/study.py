@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from redteam.attacks.contract import Attack, Params, Suggest
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.search.plan import SearchPlan
+from redteam.search.race import Standing, next_families
 from redteam.target import TargetInfo
 
 FAMILY = "attack"
@@ -40,6 +43,8 @@ class Search:
     has no half-done trial to repair. Samplers are seeded anew for every trial from (seed, index): a seeded sampler
     that is rebuilt on resume would otherwise replay the numbers it drew before. Finished trials are copied to an
     SQLite storage, one transaction each, for Optuna's own tools.
+
+    The family of an adaptive trial is drawn from those that can still win (`race`), and TPE proposes its parameters.
     """
 
     def __init__(
@@ -60,22 +65,25 @@ class Search:
             storage=f"sqlite:///{storage}", study_name=arm, direction="maximize", load_if_exists=True
         )
         self._copied = len(self._copy.get_trials(deepcopy=False))
-        self._open: optuna.Trial | None = None
+        self._open: tuple[optuna.Trial, str] | None = None
+        self._standings = dict.fromkeys(attacks, Standing())
 
     def propose(self, index: int) -> tuple[str, Params]:
         """Returns the attack and parameters of trial `index`: a function of the seed and of what was recorded."""
-        if self.plan.phase(index) == "recipe":
-            return self._ask(index, self.plan.recipes[index])
-        return self._ask(index, None)
+        phase = self.plan.phase(index)
+        if phase == "recipe":
+            return self._ask(index, *self.plan.recipes[index])
+        return self._ask(index, self._family(index) if phase == "adaptive" else None)
 
     def replay(self, index: int, attack: str, params: Params) -> None:
         """Tells the study of a trial that an earlier process ran."""
-        self._ask(index, (attack, params))
+        self._ask(index, attack, params)
 
     def record(self, outcome: Outcome) -> None:
         """Tells the study how the trial last proposed or replayed went."""
-        trial, self._open = self._open, None
-        assert trial is not None
+        assert self._open is not None
+        (trial, family), self._open = self._open, None
+        self._standings[family] = self._standings[family].after(_standing(outcome))
         if outcome.value is None:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
@@ -85,10 +93,16 @@ class Search:
             self._copy.add_trial(self._study.get_trials(deepcopy=False)[trial.number])
             self._copied += 1
 
-    def _ask(self, index: int, fixed: tuple[str, Params] | None) -> tuple[str, Params]:
-        if fixed is not None:
-            attack, params = fixed
-            self._study.enqueue_trial({FAMILY: attack, **{f"{attack}.{k}": v for k, v in params.items()}})
+    def _family(self, index: int) -> str:
+        """Returns the family of an adaptive trial: drawn from those that may have it."""
+        names = next_families(self._standings, self.plan.share)
+        return random.Random(derive_seed(self.seed, "family", index)).choice(names)
+
+    def _ask(self, index: int, family: str | None, fixed: Params | None = None) -> tuple[str, Params]:
+        """Asks Optuna for what is not fixed: everything, the parameters of a family, or nothing."""
+        if family is not None:
+            given = {f"{family}.{name}": value for name, value in (fixed or {}).items()}
+            self._study.enqueue_trial({FAMILY: family, **given})
         self._study.sampler = self._sampler(index)
         trial = self._study.ask()
         trial.set_user_attr("phase", self.plan.phase(index))
@@ -99,19 +113,28 @@ class Search:
                 params = dict(self.attacks[name].space(_Scoped(trial, name), self.target, self.samples))
         except Exception as error:
             raise InputError(f"the space of {name} fails ({type(error).__name__}: {error})", "Correct it") from error
-        if fixed is not None and (name, params) != (fixed[0], dict(fixed[1])):
-            differing = sorted(k for k in {*params, *fixed[1]} if params.get(k) != fixed[1].get(k))
+        if fixed is not None and (name, params) != (family, dict(fixed)):
+            differing = sorted(k for k in {*params, *fixed} if params.get(k) != fixed.get(k))
             raise InputError(
-                f"a recipe of {fixed[0]} lies outside its space (in {', '.join(differing) or FAMILY})", "Correct it"
+                f"a recipe of {family} lies outside its space (in {', '.join(differing) or FAMILY})", "Correct it"
             )
-        self._open = trial
+        self._open = trial, name
         return name, params
 
     def _sampler(self, index: int) -> BaseSampler:
         seed = derive_seed(self.seed, "sampler", index)
         if self.plan.phase(index) == "adaptive":
-            return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+            with warnings.catch_warnings():
+                # Parameters that occur together are modelled together, those of other families apart: what `group` is
+                # for. Its interface may change, and the lock pins the release.
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True)
         return RandomSampler(seed=seed)
+
+
+def _standing(outcome: Outcome) -> float | None:
+    """Returns what an outcome counts for between families: its value, less what utility lacks at the floor."""
+    return None if outcome.value is None else outcome.value - max(0.0, outcome.shortfall)
 
 
 class _Scoped:

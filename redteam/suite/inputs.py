@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redteam.attacks.contract import Attack
+from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.digest import description_digest, weights_digest
@@ -22,7 +22,7 @@ from redteam.registry import ATTACKS, PROBES, TESTBEDS
 from redteam.target import Target
 
 SUITE = "standard-1"
-STANDARD_ATTACKS = ("retrain",)
+STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
 STANDARD_PROBES = ("linear",)
 
 
@@ -54,6 +54,7 @@ class Inputs:
         capability: what was removed.
         attacks: that work on models of this kind, by name.
         skipped: attacks that were asked for and do not, with the reason.
+        access: what the adversary is supposed to have; attacks that need more are skipped.
         probes: by name.
         budget: search trials.
         seed: of the run.
@@ -63,9 +64,20 @@ class Inputs:
     capability: Capability
     attacks: dict[str, Attack]
     skipped: dict[str, str]
+    access: Access
     probes: dict[str, Probe]
     budget: int
     seed: int
+
+    def without(self, skipped: Mapping[str, str]) -> Inputs:
+        """Returns the same without some attacks, for the reasons given.
+
+        Raises:
+            InputError: none is left.
+        """
+        left = {name: attack for name, attack in self.attacks.items() if name not in skipped}
+        _refuse_none(left, skipped)
+        return replace(self, attacks=left, skipped=self.skipped | dict(skipped))
 
     @property
     def plan(self) -> RunPlan:
@@ -78,6 +90,7 @@ class Inputs:
             reference=digests.get("reference"),
             descriptions={role: description_digest(m.path, m.config) for role, m in self.models.items()},
             capability=(self.capability.name, self.capability.sha256),
+            access=self.access,
             attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
             probes={name: PROBES.version(name, probe) for name, probe in self.probes.items()},
             budget=self.budget,
@@ -94,6 +107,7 @@ def resolve_inputs(
     reference: Path | None = None,
     config: Path | None = None,
     attacks: Sequence[str] = (),
+    access: Access = Access.WEIGHTS,
     seed: int = 0,
 ) -> Inputs:
     """Finds models and capability: flags first, then the manifest beside the target.
@@ -118,30 +132,45 @@ def resolve_inputs(
         )
     _refuse_shared_roles(models)
     removed = _capability(capability, found, target)
-    usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier")
+    usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier", access)
     return Inputs(
         models=models,
         capability=removed,
         attacks=usable,
         skipped=skipped,
+        access=access,
         probes={name: PROBES.create(name) for name in STANDARD_PROBES},
         budget=budget,
         seed=seed,
     )
 
 
-def _applicable(attacks: dict[str, Attack], kind: str) -> tuple[dict[str, Attack], dict[str, str]]:
-    """Returns the attacks that work on models of a kind, and the others with the reason.
+def _applicable(attacks: dict[str, Attack], kind: str, access: Access) -> tuple[dict[str, Attack], dict[str, str]]:
+    """Returns the attacks that work on models of a kind and with what the adversary has; the others with the reason.
 
     Raises:
         InputError: none works.
     """
-    works = {name: getattr(attack, "kinds", kind) for name, attack in attacks.items()}
-    skipped = {name: f"it works on: {kinds}; this is a {kind}" for name, kinds in works.items() if kind not in kinds}
-    if len(skipped) == len(attacks):
+    skipped = {name: reason for name, attack in attacks.items() if (reason := _unusable(attack, kind, access))}
+    usable = {name: attack for name, attack in attacks.items() if name not in skipped}
+    _refuse_none(usable, skipped)
+    return usable, skipped
+
+
+def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str]) -> None:
+    if not usable:
         name, reason = next(iter(skipped.items()))
         raise InputError(f"{name}: {reason}", "Choose another attack, see `redteam list attacks`")
-    return {name: attack for name, attack in attacks.items() if name not in skipped}, skipped
+
+
+def _unusable(attack: Attack, kind: str, access: Access) -> str | None:
+    """Returns why an attack cannot be used; None if it can."""
+    kinds = getattr(attack, "kinds", kind)
+    if kind not in kinds:
+        return f"it works on: {kinds}; this is a {kind}"
+    if not access.grants(attack.access):
+        return f"it needs access to {attack.access}; this adversary has {access}"
+    return None
 
 
 def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:

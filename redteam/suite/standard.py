@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from redteam.attacks.contract import Access, unfitness
 from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers import share_known
@@ -43,6 +44,7 @@ def attack(
     reference: Path | str | None = None,
     config: Path | str | None = None,
     attacks: Sequence[str] = (),
+    access: Access | str = Access.WEIGHTS,
     seed: int = 0,
     out: Path | str | None = None,
     progress: Progress | None = None,
@@ -58,6 +60,7 @@ def attack(
         reference: a model that never had the capability; by default the manifest's.
         config: a `config.json` for checkpoints that have none beside them.
         attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
+        access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
         seed: of the run.
         out: run directory; by default one under `results/runs` that is named after target and plan.
         progress: hears how far the run is.
@@ -74,6 +77,7 @@ def attack(
         reference=_path(reference),
         config=_path(config),
         attacks=attacks,
+        access=Access(access),
         seed=seed,
     )
     return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent(), memo)
@@ -132,13 +136,23 @@ class _Protocol:
 
     def _attack_target(self) -> SearchPlan:
         self.progress.stage("searching the target")
-        arm = self._read("target", self.inputs.models["target"].open())
+        arm = self._fitted(self._read("target", self.inputs.models["target"].open()))
         plan = self._plan(arm)
         self._announce(plan)
         self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
         self.progress.stage("confirming on the target")
         self._confirm(arm, self.winners, plan)
         return plan
+
+    def _fitted(self, arm: Arm) -> Arm:
+        """Leaves out, for the whole run, attacks that need what the target lacks. Returns the arm without them."""
+        module = arm.setting.target.module
+        unfit = {name: why for name, attack in self.inputs.attacks.items() if (why := unfitness(attack, module))}
+        if unfit:
+            self.inputs = self.inputs.without(unfit)
+            if "unfit" not in self.run.facts:
+                self.run.record("note", "unfit", {"reasons": unfit})
+        return replace(arm, inputs=self.inputs)
 
     def _attack_reference(self, plan: SearchPlan) -> None:
         """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
@@ -223,6 +237,8 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "seeds": SEEDS,
         "budget": inputs.budget,
         "skipped": inputs.skipped,
+        "access": inputs.access,
+        "attacks": list(inputs.attacks),
     }
     run.record("capability", "capability", row)
 

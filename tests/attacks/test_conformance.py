@@ -48,6 +48,7 @@ class Row:
 RETRAIN = {
     "optimizer": "adamw",
     "learning_rate.adamw": 1e-2,
+    "weight_decay": 0.0,
     "samples": 12,
     "schedule": "constant",
     "steps": 6,
@@ -69,11 +70,20 @@ ROWS: dict[str, Row] = {
     "lora": Row(params={**TUNING, **DATA, "rank": 2, "scale": 2.0, "modules": "all"}),
     "partial": Row(params={**TUNING, **DATA, "part": "late layers"}),
     "mixture": Row(params={**TUNING, **DATA, "share": 0.5}),
-    "benign": Row(params={**TUNING, "share": 0.5}),
+    "benign": Row(params={**TUNING, "data": "retain", "share": 0.5}),
     "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
     "quantize": Row(
-        params={**TUNING, **DATA, "bits": 4, "scope": "channel", "matrices": "all", "fine_tuning": True}, edits=1
+        params={
+            **TUNING,
+            **DATA,
+            "by": "rounding",
+            "bits": 4,
+            "scope": "channel",
+            "matrices": "all",
+            "fine_tuning": True,
+        },
+        edits=1,
     ),
     "prune": Row(params={**TUNING, **DATA, "by": "difference", "share": 0.1, "fine_tuning": True}, edits=1),
     "ablate": Row(params={"layers": "every", "towards": "zero"}, moves=False, edits=1),

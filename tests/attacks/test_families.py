@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.ao.quantization
 from hypothesis import given
 from hypothesis import strategies as st
 from test_conformance import DATA, ROWS, TUNING, arena, attacked, start, texts_of
@@ -15,13 +17,14 @@ from tiny_models import same_bits, tiny_llama, weights_of
 from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
 
+from redteam.attacks.benign import dealt_anew
 from redteam.attacks.contract import Arena
 from redteam.attacks.lora import linear_layers
 from redteam.attacks.partial import parameters_of
 from redteam.attacks.perturb import shrink_and_perturb
 from redteam.attacks.prune import READ, importance
 from redteam.attacks.quantize import GROUP, rounded
-from redteam.engine.batches import Batch
+from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
 
@@ -75,6 +78,33 @@ def test_benign_sees_retain_items_only() -> None:
 def test_benign_takes_its_share() -> None:
     ground = arena(tiny_llama())
     assert len(set.union(*shown("benign", ground, share=0.3, steps=20))) == 3
+
+
+def test_unrelated_text_is_made_of_the_words_of_retain_items_and_repeats_none() -> None:
+    ground = arena(tiny_llama())
+    seen = set.union(*shown("benign", ground, data="unrelated", share=1.0, steps=20))
+    given = texts_of(ground.retain)
+    assert not seen & set(given)
+    assert sorted(itertools.chain(*seen)) == sorted(itertools.chain(*given))
+    assert sorted(map(len, seen)) == sorted(map(len, given))
+
+
+def test_unrelated_text_is_learnt_from_its_second_token_on() -> None:
+    data = arena(tiny_llama()).retain
+    scrambled = dealt_anew(data, torch.Generator().manual_seed(0))
+    for row, length in enumerate(scrambled.lengths):
+        assert scrambled.labels[row, 0] == IGNORED
+        assert torch.equal(scrambled.labels[row, 1:length], scrambled.input_ids[row, 1:length])
+        assert (scrambled.labels[row, length:] == IGNORED).all()
+
+
+def test_unrelated_inputs_keep_their_entries_and_their_labels_but_not_which_belong_together() -> None:
+    data = random_labelled(40)
+    scrambled = dealt_anew(data, torch.Generator().manual_seed(0))
+    assert torch.equal(scrambled.inputs.flatten().sort().values, data.inputs.flatten().sort().values)
+    assert torch.equal(scrambled.labels.sort().values, data.labels.sort().values)
+    assert not torch.equal(scrambled.inputs, data.inputs)
+    assert not torch.equal(scrambled.labels, data.labels)
 
 
 def test_mixture_sees_both() -> None:
@@ -199,13 +229,36 @@ def test_a_matrix_of_zeros_stays_one() -> None:
 
 @pytest.mark.parametrize("matrices", ["hidden", "all"])
 def test_quantisation_alone_is_one_step_without_training(matrices: str) -> None:
-    params = {"bits": 4, "scope": "channel", "matrices": matrices, "fine_tuning": False}
+    params = {"by": "rounding", "bits": 4, "scope": "channel", "matrices": matrices, "fine_tuning": False}
     ground = attacked("quantize", params=params)
     assert (ground.ledger.spent.steps, ground.ledger.spent.tokens, ground.ledger.losses) == (1, 0, [])
     before, after = weights_of(tiny_llama()), weights_of(ground.module)
     for name, weights in before.items():
         chosen = weights.ndim > 1 and (matrices == "all" or ".layers." in name)
         assert torch.equal(after[name], rounded(weights, 4, "channel") if chosen else weights), name
+
+
+def test_the_librarys_int8_layers_give_what_the_library_gives() -> None:
+    """The whole model through `quantize_dynamic` against our hooks, layer by layer, on the live one."""
+    ground = arena(tiny_llama())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = torch.ao.quantization.quantize_dynamic(tiny_llama(), {nn.Linear}, dtype=torch.qint8)
+    batch = ground.answers.batch(slice(0, 8))
+    released = batch.logits(ground.module)
+    with ground.in_place:
+        (spent,) = ATTACKS.create("quantize").run(ground, {"by": "library"})
+        rounded_once = batch.logits(ground.module)
+    assert (spent.steps, spent.tokens, ground.ledger.losses) == (1, 0, [])
+    assert torch.equal(rounded_once, batch.logits(whole))
+    assert not torch.equal(rounded_once, released)
+    assert torch.equal(batch.logits(ground.module), released)  # the hooks are gone
+
+
+def test_the_library_quantises_linear_layers_or_says_that_there_are_none() -> None:
+    bare = arena(nn.Sequential(nn.Conv1d(3, 3, 1), nn.ReLU()))
+    with pytest.raises(ValueError, match="nothing to quantise"):
+        list(ATTACKS.create("quantize").run(bare, {"by": "library"}))
 
 
 def test_quantisation_undoes_an_unlearning_smaller_than_half_a_level() -> None:
@@ -223,7 +276,7 @@ def test_quantisation_undoes_an_unlearning_smaller_than_half_a_level() -> None:
                 top = weights.abs() == weights.abs().max()  # the scale hangs on the largest weight
                 weights.add_((0.3 / 7 * weights.abs().max()) * torch.randn(weights.shape).clamp(-1, 1) * ~top)
     assert not same_bits(weights_of(original), known)
-    params = {"bits": 4, "scope": "tensor", "matrices": "all", "fine_tuning": False}
+    params = {"by": "rounding", "bits": 4, "scope": "tensor", "matrices": "all", "fine_tuning": False}
     for _ in ATTACKS.create("quantize").run(ground, params):
         pass
     for name, weights in weights_of(original).items():

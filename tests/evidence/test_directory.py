@@ -36,6 +36,7 @@ CHANGES = {
     "reference": "e" * 64,
     "descriptions": {"target": "2" * 64},
     "capability": ("birthdays", "f" * 64),
+    "access": "text",
     "attacks": {"retrain": 2, "prune": 2},
     "probes": {},
     "budget": 99,

@@ -83,3 +83,10 @@ def test_two_fifths_of_the_rest_are_random(counts, budget):
 def test_one_attack_with_six_recipes(budget, parts):
     plan = plan_of([6], budget)
     assert (len(plan.recipes), plan.random, plan.adaptive) == parts
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.integers(1, 300))
+def test_half_of_an_equal_division_is_guaranteed(counts, budget):
+    plan = plan_of(counts, budget)
+    assert plan.share * 2 * len(counts) <= budget < (plan.share + 1) * 2 * len(counts)
