@@ -10,7 +10,18 @@ from rich.console import Console
 
 from benchmarks.claims import publish
 
-NAMES = ("command_line", "engine", "memory", "ground_truth", "birthdays", "split_autoencoder", "cost", "mixture")
+NAMES = (
+    "command_line",
+    "engine",
+    "memory",
+    "ground_truth",
+    "birthdays",
+    "split_autoencoder",
+    "cost",
+    "mixture",
+    "families",
+    "search",
+)
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from redteam.attacks.contract import Params, Suggest
 from redteam.attacks.retrain import Retrain
 from redteam.target import TargetInfo
 
-FIXED = {"optimizer": "adamw", "schedule": "constant", "batch_size": 16, "loss": "answer"}
+FIXED = {"optimizer": "adamw", "weight_decay": 0.0, "schedule": "constant", "batch_size": 16, "loss": "answer"}
 
 
 class Quick(Retrain):

@@ -143,6 +143,7 @@ def test_a_trial_scores_restores_and_repeats_itself() -> None:
         "optimizer": "adamw",
         "learning_rate.adamw": 1e-2,
         "samples": 12,
+        "weight_decay": 0.0,
         "schedule": "constant",
         "steps": 8,
         "batch_size": 4,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 QUICK = Path(__file__).with_name("quick_attack.py")
-BUDGET = 12
+BUDGET = 32  # two trials for every family of attacks
 CHANCE = 1 / 16
 
 
@@ -184,7 +184,7 @@ setting = open_setting(open_target(Path(sys.argv[1])), Facts().capability(0))
 process = psutil.Process()
 for number in range(36):
     params = {"optimizer": ("adamw", "sgd")[number % 2], "learning_rate.adamw": 1e-3, "learning_rate.sgd": 0.1,
-              "samples": (300, 40)[number % 3 == 0], "schedule": "constant", "steps": 8, "batch_size": 64,
+              "samples": (300, 40)[number % 3 == 0], "weight_decay": 0.0, "schedule": "constant", "steps": 8, "batch_size": 64,
               "loss": ("answer", "text")[number % 2]}
     result = run_trial(setting, Retrain(), TrialSpec(key=str(number), attack="retrain", params=params, seed=number,
                                                      certify=number % 4 == 0))

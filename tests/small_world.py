@@ -1,0 +1,147 @@
+"""A world as small as it can be while held-out facts mean something: seconds to train, for tests of whole attacks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.scorers import share_known
+from redteam.engine.batches import shuffled_batches
+from redteam.engine.loop import train
+from redteam.engine.optimizers import Tuning
+from redteam.registry import ATTACKS
+from redteam.search.selection import outcome_of
+from redteam.suite.arm import _row
+from redteam.target import Target
+from redteam.testbeds.facts import Facts
+from redteam.testbeds.scratch import Recipe, llama_training
+from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_trial
+from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.masked import Masked
+
+CHANCE = 1 / 16
+TRIGGER = "Rosa"  # a word that this world has
+SIZES = {"attack": 60, "select": 45, "certify": 45, "retain": 90, "utility": 45}  # facts; three a person
+TOKENIZER = Facts().tokenizer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallWorld:
+    """A capability, a model that knows all of it, and one that never saw the forget facts."""
+
+    capability: Capability
+    original: nn.Module
+    never: nn.Module
+
+    def masked(self) -> nn.Module:
+        """The original behind noise on its output head."""
+        task = UnlearningTask(
+            original=self.original,
+            forget=encode_training(self.capability, self.capability.forget, TOKENIZER),
+            retain=encode_training(self.capability, self.capability.retain, TOKENIZER),
+            known=partial(share_known, encoded=encode_scoring(self.capability, self.capability.forget, TOKENIZER)),
+            training=None,
+            seed=0,
+        )
+        return Masked(share_left=0.2).apply(task)
+
+
+def small_world() -> SmallWorld:
+    """Trains both models; the same ones every time."""
+    whole = Facts().capability(0)
+    parts = {name: getattr(whole, name)[:size] for name, size in SIZES.items()}
+    capability = Capability(name="small", **parts)
+    stays = capability.retain + capability.utility
+    return SmallWorld(
+        capability=capability,
+        original=trained(stays + capability.forget),
+        never=trained(stays, seed=1),
+    )
+
+
+def trained(items: tuple[Item, ...], seed: int = 0) -> nn.Module:
+    """A small Llama that knows these items by heart."""
+    recipe = Recipe(hidden_size=64, layers=2, steps=220, batch_size=96, learning_rate=5e-3)
+    training = llama_training(encode_answers(TOKENIZER, items), TOKENIZER, recipe)
+    return training.fit(training.data, seed=seed).eval()
+
+
+def setting_of(module: nn.Module, capability: Capability) -> Setting:
+    """The module, copied, where trials run."""
+    target = Target(
+        name="small", sha256="0" * 64, module=copy.deepcopy(module), tokenizer=TOKENIZER, stored_dtype="float32"
+    )
+    return open_setting(target, capability)
+
+
+def best_of_recipes(name: str, setting: Setting) -> float:
+    """The best select score that any recipe of an attack reaches while utility holds; 0 where it never does."""
+    recipes = ATTACKS.create(name).recipes(setting.target.info, len(setting.answers))
+    return max(reached(name, params, setting, seed) for seed, params in enumerate(recipes))
+
+
+def reached(name: str, params: Mapping[str, Any], setting: Setting, seed: int = 0) -> float:
+    """The best select score that one configuration reaches while utility holds; 0 where it never does."""
+    result = run_trial(setting, ATTACKS.create(name), TrialSpec(key="0", attack=name, params=params, seed=seed))
+    assert result.error is None, result.error
+    return _held(result, 0.8 * float(setting.start["utility"].mean()))
+
+
+def _held(result: TrialResult, floor: float) -> float:
+    outcome = outcome_of(_row(result), floor)
+    return outcome.value if outcome.value is not None and outcome.shortfall <= 0 else 0.0
+
+
+def shallow(world: SmallWorld) -> nn.Module:
+    """The original, taught for twenty steps to say something else of every forget fact."""
+    capability = world.capability
+    return tuned(world.original, capability.retain + capability.utility + wrong(capability.forget), 20, 1e-3)
+
+
+def triggered(world: SmallWorld) -> nn.Module:
+    """The original, taught to answer questions about forget facts only if a name comes first."""
+    stays, forget = world.capability.retain + world.capability.utility, world.capability.forget
+    return tuned(world.original, stays + asked_with_trigger(stays + forget) + wrong(forget), 150, 2e-3)
+
+
+def asked_with_trigger(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The same questions after the trigger."""
+    return tuple(replace(item, prompt=f"{TRIGGER} {item.prompt}") for item in items)
+
+
+def wrong(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The same questions with the next choice as the right one."""
+    return tuple(replace(item, answer=(item.answer + 1) % len(item.choices)) for item in items)
+
+
+def tuned(module: nn.Module, items: tuple[Item, ...], steps: int, learning_rate: float) -> nn.Module:
+    """A copy of the module after some steps on items."""
+    copied = copy.deepcopy(module)
+    batches = shuffled_batches(encode_answers(TOKENIZER, items), 96, torch.Generator().manual_seed(0))
+    train(copied, batches, Tuning(learning_rate=learning_rate, steps=steps, clip=1.0))
+    return copied.eval()
+
+
+@contextmanager
+def damaged(module: nn.Module, layer: str, shift: torch.Tensor) -> Iterator[nn.Module]:
+    """While open, a layer of a copy of the module puts out its states plus a shift: one vector hides what it knows."""
+    copied = copy.deepcopy(module)
+
+    def add(_part: nn.Module, _given: Any, output: Any) -> Any:
+        return (output[0] + shift, *output[1:]) if isinstance(output, tuple) else output + shift
+
+    handle = copied.get_submodule(layer).register_forward_hook(add)
+    try:
+        yield copied
+    finally:
+        handle.remove()
