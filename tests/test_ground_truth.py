@@ -184,8 +184,8 @@ setting = open_setting(open_target(Path(sys.argv[1])), Facts().capability(0))
 process = psutil.Process()
 for number in range(36):
     params = {"optimizer": ("adamw", "sgd")[number % 2], "learning_rate.adamw": 1e-3, "learning_rate.sgd": 0.1,
-              "samples": (300, 40)[number % 3 == 0], "weight_decay": 0.0, "schedule": "constant", "steps": 8, "batch_size": 64,
-              "loss": ("answer", "text")[number % 2]}
+              "samples": (300, 40)[number % 3 == 0], "weight_decay": 0.0, "schedule": "constant", "steps": 8,
+              "batch_size": 64, "loss": ("answer", "text")[number % 2]}
     result = run_trial(setting, Retrain(), TrialSpec(key=str(number), attack="retrain", params=params, seed=number,
                                                      certify=number % 4 == 0))
     assert result.state == "complete", result.error
