@@ -95,6 +95,24 @@ class Budget(_Record):
     confirmation: int
 
 
+class Tried(_Record):
+    """What the search found with one attack.
+
+    Attributes:
+        trials: on the target.
+        failed: of them.
+        best: highest select score at the utility floor, of the target; None where utility never held.
+        reference: the same of the reference.
+        idle: why it proves nothing: it was not tried, or did nothing; None if it is a working attack.
+    """
+
+    trials: int
+    failed: int
+    best: float | None
+    reference: float | None
+    idle: str | None
+
+
 class Flag(_Record):
     """Something that weakens a verdict.
 
@@ -111,6 +129,7 @@ class CapabilityResult(_Record):
     """All that a run found about one capability.
 
     Attributes:
+        tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         access: what the adversary had: the verdict says nothing about one who has more.
         skipped: attacks that do not work on this kind of model, with the reason; the other fields are named after what
             they hold.
@@ -139,6 +158,7 @@ class CapabilityResult(_Record):
     control_recovered: bool | None
     budget: Budget
     access: str = "weights"
+    tried: dict[str, Tried] = {}
     skipped: dict[str, str] = {}
     flags: list[Flag]
 

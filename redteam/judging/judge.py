@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from redteam.evidence.results import Budget, CapabilityResult, Flag, Interval, Probed, Scores, TimeToRecovery
+from redteam.evidence.results import (
+    Budget,
+    CapabilityResult,
+    Flag,
+    Interval,
+    Probed,
+    Scores,
+    TimeToRecovery,
+    Tried,
+)
 from redteam.judging import flags as checks
 from redteam.judging.reading import Evidence, Stop, read_evidence
 from redteam.judging.recovery import (
@@ -30,6 +39,7 @@ from redteam.judging.statistics import (
     minimum_detectable_difference,
     untried_mass,
 )
+from redteam.judging.tried import tried_attacks, unfit_attacks
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
 
 LEVELS = (0.5, 0.8, 0.9)
@@ -94,7 +104,8 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
     control = _control(case)
     probes = _probes(case)
     defined = excess is not None and excess_any is not None
-    raised = _flags(case, defined, control, probes)
+    tried = tried_attacks(evidence, {role: case.floor(role) for role in case.stops})
+    raised = _flags(case, defined, control, probes, tried)
     verdict, reason = decide(excess, excess_any, raised, policy, capability.get("access", "weights"))
     scores = {role: _scores(case, role) for role in ROLES if case.has(role)}
     times = _times(case)
@@ -132,12 +143,15 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
         control_recovered=control,
         budget=_budget(case),
         access=capability.get("access", "weights"),
-        skipped={**capability.get("skipped", {}), **_unfit(evidence)},
+        tried=tried,
+        skipped={**capability.get("skipped", {}), **unfit_attacks(evidence)},
         flags=raised,
     )
 
 
-def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, Probed]) -> list[Flag]:
+def _flags(
+    case: _Case, defined: bool, control: bool | None, probes: dict[str, Probed], tried: dict[str, Tried]
+) -> list[Flag]:
     evidence, policy = case.evidence, case.policy
     found: list[Flag | None] = [*checks.check_given(evidence)]
     if case.has("original") and case.has("reference") and not defined:
@@ -154,7 +168,7 @@ def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, P
     found.append(checks.check_items(case.resampling.groups, select, policy))
     for role in ("target", "reference"):
         found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
-    found.append(checks.check_families(_attacks(evidence), evidence.search("target")))
+    found.append(checks.check_tried(tried))
     if case.has("reference"):
         found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
     if case.has("reference") and case.has("original"):
@@ -163,17 +177,6 @@ def _flags(case: _Case, defined: bool, control: bool | None, probes: dict[str, P
     for name, probed in probes.items():
         found.append(checks.check_probe(name, probed.leakage, policy))
     return [flag for flag in found if flag is not None]
-
-
-def _attacks(evidence: Evidence) -> list[str]:
-    """Returns the attacks that were to be tried; runs of older releases did not record them."""
-    return [name for name in evidence.facts["capability"].get("attacks", ()) if name not in _unfit(evidence)]
-
-
-def _unfit(evidence: Evidence) -> dict[str, str]:
-    """Returns the attacks that need what the target lacks, with the reason."""
-    reasons: dict[str, str] = evidence.facts.get("unfit", {}).get("reasons", {})
-    return reasons
 
 
 def _control(case: _Case) -> bool | None:

@@ -50,7 +50,7 @@ BLOCKS_RESISTED = (
     "nothing-removed",
     "utility-collapsed",
     "failed-trials",
-    "attacks-untried",
+    "attacks-idle",
     "reference-recovers",
     "probe-reads",
 )
@@ -66,7 +66,7 @@ REMEDIES = {
     "utility-collapsed": "unlearn less destructively, then attack again",
     "too-few-items": "add forget facts to the capability",
     "failed-trials": "see the errors in events.jsonl and correct their cause",
-    "attacks-untried": "raise --budget, or choose attacks with -a",
+    "attacks-idle": "raise --budget, or choose attacks with -a",
     "reference-recovers": "use facts that cannot be inferred from each other",
     "probe-reads": "treat the capability as still present",
     "interval-wide": "add certify facts, or raise --budget",

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult, Interval, Results, Scores, TimeToRecovery
+from redteam.reporting.attacks import attacks_table
 
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
@@ -38,6 +39,8 @@ def print_results(results: Results, run: Path, console: Console) -> None:
 def report(results: Results, capability: CapabilityResult) -> RenderableType:
     """Returns the report on one capability."""
     parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), _curve(capability)]
+    attacks = attacks_table(capability)
+    parts += [] if attacks is None else [Text(), attacks]
     parts += [Text(), _remarks(capability), Text(), _verdict(capability)]
     return Group(*parts)
 

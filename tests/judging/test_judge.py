@@ -304,8 +304,10 @@ def test_attacks_that_were_never_tried_stand_in_the_way_of_resisted(tmp_path):
     more = {"attacks": ["retrain", "lora", "suffix"]}
     result = judge(edited(record(tmp_path / "run", NEVER_TRAINED), "capability", more))
     assert result.verdict == "INCONCLUSIVE"
-    assert names(result) == ["attacks-untried"]
-    assert "2 of 3 attacks were not tried (lora, suffix)" in result.reason
+    assert names(result) == ["attacks-idle"]
+    assert "2 of 3 attacks were not tried or idle (lora: not tried; suffix: not tried)" in result.reason
+    assert (result.tried["retrain"].trials, result.tried["retrain"].idle) == (BUDGET, None)
+    assert result.tried["lora"].trials == 0
     found = judge(edited(record(tmp_path / "other", MASKED), "capability", more))
     assert found.verdict == "RECOVERED"
 

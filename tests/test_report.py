@@ -1,0 +1,49 @@
+"""What the terminal says of the attacks of a run."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from redteam.evidence.results import CapabilityResult, Tried
+from redteam.reporting.attacks import attacks_table
+
+
+def told(**tried: Any) -> list[str]:
+    """The lines of the table."""
+    capability = CapabilityResult.model_construct(tried={name: Tried(**fields) for name, fields in tried.items()})
+    table = attacks_table(capability)
+    assert table is not None
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(table)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def tried(best: float | None, reference: float | None = 0.1, **changes: Any) -> dict[str, Any]:
+    return {"trials": 4, "failed": 0, "best": best, "reference": reference, "idle": None, **changes}
+
+
+def test_the_strongest_attack_comes_first_with_the_longest_bar() -> None:
+    lines = told(steer=tried(0.25), lora=tried(1.0), ablate=tried(0.5))
+    assert [line.split()[0] for line in lines[1:]] == ["lora", "ablate", "steer"]
+    assert [line.count("▇") for line in lines[1:]] == [20, 10, 5]
+    assert lines[1].split()[1:4] == ["4", "1.00", "0.10"]
+
+
+def test_an_attack_that_did_nothing_has_no_bar_but_a_reason() -> None:
+    lines = told(
+        lora=tried(0.4), suffix=tried(0.4, idle="not tried"), prune=tried(None), evil=tried(0.2, idle="\x1b[31m[red]no")
+    )
+    by_name = {line.split()[0]: line for line in lines[1:]}
+    assert by_name["suffix"].endswith("not tried")
+    assert "▇" not in by_name["suffix"]
+    assert by_name["prune"].endswith("no setting kept utility")
+    assert "\x1b" not in "".join(lines)
+    assert "[red]no" in by_name["evil"]  # text, never markup
+
+
+def test_one_attack_needs_no_table() -> None:
+    capability = CapabilityResult.model_construct(tried={"lora": Tried(**tried(0.5))})
+    assert attacks_table(capability) is None
