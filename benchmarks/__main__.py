@@ -21,6 +21,7 @@ NAMES = (
     "mixture",
     "families",
     "search",
+    "quantization",
 )
 
 
