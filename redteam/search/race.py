@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+ANY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +28,38 @@ class Standing:
         return Standing(self.trials + 1, self.values if value is None else (*self.values, value))
 
 
-def next_families(standings: Mapping[str, Standing], share: int) -> tuple[str, ...]:
+def next_families(standings: Mapping[str, Standing], share: int, adaptive: int) -> tuple[str, ...]:
     """Returns the families that the next trial may go to.
 
     As long as one has had fewer trials than its guaranteed share, that is the one with the fewest. After that all
-    that can still win, see `contenders`.
+    that can still win, see `contenders`; but every `ANY`-th trial may go to any: what looks beaten after a few trials
+    may only have been set badly.
 
     Args:
         standings: of every family.
         share: trials that every family gets.
+        adaptive: number of the trial, counted from 0 in the adaptive part.
     """
     fewest = min(standings.values(), key=lambda standing: standing.trials).trials
     if fewest < share:
         return tuple(name for name, standing in standings.items() if standing.trials == fewest)[:1]
-    return contenders(standings)
+    return tuple(standings) if adaptive % ANY == ANY - 1 else contenders(standings)
 
 
 def contenders(standings: Mapping[str, Standing]) -> tuple[str, ...]:
-    """Returns the families that can still win: those whose best value is within their own spread of the leader's.
+    """Returns the families that can still win: whose best value, with some optimism, reaches the best of all.
 
-    A family is out once best + spread < best of all, with the sample standard deviation of its values as its spread:
-    it would have to do better, by more than its settings have differed so far, than it ever did. One that never gave a
-    value is out; one that gave a single value has shown no spread yet, and is not.
+    A family is out once best_f + s sqrt(2 ln N / n_f) < best of all, with n_f of N trials and s the standard deviation
+    of all values: the bonus of UCB1 (Auer et al. 2002), on the best value instead of the mean, since a search is
+    after the best. One that never gave a value is out.
     """
     best = {name: max(standing.values) for name, standing in standings.items() if standing.values}
     if not best:
         return tuple(standings)
-    leader = max(best.values())
-    return tuple(name for name in best if best[name] + _spread(standings[name].values) >= leader)
-
-
-def _spread(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else np.inf
+    spread = float(np.std([value for standing in standings.values() for value in standing.values]))
+    trials, leader = sum(standing.trials for standing in standings.values()), max(best.values())
+    return tuple(
+        name
+        for name in best
+        if best[name] + spread * math.sqrt(2 * math.log(trials) / standings[name].trials) >= leader
+    )

@@ -44,7 +44,7 @@ class Search:
     that is rebuilt on resume would otherwise replay the numbers it drew before. Finished trials are copied to an
     SQLite storage, one transaction each, for Optuna's own tools.
 
-    The family of an adaptive trial is drawn from those that can still win (`race`), and TPE proposes its parameters.
+    The family of an adaptive trial is drawn from those that may have it (`race`), and TPE proposes its parameters.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class Search:
 
     def _family(self, index: int) -> str:
         """Returns the family of an adaptive trial: drawn from those that may have it."""
-        names = next_families(self._standings, self.plan.share)
+        first = len(self.plan.recipes) + self.plan.random
+        names = next_families(self._standings, self.plan.share, index - first)
         return random.Random(derive_seed(self.seed, "family", index)).choice(names)
 
     def _ask(self, index: int, family: str | None, fixed: Params | None = None) -> tuple[str, Params]:

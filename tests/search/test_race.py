@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -19,13 +20,21 @@ def standings(**achieved: list[float]) -> dict[str, Standing]:
     return {name: Standing(len(given), tuple(given)) for name, given in achieved.items()}
 
 
-def test_a_family_far_behind_its_own_spread_is_out():
-    found = standings(leader=[0.5, 0.9], behind=[0.1, 0.12], wide=[0.1, 0.8], constant=[0.3, 0.3])
-    assert contenders(found) == ("leader", "wide")
+def test_a_family_far_behind_is_out_the_sooner_the_more_trials_it_had():
+    leader = [0.9, 0.1, 0.5, 0.9]
+    assert contenders(standings(leader=leader, other=[0.4])) == ("leader", "other")
+    assert contenders(standings(leader=leader, other=[0.4] * 8)) == ("leader",)
 
 
-def test_one_value_shows_no_spread_yet():
-    assert contenders(standings(leader=[0.9, 0.8], new=[0.1])) == ("leader", "new")
+@pytest.mark.parametrize(("behind", "expected"), [(0.20, ("a", "b")), (0.21, ("a",))])
+def test_the_bonus_is_that_of_ucb(behind, expected):
+    """With these values it is 0.209, computed here by hand."""
+    found = standings(a=[1.0, 0.5], b=[1 - behind, 1 - behind])
+    values = [1.0, 0.5, 1 - behind, 1 - behind]
+    mean = sum(values) / 4
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / 4)
+    assert (behind <= spread * math.sqrt(2 * math.log(4) / 2)) == ("b" in expected)
+    assert contenders(found) == expected
 
 
 def test_a_family_that_only_failed_is_out_unless_all_did():
@@ -36,16 +45,22 @@ def test_a_family_that_only_failed_is_out_unless_all_did():
 
 def test_the_guaranteed_share_comes_first():
     found = {"a": Standing(5, (0.9,) * 5), "b": Standing(1, (0.0,)), "c": Standing(2, (0.0, 0.0))}
-    assert next_families(found, share=2) == ("b",)
-    assert next_families(found, share=3) == ("b",)
-    assert next_families(found, share=1) == ("a", "b")  # one value of b: it may still win; c may not
+    assert next_families(found, share=2, adaptive=2) == ("b",)
+    assert next_families(found, share=3, adaptive=0) == ("b",)
+    assert next_families(found, share=1, adaptive=0) == contenders(found) != tuple(found)
+
+
+def test_every_third_trial_may_go_to_anyone():
+    found = standings(leader=[0.9] * 9, beaten=[0.1] * 9)
+    who = [next_families(found, share=1, adaptive=number) for number in range(6)]
+    assert who == [("leader",), ("leader",), ("leader", "beaten")] * 2
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdef"), values, min_size=1), st.integers(0, 4))
 def test_someone_always_goes_on_and_the_leader_is_never_out(achieved, share):
     found = standings(**achieved)
-    names = next_families(found, share)
+    names = next_families(found, share, adaptive=0)
     assert names
     assert set(names) <= set(found)
     if min(standing.trials for standing in found.values()) >= share:
@@ -88,11 +103,11 @@ def searched(tmp_path_factory) -> list[tuple[str, float]]:
 def test_every_family_gets_its_share_and_the_winner_the_rest(searched):
     counts = Counter(name for name, _ in searched)
     assert min(counts.values()) >= 6
-    assert counts["a"] > 25
+    assert counts["a"] > 20
 
 
 def test_the_parameters_of_the_winner_are_tuned(searched):
     """TPE models a family's own parameter although three other families have trials too."""
-    late = [x for name, x in searched[-15:] if name == "a"]
+    late = [x for name, x in searched[-18:] if name == "a"]
     assert len(late) >= 10
     assert sorted(late)[len(late) // 2] > 0.8
