@@ -10,7 +10,7 @@ BUILT := models/facts-rmu.redteam.json# written last, so whole if it is there
 
 attack: $(READY)
 	@test -f $(BUILT) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
-	$(BIN)/redteam attack $(RMU) --budget 12
+	$(BIN)/redteam attack $(RMU) --budget 32
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from redteam.suite.inputs import resolve_inputs
 from redteam.suite.progress import Silent
 from redteam.suite.standard import run_path, run_standard
 
-TARGET, BUDGET = Path("models/facts-rmu.pt"), 12
+TARGET, BUDGET = Path("models/facts-rmu.pt"), 32
 PICTURE = Path(__file__).with_name("attack.svg")
 
 
