@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,15 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redteam.attacks.contract import Arena, Attack, Params
+from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import Encoded, EncodedInputs, encode_scoring, encode_training
 from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
 from redteam.engine.batches import Examples, TokenSet
 from redteam.engine.cost import Ledger, Spent
+from redteam.engine.deadline import closed_within, steps_within, within
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.snapshot import Snapshot
+from redteam.engine.surroundings import surroundings_kept
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
@@ -190,7 +192,11 @@ def _refuse_unreadable(target: Target, data: Sequence[TokenSet]) -> None:
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     """Runs one trial from the released weights and leaves the module restored.
 
-    Whatever an attack raises becomes a failed trial; it never becomes a score.
+    Whatever an attack raises becomes a failed trial, and so does one that hangs; neither becomes a score. Only an
+    interrupt goes on.
+
+    Raises:
+        StructureChanged: the attack left the module as it cannot be restored.
     """
     started = time.perf_counter()
     module = setting.target.module
@@ -199,14 +205,17 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     watch = _Scoring(setting, spec)
     error, diverged = None, False
     try:
-        with torch.random.fork_rng(devices=()):
+        limit = step_limit(attack)
+        with surroundings_kept():
             torch.manual_seed(derive_seed(spec.seed, "global"))
-            arena = _arena(setting, spec, ledger)
-            with arena.in_place:
-                watch.follow(attack.run(arena, spec.params))
+            arena = open_arena(setting, spec, ledger)
+            with closed_within(limit, arena.in_place.close):
+                watch.follow(within(limit, lambda: attack.run(arena, spec.params)), limit)
     except (Diverged, NotFinite):
         diverged = True
-    except (Exception, SystemExit) as raised:  # noqa: BLE001 - an attack is anybody's code; its failure is recorded
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:  # noqa: BLE001 - an attack is anybody's code; its failure is recorded
         error = one_line(f"{type(raised).__name__}: {raised}")
     share_moved = setting.released.share_moved(module)
     setting.released.restore(module)
@@ -228,7 +237,8 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     )
 
 
-def _arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
+def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
+    """Returns what the attack of a trial gets: the live module, and the attack split as the trial's seed orders it."""
     order = torch.randperm(len(setting.answers), generator=seeded(spec.seed, "sample"))
     return Arena(
         module=setting.target.module,
@@ -250,10 +260,13 @@ class _Scoring:
         self.outputs_moved = 0.0
         self.seconds = 0.0
 
-    def follow(self, running: Iterator[Spent]) -> None:
-        """Runs the attack to its end, or closes it where a score ends the trial: it takes down what it put up."""
-        with closing(running) if isinstance(running, Generator) else nullcontext():
-            self._follow(running)
+    def follow(self, running: Iterator[Spent], limit: float) -> None:
+        """Runs the attack to its end, or closes it where a score ends the trial: it takes down what it put up.
+
+        It has so many seconds for each step, and for closing. Scoring is not its time.
+        """
+        with closed_within(limit, running.close) if isinstance(running, Generator) else nullcontext():
+            self._follow(steps_within(limit, running))
 
     def _follow(self, running: Iterator[Spent]) -> None:
         module = self.setting.target.module

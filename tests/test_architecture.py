@@ -23,7 +23,7 @@ FLOORS = {
     "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
     "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,
     "testbeds": 4, "trial": 4,
-    "execution": 5,
+    "execution": 5, "testing": 5,
     "search": 6,
     "suite": 7,
     "bench": 8,

@@ -211,17 +211,20 @@ def test_scores_are_those_of_the_attacked_weights(setting: Setting) -> None:
     assert modes == [True] * 4
 
 
-def test_scoring_is_in_evaluation_mode(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoring_is_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout would make a score a matter of luck."""
     modes: list[bool] = []
-    module = setting.target.module
+    target = tiny_target()
+    module = target.module
     forward = module.forward
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         modes.append(module.training)
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(module, "forward", watched)
+    monkeypatch.setattr(module, "forward", watched)  # and is part of the released model
+    setting = open_setting(target, tiny_capability())
+    modes.clear()
     scripted(setting, idle(4))  # takes no step of its own, so that every forward pass is one of scoring
     assert len(modes) >= 3
     assert not any(modes)

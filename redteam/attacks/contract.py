@@ -13,6 +13,7 @@ from torch import nn
 
 from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
+from redteam.engine.deadline import STEP_LIMIT
 from redteam.engine.freezing import still
 from redteam.engine.loop import fine_tune
 from redteam.engine.optimizers import Tuning
@@ -116,6 +117,9 @@ class Attack(Protocol):
 
     An attack that needs something of a module, layers of a type say, may have a method `unfit(module) -> str | None`:
     why it cannot work on that module. It is then skipped for that reason, see `unfitness`.
+
+    One whose steps are long may have a `step_limit`, the seconds that a step may take, see `step_limit`. What takes
+    longer is stopped, and the trial has failed.
     """
 
     name: str
@@ -136,6 +140,15 @@ class Attack(Protocol):
 
         The harness decides after which steps to score, and may close the generator at any of them.
         """
+
+
+def step_limit(attack: Attack) -> float:
+    """Returns how many seconds an attack may take to start, for each step, and to close; infinity is no limit.
+
+    Raises:
+        ValueError: what it says is no number.
+    """
+    return float(getattr(attack, "step_limit", STEP_LIMIT))
 
 
 def unfitness(attack: Attack, module: nn.Module) -> str | None:

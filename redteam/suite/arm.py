@@ -135,7 +135,9 @@ class Arm:
         try:
             result = memo.trial(self.identity, version, spec, lambda: run_trial(self.setting, attack, spec))
         except StructureChanged as error:  # this model is of no further use, and the next would end the same way
-            raise InputError(f"{spec.attack}: {error}", "Let the attack remove what it adds") from error
+            raise InputError(
+                f"{spec.attack}: {error}", "Let the attack take down what it puts up; `redteam.testing` checks that"
+            ) from error
         row = _row(result) | dict(about)
         row["value"] = outcome_of(row, self.utility_floor).value
         self.run.record("trial", spec.key, row, _samples(result))

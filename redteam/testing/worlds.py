@@ -1,0 +1,102 @@
+"""Two worlds in memory, built in milliseconds: a language model with its questions, and a classifier with its points.
+
+The weights are random, so no attack can bring anything back here; what can be seen is whether it behaves.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from redteam.architectures.mlp import MLP
+from redteam.capabilities.items import Capability, Item
+from redteam.target import Target
+from redteam.trial import Setting, open_setting
+
+LANGUAGE, CLASSIFIER = "language", "classifier"
+KINDS = (LANGUAGE, CLASSIFIER)
+COLOURS = ("red", "green", "blue", "black", "white", "brown", "grey")
+ANIMALS = ("fox", "cat", "dog", "owl", "hen", "rat", "bee")
+FOODS = ("corn", "rice", "fish", "milk")  # four choices; four classes of the classifier
+REST = ("the", "a", "eats", "always")
+SIZES = {"attack": 12, "select": 8, "certify": 8, "retain": 10, "utility": 6}  # items
+SHAPE = (2, 3)  # of an input of the classifier
+WIDTHS = (6, 16, 12, 4)
+
+
+def open_world(kind: str) -> Setting:
+    """Returns a new setting around a tiny model of a kind, the same one each time."""
+    return open_setting(_language(), _questions()) if kind == LANGUAGE else open_setting(_classifier(), _points())
+
+
+def _language() -> Target:
+    words = [*COLOURS, *ANIMALS, *FOODS, *REST, "<pad>", "<unk>"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.3,  # far from uniform outputs, so that a change of the weights shows in them
+    )
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        module = LlamaForCausalLM(config).eval()
+    reads = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    return Target(name="a tiny language model", sha256="0" * 64, module=module, tokenizer=reads, stored_dtype="float32")
+
+
+def _classifier() -> Target:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        module = MLP(WIDTHS).eval()
+    return Target(name="a tiny classifier", sha256="1" * 64, module=module, tokenizer=None, stored_dtype="float32")
+
+
+def _questions() -> Capability:
+    """Questions of two lengths, so that batches are padded."""
+    asked = product(COLOURS, ANIMALS)
+    prompts = [f"{'the' if n % 2 else 'a'} {c} {a} {'always ' * (n % 2)}eats" for n, (c, a) in enumerate(asked)]
+    return _capability("questions", prompts)
+
+
+def _points() -> Capability:
+    """Noisy points around one corner for each class."""
+    noise = np.random.default_rng(0).normal(0, 0.3, (sum(SIZES.values()), int(np.prod(SHAPE))))
+    corners = 2 * np.eye(noise.shape[1])
+    classes = [_answer(number) for number in range(len(noise))]
+    inputs = (noise + corners[classes]).astype(np.float32).reshape(-1, *SHAPE)
+    return _capability("points", ["a point"] * len(noise), inputs=inputs)
+
+
+def _capability(name: str, prompts: list[str], **more: Any) -> Capability:
+    parts: dict[str, Any] = {}
+    first = 0
+    for split, size in SIZES.items():
+        parts[split] = tuple(
+            Item(
+                id=f"{name}-{number}",
+                group=f"{name}-{number}",
+                prompt=prompts[number],
+                choices=FOODS,
+                answer=_answer(number),
+                row=number if more else None,
+            )
+            for number in range(first, first + size)
+        )
+        first += size
+    return Capability(name=name, **parts, **more)
+
+
+def _answer(number: int) -> int:
+    """Returns answers that go round the choices, but not in step with the prompts."""
+    return number * 7 // 3 % len(FOODS)
