@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -32,6 +32,15 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class Given(TypedDict):
+    """Paths that may be given beside the target."""
+
+    capability: Path | None
+    original: Path | None
+    reference: Path | None
+    config: Path | None
 
 
 class AccessTo(StrEnum):
@@ -107,7 +116,7 @@ def attack(
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        given = {"capability": capability, "original": original, "reference": reference, "config": config}
+        given = Given(capability=capability, original=original, reference=reference, config=config)
         code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access.value, seed=seed)
     raise typer.Exit(code)
 
@@ -254,7 +263,7 @@ def _show_space(name: str) -> None:
 
 def _attack(
     target: Path,
-    given: dict[str, Path | None],
+    given: Given,
     out: Path | None,
     format: Format,
     *,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a class may say of itself in class attributes.
-FACTS = ("version", "goal", "paper", "access", "when", "kinds", "touches", "cost")
+FACTS = ("version", "goal", "paper", "access", "when", "kinds", "touches", "cost", "needs", "decides")
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,16 @@ ATTACKS = Registry(
         "noop": "redteam.attacks.noop:NoOp",
     },
 )
-PROBES = Registry("probe", {"linear": "redteam.probes.linear:LinearProbe"})
+PROBES = Registry(
+    "probe",
+    {
+        "linear": "redteam.probes.linear:LinearProbe",
+        "membership": "redteam.probes.membership:Membership",
+        "sampling": "redteam.probes.sampling:Sampling",
+        "patching": "redteam.probes.patching:Patching",
+        "connectivity": "redteam.probes.connectivity:Connectivity",
+    },
+)
 METHODS = Registry(
     "method",
     {

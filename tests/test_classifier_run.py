@@ -27,7 +27,9 @@ from redteam.config import TestbedRef
 from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.evidence.results import Results
+from redteam.probes.contract import ProbeReading, View
 from redteam.probes.states import read_layers
+from redteam.registry import PROBES
 from redteam.reporting.console import print_results
 from redteam.suite.inputs import resolve_inputs
 from redteam.suite.memo import Memo
@@ -278,6 +280,41 @@ def test_an_attack_of_another_kind_is_skipped_with_the_reason(targets: list[Path
     with pytest.raises(InputError, match="soft-prompt: it works on: language; this is a classifier"):
         attack(targets[0], budget=1, attacks=["soft-prompt"], out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+class Raising:
+    """A probe of somebody's that writes to the weights and then fails."""
+
+    name, version, goal, paper = "raising", 1, "fails", "none: for tests"
+    kinds, needs, decides = "language, classifier", "", True
+
+    def read(self, view: View) -> ProbeReading:
+        next(view.module.parameters()).data.zero_()
+        raise RuntimeError("no \x1b[31m luck")
+
+
+def test_a_probe_that_raises_is_noted_and_undone(
+    targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error is no reading, and what it did to the weights does not reach the attacks."""
+    plain = attack(targets[0], budget=1, attacks=[QUICK], probes=["linear"], out=tmp_path / "plain").capabilities[0]
+    table = {**PROBES.table, "raising": f"{__name__}:Raising"}
+    monkeypatch.setattr("redteam.suite.inputs.PROBES", type(PROBES)("probe", table))
+    monkeypatch.setattr("redteam.suite.arm.PROBES", type(PROBES)("probe", table))
+    found = attack(targets[0], budget=1, attacks=[QUICK], probes=["linear", "raising"], out=tmp_path / "run")
+    result = found.capabilities[0]
+    (why,) = result.unprobed.values()
+    assert why.startswith("RuntimeError: no")
+    assert "\x1b" not in why
+    assert "probe-failed" in {flag.name for flag in result.flags}
+    assert result.scores == plain.scores
+    assert result.probes.keys() == {"linear"}
+
+
+def test_all_probes_read_a_classifier_too(targets: list[Path], tmp_path: Path) -> None:
+    whole = attack(targets[0], budget=1, attacks=[QUICK], out=tmp_path / "whole").capabilities[0]
+    assert set(whole.probes) == set(PROBES.table)
+    assert {name for name, probed in whole.probes.items() if not probed.decides} == {"patching", "connectivity"}
 
 
 def test_a_leak_between_splits_is_refused(targets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from redteam.evidence.results import CapabilityResult, Tried
+from redteam.evidence.results import CapabilityResult, Interval, Probed, Tried
 from redteam.reporting.attacks import attacks_table
+from redteam.reporting.probes import probes_table
 
 
 def told(**tried: Any) -> list[str]:
@@ -42,6 +43,21 @@ def test_an_attack_that_did_nothing_has_no_bar_but_a_reason() -> None:
     assert by_name["prune"].endswith("no setting kept utility")
     assert "\x1b" not in "".join(lines)
     assert "[red]no" in by_name["evil"]  # text, never markup
+
+
+def test_probes_say_what_they_read_and_which_were_handed_the_original() -> None:
+    read = {"original": 1.0, "target": 0.55, "reference": 0.1}
+    share = Interval(estimate=0.5, low=0.4, high=0.6)
+    common = {"accuracy": read, "control": {"target": 0.07}, "layer": {}, "leakage": share}
+    probes = {"linear": Probed(**common), "patching": Probed(**common, decides=False)}
+    table = probes_table(CapabilityResult.model_construct(probes=probes))
+    assert table is not None
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(table)
+    lines = console.export_text().splitlines()
+    assert lines[1].split() == ["linear", "1.00", "0.55", "0.10", "0.07", "50%"]
+    assert "(50% given the original)" in lines[2]
+    assert probes_table(CapabilityResult.model_construct(probes={})) is None
 
 
 def test_one_attack_needs_no_table() -> None:

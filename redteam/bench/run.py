@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from redteam.testbeds.build import TargetSpec, World
 
 BUDGET = 12
+TABLE_PROBES = ("linear",)  # what the others read is in a target's own report
 TARGETS = "targets"  # below the folder of results
 
 
@@ -98,7 +99,7 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
 
     The suite's name stands for the masked decoy and the judging as well.
     """
-    from redteam.suite.inputs import STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+    from redteam.suite.inputs import STANDARD_ATTACKS, SUITE
     from redteam.unlearning.options import create_method
     from redteam.unlearning.stages import FollowUp
 
@@ -110,7 +111,7 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
             ("method", METHODS, (cell.method, *getattr(method, "uses", ()))),
             ("testbed", TESTBEDS, (cell.testbed,)),
             ("attack", ATTACKS, STANDARD_ATTACKS),
-            ("probe", PROBES, STANDARD_PROBES),
+            ("probe", PROBES, TABLE_PROBES),
         )
         for row in registry.described()
         if (name := row["name"]) in names
@@ -159,7 +160,7 @@ def _run(cell: Cell, identity: Mapping[str, Any], world: World, places: Places, 
     run = places.runs / cell.name
     if run.exists():
         shutil.rmtree(run)  # of an earlier identity, or half done: the target was built anew
-    results = attack(target, budget=budget, seed=cell.seed, out=run, memo=memo)
+    results = attack(target, budget=budget, seed=cell.seed, out=run, probes=TABLE_PROBES, memo=memo)
     return row_of(cell, dict(identity), manifest, results, _measures(world, target))
 
 

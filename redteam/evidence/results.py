@@ -76,12 +76,16 @@ class Probed(_Record):
         control: accuracy of the shuffled-answer probe on the target; selectivity is accuracy minus this.
         layer: the layer read, per model.
         leakage: (target - reference) / (original - reference), with its interval; None without both.
+        decides: whether it may stand in the way of RESISTED; one that is handed the original may not.
+        notes: further figures of the target, by name.
     """
 
     accuracy: dict[str, float]
     control: dict[str, float]
     layer: dict[str, str]
     leakage: Interval | None
+    decides: bool = True
+    notes: dict[str, float] = {}
 
 
 class Budget(_Record):
@@ -129,6 +133,7 @@ class CapabilityResult(_Record):
     """All that a run found about one capability.
 
     Attributes:
+        unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         access: what the adversary had: the verdict says nothing about one who has more.
         skipped: attacks that do not work on this kind of model, with the reason; the other fields are named after what
@@ -155,6 +160,7 @@ class CapabilityResult(_Record):
     minimum_detectable_effect: float
     alignment_tax: Interval | None
     probes: dict[str, Probed]
+    unprobed: dict[str, str] = {}
     control_recovered: bool | None
     budget: Budget
     access: str = "weights"

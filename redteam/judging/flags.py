@@ -136,6 +136,14 @@ def check_reference(chance: float, original: float, reference: Bounds) -> Flag |
     return None
 
 
+def check_probes_ran(unprobed: Sequence[Row]) -> Flag | None:
+    """Raised if a probe that decides raised an error: what it would have read is not known."""
+    failed = [row for row in unprobed if row.get("failed")]
+    if not failed:
+        return None
+    return Flag(name="probe-failed", explanation=f"the {failed[0]['probe']} probe failed ({failed[0]['error'][:80]})")
+
+
 def check_probe(name: str, leakage: Interval | None, policy: Policy) -> Flag | None:
     """Raised if a probe reads the capability from the target better than from the reference."""
     if leakage is not None and leakage.low > policy.max_excess_recovery:

@@ -19,7 +19,7 @@ from redteam.evidence.results import (
     Tried,
 )
 from redteam.judging import flags as checks
-from redteam.judging.reading import Evidence, Stop, read_evidence
+from redteam.judging.reading import Evidence, Row, Stop, read_evidence
 from redteam.judging.recovery import (
     Excess,
     area_under_curve,
@@ -140,6 +140,7 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
         minimum_detectable_effect=_detectable(case),
         alignment_tax=_alignment_tax(case),
         probes=probes,
+        unprobed={row["probe"]: row["error"] for row in _unprobed(case, "target")},
         control_recovered=control,
         budget=_budget(case),
         access=capability.get("access", "weights"),
@@ -174,8 +175,10 @@ def _flags(
     if case.has("reference") and case.has("original"):
         after = mean_bounds(case.strongest("reference").certify, case.resampling, "reference")
         found.append(checks.check_reference(case.chance, case.before("original"), after))
+    found.append(checks.check_probes_ran([row for role in ROLES for row in _unprobed(case, role)]))
     for name, probed in probes.items():
-        found.append(checks.check_probe(name, probed.leakage, policy))
+        if probed.decides:
+            found.append(checks.check_probe(name, probed.leakage, policy))
     return [flag for flag in found if flag is not None]
 
 
@@ -277,7 +280,14 @@ def _probed(case: _Case, name: str) -> Probed:
         control=control,
         layer={role: row["layer"] for role, row in rows.items()},
         leakage=None if leakage is None else _interval(leakage.bounds),
+        decides=all(row.get("decides", True) for row in rows.values()),
+        notes=rows["target"].get("notes", {}) if "target" in rows else {},
     )
+
+
+def _unprobed(case: _Case, role: str) -> list[Row]:
+    """Returns the notes on probes that read nothing from a model."""
+    return [row for key, row in case.evidence.facts.items() if key.startswith(f"{role}/unprobed/")]
 
 
 def _budget(case: _Case) -> Budget:

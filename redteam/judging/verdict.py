@@ -53,6 +53,7 @@ BLOCKS_RESISTED = (
     "attacks-idle",
     "reference-recovers",
     "probe-reads",
+    "probe-failed",
 )
 REMEDIES = {
     "no-original": "give the model before unlearning with --original",
@@ -69,6 +70,7 @@ REMEDIES = {
     "attacks-idle": "raise --budget, or choose attacks with -a",
     "reference-recovers": "use facts that cannot be inferred from each other",
     "probe-reads": "treat the capability as still present",
+    "probe-failed": "correct the cause, or leave that probe out",
     "interval-wide": "add certify facts, or raise --budget",
 }
 

@@ -1,15 +1,21 @@
-"""What a probe is: it reads hidden states and says whether the capability is still in them."""
+"""What a probe is: it reads a model and says whether the capability is still in it. It changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from redteam.capabilities.items import Item
+from redteam.capabilities.items import Capability, Item
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Part = Literal["attack", "select", "certify"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +24,8 @@ class Layers:
 
     Attributes:
         items: the items, in order.
-        states: for each layer, the state that predicts the answer, float32 [items, hidden].
+        states: for each place where states are read ("model.layers.3, last" or "layers.1"), one state an item,
+            float32 [items, hidden].
     """
 
     items: tuple[Item, ...]
@@ -26,20 +33,53 @@ class Layers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """All that a probe gets: a model that it may run and must leave as it is, and the items.
+
+    Attributes:
+        module: the model, in evaluation mode.
+        tokenizer: of a language model; None for a classifier.
+        capability: what was removed. A probe learns on its attack split, chooses on select, and reports on certify.
+        layers: hidden states of a split, read once and kept; raises `UnknownLayers` where they cannot be told.
+        original: opens the model before unlearning; None where it was not given.
+        reference: opens the model that never knew; None where it was not given.
+        seed: of the reading.
+    """
+
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    capability: Capability
+    layers: Callable[[Part], Layers]
+    original: Callable[[], nn.Module] | None = None
+    reference: Callable[[], nn.Module] | None = None
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """What is probed: "language" or "classifier"."""
+        return "classifier" if self.tokenizer is None else "language"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeReading:
     """What a probe found.
 
     Attributes:
-        layer: the layer it read best, chosen on the select split.
-        correct: 1 where the right choice was read on `certify`, else 0, in item order.
-        control: the same for a probe trained on shuffled answers.
-        by_layer: accuracy on the select split for each layer.
+        layer: the place it read best, chosen on the select split; "" of a probe that reads outputs.
+        correct: what was read of each certify item, in [0, 1] and in item order: 1 where the right choice was read.
+        control: the same for the same probe of answers that were shuffled.
+        by_layer: accuracy on the select split for each place.
+        erased: the same as `correct` after the answers were erased, linearly, from the states; None of a probe that
+            learns nothing from states.
+        notes: further figures, by name, for people: "at 1", "bits", ...
     """
 
     layer: str
     correct: tuple[float, ...]
     control: tuple[float, ...]
     by_layer: Mapping[str, float] = field(default_factory=dict)
+    erased: tuple[float, ...] | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 class Probe(Protocol):
@@ -50,12 +90,29 @@ class Probe(Protocol):
         version: raised with every change that could move a number.
         goal: one line.
         paper: where it was published.
+        kinds: what it reads: "language", "classifier", or "language, classifier".
+        needs: models beside the one that is probed: "", "original", or "original, reference".
+        decides: whether reading more from the target than from the reference stands in the way of RESISTED. A probe
+            that is handed the original says how removal was done, not what an adversary without it can do.
     """
 
     name: str
     version: int
     goal: str
     paper: str
+    kinds: str
+    needs: str
+    decides: bool
 
-    def read(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Learns on `train`, chooses on `select`, reports on `certify`."""
+    def read(self, view: View) -> ProbeReading:
+        """Learns on the attack split, chooses on select, reports on certify."""
+
+
+def unreadable(probe: Probe, view: View) -> str | None:
+    """Returns why a probe cannot read a model: it is of another kind, or a model that it needs was not given."""
+    if view.kind not in probe.kinds:
+        return f"it reads: {probe.kinds}; this is a {view.kind}"
+    for role in ("original", "reference"):
+        if role in probe.needs and getattr(view, role) is None:
+            return f"it needs the {role}, which was not given"
+    return None

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from redteam.capabilities.items import Item
-from redteam.probes.contract import Layers, ProbeReading
+from redteam.probes.contract import Layers, ProbeReading, View
 
 STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 alone overfits small splits
 
@@ -29,8 +29,16 @@ class LinearProbe:
     goal = "is the answer still linearly readable in some layer, on facts the probe never saw?"
     paper = "Alain & Bengio 2016 (probes); Hewitt & Liang 2019, Designing and Interpreting Probes (control task)"
 
-    def read(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
+    kinds = "language, classifier"
+    needs = ""
+    decides = True
+
+    def read(self, view: View) -> ProbeReading:
         """Fits one probe per layer and strength."""
+        return self.read_layers(view.layers("attack"), view.layers("select"), view.layers("certify"), view.seed)
+
+    def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
+        """Does the same on states that were read already."""
         answers = np.array([item.completion for item in train.items])
         shuffled = np.random.default_rng(seed).permutation(answers)
         by_layer: dict[str, float] = {}

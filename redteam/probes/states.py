@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,7 @@ from redteam.capabilities.reading import encode_training
 from redteam.capabilities.scorers import SCORING_BATCH
 from redteam.engine.activations import UnknownLayers, captured, hidden_layers
 from redteam.engine.batches import IGNORED, AnyBatch, Batch, ordered_batches
-from redteam.probes.contract import Layers
+from redteam.probes.contract import Layers, Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,3 +53,15 @@ def _rows(states: Tensor, batch: AnyBatch) -> Tensor:
         return states.flatten(1)
     before_answer = (batch.labels != IGNORED).int().argmax(dim=1) - 1
     return states[torch.arange(len(before_answer)), before_answer]
+
+
+def layers_of(
+    module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, capability: Capability
+) -> Callable[[Part], Layers]:
+    """Returns what reads the states of a split, once: asked again, it returns the same."""
+
+    @cache
+    def layers(part: Part) -> Layers:
+        return read_layers(module, tokenizer, capability, getattr(capability, part))
+
+    return layers

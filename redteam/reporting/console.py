@@ -17,6 +17,7 @@ from rich.text import Text
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult, Interval, Results, Scores, TimeToRecovery
 from redteam.reporting.attacks import attacks_table
+from redteam.reporting.probes import probes_table
 
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
@@ -41,6 +42,8 @@ def report(results: Results, capability: CapabilityResult) -> RenderableType:
     parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), _curve(capability)]
     attacks = attacks_table(capability)
     parts += [] if attacks is None else [Text(), attacks]
+    probes = probes_table(capability)
+    parts += [] if probes is None else [Text(), probes]
     parts += [Text(), _remarks(capability), Text(), _verdict(capability)]
     return Group(*parts)
 
@@ -134,9 +137,8 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
     half = capability.time_to_recovery.get("0.5")
     if half is not None:
         yield "half back", _cost(half) + _faster(capability)
-    for name, probed in capability.probes.items():
-        read = ", ".join(f"{role} {value:.2f}" for role, value in probed.accuracy.items())
-        yield f"{name} probe", f"{read}; shuffled answers {probed.control.get('target', 0):.2f}"
+    for name, reason in capability.unprobed.items():
+        yield "unprobed", f"{name}: {reason}"
     tax = capability.alignment_tax
     if tax is not None:
         yield "alignment tax", f"{tax.estimate:.2f}  {_brackets(tax)} of utility, against the original"

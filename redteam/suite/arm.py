@@ -7,21 +7,24 @@ killed one stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
+
+from torch import nn
 
 from redteam.engine.activations import UnknownLayers
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
-from redteam.errors import InputError
+from redteam.errors import InputError, one_line
 from redteam.evidence.directory import RunDirectory
-from redteam.probes.states import read_layers
+from redteam.probes.contract import Probe, View, unreadable
+from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, outcome_of
 from redteam.search.study import Search
-from redteam.suite.inputs import Inputs
+from redteam.suite.inputs import Inputs, Model
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
@@ -66,28 +69,52 @@ class Arm:
         self.run.record("before", key, {**row, "model": info}, samples)
 
     def probe(self) -> None:
-        """Runs every probe on the released weights."""
-        module, tokenizer = self.setting.target.module, self.setting.target.tokenizer
-        memo, capability = self.memo or Memo(), self.inputs.capability
-        missing = [name for name in self.inputs.probes if f"{self.role}/probe/{name}" not in self.run.facts]
-        if not missing or f"{self.role}/unprobed" in self.run.facts:
-            return
+        """Runs every probe on the released weights. What cannot be read is noted, and is no reading."""
+        view = self._view()
+        for name, probe in self.inputs.probes.items():
+            if {f"{self.role}/probe/{name}", f"{self.role}/unprobed/{name}"} & self.run.facts.keys():
+                continue
+            reason = unreadable(probe, view)
+            if reason is not None:
+                self._note_unprobed(name, reason)
+            else:
+                self._read(name, probe, view)
+
+    def _view(self) -> View:
+        target, models = self.setting.target, self.inputs.models
+        openers = {role: partial(_module, models[role]) for role in ("original", "reference") if role in models}
+        return View(
+            module=target.module,
+            tokenizer=target.tokenizer,
+            capability=self.inputs.capability,
+            layers=layers_of(target.module, target.tokenizer, self.inputs.capability),
+            original=openers.get("original"),
+            reference=openers.get("reference"),
+            seed=self.inputs.seed,
+        )
+
+    def _read(self, name: str, probe: Probe, view: View) -> None:
+        """Records what a probe reads, or that it raised: a probe is anybody's code."""
+        seed = derive_seed(self.inputs.seed, "probe", name)
+        others = (str(self.inputs.plan.original), str(self.inputs.plan.reference)) if probe.needs else ()
+        identity = (name, str(PROBES.version(name, probe)), str(seed), *others)
+        read = partial(probe.read, replace(view, seed=seed))
         try:
-            train, select, certify = (
-                read_layers(module, tokenizer, capability, items)
-                for items in (capability.attack, capability.select, capability.certify)
-            )
+            reading = (self.memo or Memo()).reading(self.identity, identity, read)
         except UnknownLayers as error:  # no reading is better than one of the wrong layers
-            self.run.record("note", f"{self.role}/unprobed", {"error": str(error)})
-            return
-        for name in missing:
-            seed = derive_seed(self.inputs.seed, "probe", name)
-            probe = self.inputs.probes[name]
-            identity = (name, str(PROBES.version(name, probe)), str(seed))
-            reading = memo.reading(self.identity, identity, partial(probe.read, train, select, certify, seed))
-            row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer)}
-            samples = {"correct": list(reading.correct), "control": list(reading.control)}
-            self.run.record("probe", f"{self.role}/probe/{name}", row, samples)
+            return self._note_unprobed(name, str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never a good sign
+            why = one_line(f"{type(error).__name__}: {error}")
+            return self._note_unprobed(name, why, failed=probe.decides)
+        finally:
+            self.setting.released.restore(self.setting.target.module)
+        row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer), "decides": probe.decides}
+        samples = {"correct": list(reading.correct), "control": list(reading.control)}
+        notes = {key: round(value, 6) for key, value in reading.notes.items()}
+        self.run.record("probe", f"{self.role}/probe/{name}", row | {"notes": notes}, samples)
+
+    def _note_unprobed(self, name: str, why: str, *, failed: bool = False) -> None:
+        self.run.record("note", f"{self.role}/unprobed/{name}", {"probe": name, "error": why, "failed": failed})
 
     def search(self, plan: SearchPlan) -> list[Row]:
         """Runs the plan's trials and returns their rows in order."""
@@ -143,6 +170,10 @@ class Arm:
         self.run.record("trial", spec.key, row, _samples(result))
         self.progress.trial(row["value"])
         return self.run.trials[spec.key]
+
+
+def _module(model: Model) -> nn.Module:
+    return model.open().module
 
 
 def _row(result: TrialResult) -> dict[str, Any]:

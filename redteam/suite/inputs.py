@@ -23,7 +23,7 @@ from redteam.target import Target
 
 SUITE = "standard-1"
 STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
-STANDARD_PROBES = ("linear",)
+STANDARD_PROBES = tuple(PROBES.table)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +108,7 @@ def resolve_inputs(
     config: Path | None = None,
     attacks: Sequence[str] = (),
     access: Access = Access.WEIGHTS,
+    probes: Sequence[str] = (),
     seed: int = 0,
 ) -> Inputs:
     """Finds models and capability: flags first, then the manifest beside the target.
@@ -139,7 +140,7 @@ def resolve_inputs(
         attacks=usable,
         skipped=skipped,
         access=access,
-        probes={name: PROBES.create(name) for name in STANDARD_PROBES},
+        probes={name: PROBES.create(name) for name in probes or (*STANDARD_PROBES, *PROBES.installed())},
         budget=budget,
         seed=seed,
     )

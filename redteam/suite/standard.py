@@ -45,6 +45,7 @@ def attack(
     config: Path | str | None = None,
     attacks: Sequence[str] = (),
     access: Access | str = Access.WEIGHTS,
+    probes: Sequence[str] = (),
     seed: int = 0,
     out: Path | str | None = None,
     progress: Progress | None = None,
@@ -61,6 +62,7 @@ def attack(
         config: a `config.json` for checkpoints that have none beside them.
         attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
         access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
+        probes: names of `redteam list probes`; by default all of them, and those of installed packages.
         seed: of the run.
         out: run directory; by default one under `results/runs` that is named after target and plan.
         progress: hears how far the run is.
@@ -78,6 +80,7 @@ def attack(
         config=_path(config),
         attacks=attacks,
         access=Access(access),
+        probes=probes,
         seed=seed,
     )
     return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent(), memo)

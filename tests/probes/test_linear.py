@@ -41,7 +41,7 @@ def layers(count: int, seed: int, **strengths: float) -> Layers:
 
 
 def read(seed: int = 0, **strengths: float) -> ProbeReading:
-    return LinearProbe().read(
+    return LinearProbe().read_layers(
         layers(120, 1, **strengths), layers(80, 2, **strengths), layers(400, 3, **strengths), seed
     )
 
@@ -94,7 +94,7 @@ def test_the_layer_is_chosen_on_select_and_not_on_certify() -> None:
     """Two layers that are both readable in training; each of the held-out splits sees only one of them."""
     train = layers(120, 1, left=3.0, right=3.0)
     select, certify = layers(80, 2, left=3.0, right=0.0), layers(400, 3, left=0.0, right=3.0)
-    reading = LinearProbe().read(train, select, certify, 0)
+    reading = LinearProbe().read_layers(train, select, certify, 0)
     assert reading.layer == "left"
     assert near_chance(reading.correct)
 
@@ -103,10 +103,10 @@ def test_certify_plays_no_part_in_what_is_learned() -> None:
     """Each item is read alike alone and among others: no mean or choice is taken over certify."""
     train, select = layers(120, 1, a=0.5, b=0.4), layers(80, 2, a=0.5, b=0.4)
     certify = layers(60, 3, a=0.5, b=0.4)
-    whole = LinearProbe().read(train, select, certify, 0)
+    whole = LinearProbe().read_layers(train, select, certify, 0)
     for rows in (slice(0, 1), slice(7, 19), slice(59, 60)):
         part = Layers(items=certify.items[rows], states={k: v[rows] for k, v in certify.states.items()})
-        reading = LinearProbe().read(train, select, part, 0)
+        reading = LinearProbe().read_layers(train, select, part, 0)
         assert (reading.correct, reading.control) == (whole.correct[rows], whole.control[rows])
         assert (reading.layer, reading.by_layer) == (whole.layer, whole.by_layer)
 
@@ -115,7 +115,7 @@ def test_a_shift_of_the_held_out_states_is_not_standardised_away() -> None:
     """The scale comes from training alone: states far outside it are all read as one class."""
     train, select, certify = (layers(n, seed, a=3.0) for n, seed in ((120, 1), (80, 2), (400, 3)))
     shifted = Layers(items=certify.items, states={"a": certify.states["a"] + 1000 * DIRECTIONS[2].astype(np.float32)})
-    correct = LinearProbe().read(train, select, shifted, 0).correct
+    correct = LinearProbe().read_layers(train, select, shifted, 0).correct
     assert correct == tuple(float(item.answer == 2) for item in certify.items)
 
 
@@ -123,7 +123,7 @@ def test_the_scale_of_a_dimension_does_not_matter() -> None:
     scale = np.logspace(-4, 4, WIDTH).astype(np.float32)
     splits = [layers(n, seed, a=1.0) for n, seed in ((120, 1), (80, 2), (400, 3))]
     scaled = [Layers(items=s.items, states={"a": s.states["a"] * scale + 5}) for s in splits]
-    plain, other = LinearProbe().read(*splits, 0), LinearProbe().read(*scaled, 0)
+    plain, other = LinearProbe().read_layers(*splits, 0), LinearProbe().read_layers(*scaled, 0)
     assert accuracy(other.correct) == pytest.approx(accuracy(plain.correct), abs=0.02)
 
 
@@ -135,7 +135,7 @@ def test_deterministic_for_a_seed() -> None:
 def test_states_are_read_only() -> None:
     splits = [layers(n, seed, a=1.0) for n, seed in ((60, 1), (40, 2), (40, 3))]
     before = [split.states["a"].copy() for split in splits]
-    LinearProbe().read(*splits, 0)
+    LinearProbe().read_layers(*splits, 0)
     assert all(np.array_equal(split.states["a"], then) for split, then in zip(splits, before, strict=True))
 
 
@@ -145,7 +145,7 @@ def test_two_classes() -> None:
     for count, seed in ((60, 1), (40, 2), (200, 3)):
         items = items_of(count, seed, classes=2)
         splits.append(Layers(items=items, states={"a": planted(items, seed)}))
-    reading = LinearProbe().read(*splits, 0)
+    reading = LinearProbe().read_layers(*splits, 0)
     assert accuracy(reading.correct) > 0.98
 
 
@@ -160,7 +160,7 @@ def test_only_the_items_own_choices_compete() -> None:
         noise = np.random.default_rng([seed, 2]).normal(size=(count, WIDTH)).astype(np.float32)
         return Layers(items=items, states={"a": noise})
 
-    reading = LinearProbe().read(mixed(120, 1), mixed(80, 2), mixed(1000, 3), 0)
+    reading = LinearProbe().read_layers(mixed(120, 1), mixed(80, 2), mixed(1000, 3), 0)
     assert abs(accuracy(reading.correct) - 0.5) < 4 * 0.5 / 1000**0.5
 
 
@@ -168,14 +168,14 @@ def test_answers_that_were_never_seen_are_chance() -> None:
     train, select = layers(120, 1, a=3.0), layers(80, 2, a=3.0)
     strange = tuple(make_item(n, choices=("x", "y", "z", "u", "v"), answer=n % 5) for n in range(10))
     certify = Layers(items=strange, states={"a": planted(items_of(10, 3), 3)})
-    assert LinearProbe().read(train, select, certify, 0).correct == (0.2,) * 10
+    assert LinearProbe().read_layers(train, select, certify, 0).correct == (0.2,) * 10
 
 
 def test_an_attack_split_with_one_answer_is_read_at_chance() -> None:
     """A capability of a few facts, or one whose right answers are all "yes": nothing to learn, no reason to crash."""
     items = tuple(make_item(n, answer=2) for n in range(6))
     train = Layers(items=items, states={"a": planted(items, 1)})
-    reading = LinearProbe().read(train, layers(20, 2, a=1.0), layers(40, 3, a=1.0), 0)
+    reading = LinearProbe().read_layers(train, layers(20, 2, a=1.0), layers(40, 3, a=1.0), 0)
     assert len(reading.correct) == 40
 
 

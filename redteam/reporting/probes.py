@@ -1,0 +1,38 @@
+"""What each probe read from the models of a run, one line each."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from redteam.errors import one_line
+from redteam.evidence.results import CapabilityResult, Probed
+
+MODELS = ("original", "target", "reference")
+
+
+def probes_table(capability: CapabilityResult) -> Table | None:
+    """Returns what the probes read from each model, and of shuffled answers; None where none read anything."""
+    if not capability.probes:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("read by the probe", min_width=22)
+    for name in ("original", "target", "never knew", "shuffled"):
+        table.add_column(name, justify="right")
+    table.add_column("of it in the target", justify="right")
+    for name, probed in capability.probes.items():
+        scores = [_score(probed.accuracy.get(model)) for model in MODELS]
+        table.add_row(Text(one_line(name)), *scores, _score(probed.control.get("target")), _leakage(probed))
+    return table
+
+
+def _leakage(probed: Probed) -> Text:
+    """Returns the share that the target still shows; in brackets where the probe was handed the original."""
+    if probed.leakage is None:
+        return Text("")
+    share = f"{min(1.0, max(0.0, probed.leakage.estimate)):.0%}"
+    return Text(share if probed.decides else f"({share} given the original)", "" if probed.decides else "dim")
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
