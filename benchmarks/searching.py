@@ -14,7 +14,7 @@ from redteam.evidence.directory import RunDirectory
 from redteam.judging.reading import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import strongest
+from redteam.search.selection import outcome_of, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_inputs
 from redteam.suite.memo import Memo
@@ -102,6 +102,6 @@ def _searched(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
 
 
 def _held(row: Any, floor: float) -> float | None:
-    """Returns the best select score of a trial at which utility held, after at least one step."""
-    held = [point["select"] for point in row["points"] if point["steps"] > 0 and point["utility"] >= floor]
-    return max(held) if row["state"] == "complete" and held else None
+    """Returns what a trial achieved, if utility held."""
+    outcome = outcome_of(row, floor)
+    return outcome.value if outcome.shortfall <= 0 else None

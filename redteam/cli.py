@@ -13,6 +13,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from redteam.access import Access
 from redteam.errors import InputError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -41,15 +42,6 @@ class Given(TypedDict):
     original: Path | None
     reference: Path | None
     config: Path | None
-
-
-class AccessTo(StrEnum):
-    """What an adversary has, from the most to the least."""
-
-    WEIGHTS = "weights"
-    ACTIVATIONS = "activations"
-    EMBEDDINGS = "embeddings"
-    TEXT = "text"
 
 
 class FollowUpStage(StrEnum):
@@ -103,8 +95,8 @@ def attack(
         list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
     ] = None,
     access: Annotated[
-        AccessTo, typer.Option(help="What the adversary has; each has what comes after it too.")
-    ] = AccessTo.WEIGHTS,
+        Access, typer.Option(help="What the adversary has; each has what comes after it too.")
+    ] = Access.WEIGHTS,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")
@@ -117,7 +109,7 @@ def attack(
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
         given = Given(capability=capability, original=original, reference=reference, config=config)
-        code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access.value, seed=seed)
+        code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access, seed=seed)
     raise typer.Exit(code)
 
 
@@ -179,7 +171,7 @@ def bench(
         list[float] | None, typer.Option("--label-fraction", help="Instead of the standard variations; repeatable.")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of the standard ones; repeatable.")] = None,
-    budget: Annotated[int, typer.Option(help="Search trials on each target.")] = 12,
+    budget: Annotated[int, typer.Option(help="Search trials on each target.")] = 48,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Processes, one thread each.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where rows, leaderboard and claims go.")] = Path("results"),
     only_write: Annotated[bool, typer.Option("--only-write", help="Write the tables from the rows there are.")] = False,
@@ -269,7 +261,7 @@ def _attack(
     *,
     budget: int,
     attacks: list[str],
-    access: str,
+    access: Access,
     seed: int,
 ) -> int:
     from rich.console import Console
@@ -281,11 +273,10 @@ def _attack(
     identify(target)  # a mistyped path is told at once, not after seconds of imports
 
     with RunProgress(Console(stderr=True)) as progress:
-        from redteam.attacks.contract import Access
         from redteam.suite.inputs import resolve_inputs
         from redteam.suite.standard import run_path, run_standard
 
-        inputs = resolve_inputs(target, **given, budget=budget, attacks=attacks, access=Access(access), seed=seed)
+        inputs = resolve_inputs(target, **given, budget=budget, attacks=attacks, access=access, seed=seed)
         run = run_path(inputs, out)
         results = run_standard(inputs, run, progress)
     if format is Format.JSON:

@@ -20,8 +20,6 @@ from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.registry import ATTACKS
-from redteam.search.selection import outcome_of
-from redteam.suite.arm import _row
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
 from redteam.testbeds.scratch import Recipe, llama_training
@@ -98,8 +96,8 @@ def reached(name: str, params: Mapping[str, Any], setting: Setting, seed: int = 
 
 
 def _held(result: TrialResult, floor: float) -> float:
-    outcome = outcome_of(_row(result), floor)
-    return outcome.value if outcome.value is not None and outcome.shortfall <= 0 else 0.0
+    held = [point.scores["select"].mean() for point in result.points[1:] if point.scores["utility"].mean() >= floor]
+    return float(max(held, default=0.0))
 
 
 def shallow(world: SmallWorld) -> nn.Module:

@@ -311,6 +311,24 @@ def test_a_probe_that_raises_is_noted_and_undone(
     assert result.probes.keys() == {"linear"}
 
 
+class Wrecking(Raising):
+    """A probe of somebody's that leaves a part behind."""
+
+    def read(self, view: View) -> ProbeReading:
+        view.module.souvenir = torch.nn.Linear(1, 1)
+        raise RuntimeError("gone")
+
+
+def test_a_probe_that_cannot_be_undone_is_named(
+    targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {**PROBES.table, "wrecking": f"{__name__}:Wrecking"}
+    for room in ("inputs", "arm"):
+        monkeypatch.setattr(f"redteam.suite.{room}.PROBES", type(PROBES)("probe", table))
+    with pytest.raises(InputError, match=r"wrecking: .*souvenir.* is new"):
+        attack(targets[0], budget=1, attacks=[QUICK], probes=["wrecking"], out=tmp_path / "run")
+
+
 def test_all_probes_read_a_classifier_too(targets: list[Path], tmp_path: Path) -> None:
     whole = attack(targets[0], budget=1, attacks=[QUICK], out=tmp_path / "whole").capabilities[0]
     assert set(whole.probes) == set(PROBES.table)

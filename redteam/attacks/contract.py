@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from redteam.access import Access
 from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import STEP_LIMIT
@@ -20,21 +20,9 @@ from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import TargetInfo
 
+__all__ = ["Access", "Arena", "Attack", "Params", "Suggest", "step_limit", "unfitness"]
+
 Params = Mapping[str, Any]
-
-
-class Access(StrEnum):
-    """What an adversary must be able to touch, from the most to the least: who has one has all that come after it."""
-
-    WEIGHTS = "weights"
-    ACTIVATIONS = "activations"
-    EMBEDDINGS = "embeddings"
-    TEXT = "text"
-
-    def grants(self, needed: Access) -> bool:
-        """Returns whether an adversary with this access can do what needs the other."""
-        order = list(Access)
-        return order.index(self) <= order.index(needed)
 
 
 class Suggest(Protocol):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redteam.suite.memo import Memo
     from redteam.testbeds.build import TargetSpec, World
 
-BUDGET = 12
+BUDGET = 48
 TABLE_PROBES = ("linear",)  # what the others read is in a target's own report
 TARGETS = "targets"  # below the folder of results
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from redteam.capabilities.reading import Encoded, encode_scoring
+from redteam.capabilities.reading import Encoded
 from redteam.capabilities.scorers import NotFinite, choice_table, scores_of
 from redteam.errors import InputError
 from redteam.probes.contract import ProbeReading, View
-from redteam.probes.outputs import drawn_answers, half_returned, open_original
+from redteam.probes.outputs import drawn_answers, encoded_parts, half_returned, open_original
 
 MULTIPLES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)  # below 0 away from the original, above 1 beyond it
 BETWEEN = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -52,10 +52,7 @@ class Connectivity:
             NotFinite: the probed model's own likelihoods are NaN or infinite, or those on the way to the original.
         """
         model, original = view.module, open_original(view)
-        select, certify, utility = (
-            encode_scoring(view.capability, items, view.tokenizer)
-            for items in (view.capability.select, view.capability.certify, view.capability.utility)
-        )
+        select, certify, utility = encoded_parts(view, "select", "certify", "utility")
         by_place: dict[str, float] = {}
         kept: dict[float, float] = {}
         for a in MULTIPLES:

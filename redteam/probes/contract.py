@@ -69,8 +69,6 @@ class ProbeReading:
         correct: what was read of each certify item, in [0, 1] and in item order: 1 where the right choice was read.
         control: the same for the same probe of answers that were shuffled.
         by_layer: accuracy on the select split for each place.
-        erased: the same as `correct` after the answers were erased, linearly, from the states; None of a probe that
-            learns nothing from states.
         notes: further figures, by name, for people: "at 1", "bits", ...
     """
 
@@ -78,7 +76,6 @@ class ProbeReading:
     correct: tuple[float, ...]
     control: tuple[float, ...]
     by_layer: Mapping[str, float] = field(default_factory=dict)
-    erased: tuple[float, ...] | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from redteam.capabilities.encode import EncodedChoices
-from redteam.capabilities.reading import Encoded, EncodedInputs, encode_scoring
+from redteam.capabilities.reading import Encoded, EncodedInputs
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
 from redteam.probes.contract import ProbeReading, View
-from redteam.probes.outputs import drawn_answers
+from redteam.probes.outputs import drawn_answers, encoded_parts
 
 SHARES = {"loss": 100, "min-20%": 20, "min-50%": 50}  # statistic -> percent of the tokens, the unlikeliest first
 
@@ -44,10 +44,7 @@ class Membership:
         Raises:
             NotFinite: a likelihood is NaN or infinite.
         """
-        select, certify = (
-            encode_scoring(view.capability, items, view.tokenizer)
-            for items in (view.capability.select, view.capability.certify)
-        )
+        select, certify = encoded_parts(view, "select", "certify")
         found = statistics(view.module, select)
         by_statistic = {name: float(share_beaten(table, select).mean()) for name, table in found.items()}
         chosen = max(by_statistic, key=lambda name: by_statistic[name])  # of equals the first

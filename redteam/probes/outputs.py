@@ -8,10 +8,15 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from redteam.capabilities.reading import Encoded
+from redteam.capabilities.reading import Encoded, encode_scoring
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
 from redteam.probes.contract import View
+
+
+def encoded_parts(view: View, *parts: str) -> list[Encoded]:
+    """Returns the items of some splits ("select", "utility", ...) in the form that scorers take."""
+    return [encode_scoring(view.capability, getattr(view.capability, part), view.tokenizer) for part in parts]
 
 
 def drawn_answers(encoded: Encoded, seed: int) -> Encoded:

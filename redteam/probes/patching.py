@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from redteam.capabilities.reading import Encoded, encode_scoring
+from redteam.capabilities.reading import Encoded
 from redteam.capabilities.scorers import choice_table, scores_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.steering import edited
 from redteam.errors import InputError
 from redteam.probes.contract import ProbeReading, View
-from redteam.probes.outputs import drawn_answers, half_returned, open_original
+from redteam.probes.outputs import drawn_answers, encoded_parts, half_returned, open_original
 
 NEVER = 2.0  # the depth of what no layer brings back: beyond 1, the last layer
 
@@ -53,10 +53,7 @@ class Patching:
             UnknownLayers: the hidden layers cannot be told.
         """
         original, module = open_original(view), view.module
-        select, certify = (
-            encode_scoring(view.capability, items, view.tokenizer)
-            for items in (view.capability.select, view.capability.certify)
-        )
+        select, certify = encoded_parts(view, "select", "certify")
         unpatched, known = (float(scores_of(choice_table(m, select), select).mean()) for m in (module, original))
         by_layer = _select_scores(original, module, select)
         found = half_returned(by_layer, unpatched, known)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from redteam.capabilities.reading import Encoded, encode_scoring
+from redteam.capabilities.reading import Encoded
 from redteam.capabilities.scorers import choice_table
 from redteam.probes.contract import ProbeReading, View
-from redteam.probes.outputs import drawn_answers
+from redteam.probes.outputs import drawn_answers, encoded_parts
 
 # Ten draws are few enough for a person to try one by one, and blind draws among the 16 choices of our own testbeds are
 # right at least once with 1 - (15/16)^10 = 0.48: room on both sides. With four choices that is 0.94 and there is little
@@ -46,10 +46,7 @@ class Sampling:
         Raises:
             NotFinite: a likelihood is NaN or infinite.
         """
-        select, certify = (
-            encode_scoring(view.capability, items, view.tokenizer)
-            for items in (view.capability.select, view.capability.certify)
-        )
+        select, certify = encoded_parts(view, "select", "certify")
         settings = {f"T={value:g}": value for value in TEMPERATURES} | {BLIND: torch.inf}
         table = choice_table(view.module, select)
         by_temperature = {

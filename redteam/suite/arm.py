@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from torch import nn
@@ -82,7 +82,7 @@ class Arm:
 
     def _view(self) -> View:
         target, models = self.setting.target, self.inputs.models
-        openers = {role: partial(_module, models[role]) for role in ("original", "reference") if role in models}
+        openers = {role: cache(partial(_module, models[role])) for role in ("original", "reference") if role in models}
         return View(
             module=target.module,
             tokenizer=target.tokenizer,
@@ -96,7 +96,7 @@ class Arm:
     def _read(self, name: str, probe: Probe, view: View) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
         seed = derive_seed(self.inputs.seed, "probe", name)
-        others = (str(self.inputs.plan.original), str(self.inputs.plan.reference)) if probe.needs else ()
+        others = [model.sha256 for role, model in sorted(self.inputs.models.items()) if role in probe.needs]
         identity = (name, str(PROBES.version(name, probe)), str(seed), *others)
         read = partial(probe.read, replace(view, seed=seed))
         try:
@@ -107,11 +107,18 @@ class Arm:
             why = one_line(f"{type(error).__name__}: {error}")
             return self._note_unprobed(name, why, failed=probe.decides)
         finally:
-            self.setting.released.restore(self.setting.target.module)
+            self._undo(name)
         row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer), "decides": probe.decides}
         samples = {"correct": list(reading.correct), "control": list(reading.control)}
         notes = {key: round(value, 6) for key, value in reading.notes.items()}
         self.run.record("probe", f"{self.role}/probe/{name}", row | {"notes": notes}, samples)
+
+    def _undo(self, name: str) -> None:
+        """Restores what a probe should not have changed, so that attacks start from the released weights."""
+        try:
+            self.setting.released.restore(self.setting.target.module)
+        except StructureChanged as error:
+            raise InputError(f"{name}: {error}", "Let the probe leave the model as it is") from error
 
     def _note_unprobed(self, name: str, why: str, *, failed: bool = False) -> None:
         self.run.record("note", f"{self.role}/unprobed/{name}", {"probe": name, "error": why, "failed": failed})
