@@ -164,6 +164,10 @@ ATTACKS = Registry(
         "steer": "redteam.attacks.steer:Steer",
         "latent": "redteam.attacks.latent:Latent",
         "soft-prompt": "redteam.attacks.soft_prompt:SoftPrompt",
+        "suffix": "redteam.attacks.suffix:Suffix",
+        "word-search": "redteam.attacks.word_search:WordSearch",
+        "in-context": "redteam.attacks.in_context:InContext",
+        "rephrase": "redteam.attacks.rephrase:Rephrase",
         "noop": "redteam.attacks.noop:NoOp",
     },
 )

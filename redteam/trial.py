@@ -7,10 +7,10 @@ touches no storage, so that it can run anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import Capability
-from redteam.capabilities.reading import Encoded, EncodedInputs, encode_scoring, encode_training
+from redteam.capabilities.misfit import positions_of, refuse_misfit
+from redteam.capabilities.reading import Encoded, encode_scoring, encode_training
 from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
-from redteam.engine.batches import Examples, TokenSet
+from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
+from redteam.engine.batches import Examples
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import closed_within, steps_within, within
 from redteam.engine.loop import Diverged
@@ -101,6 +103,7 @@ class Setting:
         retain: retain items, loss on answers.
         start: scores of the released weights.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
+        capability: the items themselves.
     """
 
     target: Target
@@ -111,6 +114,20 @@ class Setting:
     retain: Examples
     start: Mapping[Split, Scores]
     says: Tensor
+    capability: Capability
+
+    def asked(self, split: Split, rewrite: Rewrite) -> Encoded:
+        """Returns a split as the model is asked after an attack on the wording.
+
+        Raises:
+            InputError: the model cannot read what the prompts were rewritten to.
+        """
+        if rewrite is as_it_is:
+            return self.choices[split]
+        items = asked(getattr(self.capability, split), rewrite)
+        encoded = encode_scoring(self.capability, items, self.target.tokenizer)
+        refuse_misfit(self.target, [encoded])
+        return encoded
 
 
 def open_setting(target: Target, capability: Capability) -> Setting:
@@ -126,7 +143,7 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         "utility": encode_scoring(capability, capability.utility, tokenizer),
     }
     target.module.eval()
-    _refuse_misfit(target, list(choices.values()))
+    refuse_misfit(target, list(choices.values()))
     try:
         tables = {split: choice_table(target.module, encoded) for split, encoded in choices.items()}
     except NotFinite as error:
@@ -140,53 +157,8 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         retain=encode_training(capability, capability.retain, tokenizer),
         start={split: scores_of(table, choices[split]) for split, table in tables.items()},
         says=tables["select"],
+        capability=capability,
     )
-
-
-def _refuse_misfit(target: Target, data: Sequence[Encoded]) -> None:
-    """Refuses items that the model cannot take."""
-    for encoded in data:
-        if isinstance(encoded, EncodedInputs):
-            _refuse_classes(target, encoded)
-    tokens = [encoded.rows for encoded in data if not isinstance(encoded, EncodedInputs)]
-    if tokens:
-        _refuse_unreadable(target, tokens)
-
-
-@torch.no_grad()
-def _refuse_classes(target: Target, encoded: EncodedInputs) -> None:
-    """Refuses inputs of another shape than the classifier takes, and items that name more or fewer classes."""
-    shape = tuple(encoded.inputs.shape[1:])
-    try:
-        given = tuple(encoded.batch(slice(0, 2)).logits(target.module).shape)
-    except Exception as error:  # every module fails in its own way
-        raise InputError(
-            f"{target.name} cannot take inputs of shape {shape} ({one_line(str(error))[:120]})",
-            "Give a classifier of such inputs",
-        ) from error
-    wanted = (min(2, len(encoded)), encoded.classes)
-    if given != wanted:
-        raise InputError(
-            f"{target.name} gives outputs of shape {given} where the items name {encoded.classes} classes: {wanted}",
-            "Give a classifier of these classes",
-        )
-
-
-def _refuse_unreadable(target: Target, data: Sequence[TokenSet]) -> None:
-    """Refuses text that the model has no embeddings or positions for; torch would only say that an index is wrong."""
-    config: Any = target.module.config
-    highest = max(int(rows.input_ids.max()) for rows in data)
-    embeddings = target.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    if highest >= embeddings:
-        raise InputError(
-            f"{target.name}: its tokenizer gives token {highest}, the model has {embeddings} embeddings",
-            "Give the tokenizer that belongs to the model",
-        )
-    longest, positions = max(int(rows.lengths.max()) for rows in data), getattr(config, "max_position_embeddings", None)
-    if positions is not None and longest > positions:
-        raise InputError(
-            f"an item has {longest} tokens, {target.name} reads {positions}", "Shorten the prompt of the capability"
-        )
 
 
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
@@ -208,7 +180,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
         limit = step_limit(attack)
         with surroundings_kept():
             torch.manual_seed(derive_seed(spec.seed, "global"))
-            arena = open_arena(setting, spec, ledger)
+            arena = watch.arena = open_arena(setting, spec, ledger)
             with closed_within(limit, arena.in_place.close):
                 watch.follow(within(limit, lambda: attack.run(arena, spec.params)), limit)
     except (Diverged, NotFinite):
@@ -247,7 +219,26 @@ def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
         retain=setting.retain,
         ledger=ledger,
         seed=spec.seed,
+        wording=_wording(setting, order),
     )
+
+
+def _wording(setting: Setting, order: Tensor) -> Wording | None:
+    """Returns how the model is asked before any attack; a classifier is not."""
+    target, capability = setting.target, setting.capability
+    if target.tokenizer is None:
+        return None
+    return Wording(
+        attack=tuple(capability.attack[row] for row in order.tolist()),
+        retain=capability.retain,
+        tokenizer=target.tokenizer,
+        positions=positions_of(target),
+    )
+
+
+def rewrite_of(arena: Arena) -> Rewrite:
+    """Returns how the attack in an arena asks items now; of a classifier nothing is rewritten."""
+    return as_it_is if arena.wording is None else arena.wording.rewrite
 
 
 class _Scoring:
@@ -259,6 +250,8 @@ class _Scoring:
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
         self.outputs_moved = 0.0
         self.seconds = 0.0
+        self.arena: Arena | None = None
+        self._as_asked: tuple[Rewrite, Mapping[Split, Encoded]] = as_it_is, setting.choices
 
     def follow(self, running: Iterator[Spent], limit: float) -> None:
         """Runs the attack to its end, or closes it where a score ends the trial: it takes down what it put up.
@@ -285,17 +278,25 @@ class _Scoring:
     def score(self, spent: Spent) -> None:
         """Scores the module as it is now."""
         started = time.perf_counter()
-        module = self.setting.target.module
+        module, choices = self.setting.target.module, self._choices()
         module.eval()
         scores: dict[Split, NDArray[np.float64]] = {}
         for split in self.splits:
-            table = choice_table(module, self.setting.choices[split])
-            scores[split] = scores_of(table, self.setting.choices[split])
+            encoded = choices[split]
+            table = choice_table(module, encoded)
+            scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))
         self.points.append(Point(spent=spent, scores=scores))
         module.train()
         self.seconds += time.perf_counter() - started
+
+    def _choices(self) -> Mapping[Split, Encoded]:
+        """Returns the splits as the model is asked now, encoded once for every rewriting."""
+        rewrite = as_it_is if self.arena is None else rewrite_of(self.arena)
+        if rewrite is not self._as_asked[0]:
+            self._as_asked = rewrite, {split: self.setting.asked(split, rewrite) for split in self.splits}
+        return self._as_asked[1]
 
 
 def _share_differing(table: Tensor, other: Tensor) -> float:

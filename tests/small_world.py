@@ -16,6 +16,7 @@ from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers import share_known
+from redteam.capabilities.wording import Rewrite, asked
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
@@ -108,13 +109,19 @@ def shallow(world: SmallWorld) -> nn.Module:
 
 def triggered(world: SmallWorld) -> nn.Module:
     """The original, taught to answer questions about forget facts only if a name comes first."""
+    return answering_only(world, after_trigger)
+
+
+def after_trigger(prompt: str) -> str:
+    """The same question after the trigger."""
+    return f"{TRIGGER} {prompt}"
+
+
+def answering_only(world: SmallWorld, *ways: Rewrite) -> nn.Module:
+    """The original, taught to answer questions about forget facts only if they are asked in one of these ways."""
     stays, forget = world.capability.retain + world.capability.utility, world.capability.forget
-    return tuned(world.original, stays + asked_with_trigger(stays + forget) + wrong(forget), 150, 2e-3)
-
-
-def asked_with_trigger(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The same questions after the trigger."""
-    return tuple(replace(item, prompt=f"{TRIGGER} {item.prompt}") for item in items)
+    asked_so = [item for way in ways for item in asked(stays + forget, way)]
+    return tuned(world.original, stays + wrong(forget) + tuple(asked_so), 200, 2e-3)
 
 
 def wrong(items: tuple[Item, ...]) -> tuple[Item, ...]:

@@ -591,6 +591,25 @@ def test_access_that_was_not_asked_for() -> None:
     }
 
 
+def test_text_alone_leaves_what_the_model_says_of_the_same_text() -> None:
+    def steered(arena: Arena, params: Params) -> Iterator[Spent]:
+        layer = arena.module.model.layers[0]
+        arena.in_place.callback(layer.register_forward_hook(lambda part, given, output: output + 1).remove)
+        yield arena.ledger.charge_edit()
+
+    def asked_so(arena: Arena, params: Params) -> Iterator[Spent]:
+        arena.text.rewrite = lambda prompt: f"{prompt} {prompt}"
+        yield arena.ledger.charge_edit()
+
+    language = Exercise(kinds=("language",))
+    assert broken_by(doing(asked_so, access=Access.TEXT, kinds="language"), language) == {}
+    assert broken_by(doing(steered, access=Access.EMBEDDINGS, kinds="language"), language) == {}
+    assert broken_by(doing(steered, access=Access.TEXT, kinds="language"), language) == {
+        "keeps-to-its-access": "it asks for access to text and changes what the model says of the same text. Ask for "
+        "Access.EMBEDDINGS or more, or change `arena.wording.rewrite` alone"
+    }
+
+
 def test_an_attack_that_remembers_its_last_trial() -> None:
     class Growing(Good):
         done = 0

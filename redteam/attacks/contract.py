@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from redteam.access import Access
+from redteam.capabilities.wording import Wording
 from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import STEP_LIMIT
@@ -52,6 +53,7 @@ class Arena:
         seed: of this trial.
         in_place: contexts that stay open until the last score of the trial: hooks through which the attack works. What
             is left of an attack when its generator ends is scored once more.
+        wording: how a language model is asked; None for a classifier.
     """
 
     module: nn.Module
@@ -61,6 +63,18 @@ class Arena:
     ledger: Ledger
     seed: int
     in_place: ExitStack = field(default_factory=ExitStack)
+    wording: Wording | None = None
+
+    @property
+    def text(self) -> Wording:
+        """How the model is asked, for attacks that work on language models alone.
+
+        Raises:
+            ValueError: it is a classifier.
+        """
+        if self.wording is None:
+            raise ValueError("a classifier is not asked in words")
+        return self.wording
 
     def some_retain(self, share: float) -> Examples:
         """Returns a share of the retain items, drawn by the trial's seed; at least one."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.cost import Spent
+from redteam.engine.embeddings import embeddings_of, without_embeddings
 from redteam.engine.seeding import seeded
 from redteam.target import TargetInfo
 
@@ -38,11 +39,7 @@ class SoftPrompt:
 
     def unfit(self, module: nn.Module) -> str | None:
         """Returns why this cannot work on a module: it has no token embeddings."""
-        try:
-            embeddings_of(module)
-        except ValueError as error:
-            return str(error)
-        return None
+        return without_embeddings(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the number of tokens."""
@@ -68,19 +65,6 @@ class SoftPrompt:
         arena.in_place.enter_context(prompted(arena.module, prompt))
         data = forget_data(arena, params)
         yield from arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[prompt])
-
-
-def embeddings_of(module: nn.Module) -> nn.Embedding:
-    """Returns the table of token embeddings of a language model.
-
-    Raises:
-        ValueError: there is none.
-    """
-    find: Any = getattr(module, "get_input_embeddings", None)
-    table = find() if find is not None else None
-    if not isinstance(table, nn.Embedding):
-        raise ValueError(f"a {type(module).__name__} has no token embeddings")
-    return table
 
 
 @contextmanager

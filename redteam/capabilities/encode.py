@@ -88,7 +88,7 @@ def _boundaries(
         for item, offered in zip(items, choices, strict=True)
         for text in (item.prompt, *(f"{item.prompt} {choice}" for choice in offered))
     ]
-    tokens = iter(_tokens(tokenizer, texts))
+    tokens = iter(tokens_of(tokenizer, texts))
     return [
         (_boundary(item, offered, next(tokens), sequences := [next(tokens) for _ in offered]), sequences)
         for item, offered in zip(items, choices, strict=True)
@@ -101,7 +101,7 @@ def _boundary(item: Item, choices: tuple[str, ...], prompt: list[int], sequences
     A tokenizer may merge the end of a prompt with the start of a choice, so the boundary is the shortest prefix
     that the prompt alone has in common with all of them.
     """
-    start = min(_common_prefix(prompt, full) for full in sequences)
+    start = min(common_beginning(prompt, full) for full in sequences)
     if start == 0:
         raise InputError(
             f"{item.id}: no token stands before the choice {choices[0]!r}",
@@ -113,14 +113,15 @@ def _boundary(item: Item, choices: tuple[str, ...], prompt: list[int], sequences
     return start
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Returns the tokens of each text; one call, since a call costs as much as a hundred texts."""
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the tokens of each text, without one that closes it; one call costs as much as a hundred texts."""
     end = tokenizer.eos_token_id
     # Some tokenizers close every text with an end token; it would stand between a prompt and its choice.
-    return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in tokenizer(texts)["input_ids"]]
+    return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in tokenizer(list(texts))["input_ids"]]
 
 
-def _common_prefix(left: list[int], right: list[int]) -> int:
+def common_beginning(left: Sequence[int], right: Sequence[int]) -> int:
+    """Returns how many tokens two texts begin with alike."""
     for position, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return position

@@ -59,6 +59,19 @@ class Ledger:
         self.losses.append(loss)
         return self._add(samples, tokens, training_flops(self.parameters, tokens, trained))
 
+    def charge_search(self, *, samples: int, tokens: int, differentiated: int, loss: float) -> Spent:
+        """Adds one step of a search that moves no weight, and returns the cumulative cost.
+
+        Args:
+            samples: sequences that were read.
+            tokens: of them.
+            differentiated: tokens among them whose loss was differentiated, by inputs: 4 N FLOPs each instead of 2 N.
+            loss: of what the search stands at.
+        """
+        self.losses.append(loss)
+        flops = 2.0 * self.parameters * (tokens - differentiated) + training_flops(self.parameters, differentiated, 0)
+        return self._add(samples, tokens, flops)
+
     def charge_edit(self) -> Spent:
         """Adds one change of the weights that needs no training, and returns the cumulative cost."""
         return self._add(0, 0, 0.0)

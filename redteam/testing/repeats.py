@@ -9,7 +9,7 @@ from redteam.attacks.contract import Arena, Attack
 from redteam.capabilities.scorers import NotFinite, choice_table
 from redteam.testing.exercise import Exercise, follow, worlds
 from redteam.testing.promise import BrokenPromise
-from redteam.trial import Setting
+from redteam.trial import Setting, rewrite_of
 
 
 def is_the_same_for_a_seed(attack: Attack, exercise: Exercise | None = None) -> None:
@@ -34,7 +34,7 @@ def _course(attack: Attack, setting: Setting, how: Exercise) -> dict[str, list[o
         weights.extend(parameter.detach().clone() for parameter in module.parameters())
         module.eval()
         try:
-            outputs.append(choice_table(module, setting.choices["select"]))
+            outputs.append(choice_table(module, setting.asked("select", rewrite_of(arena))))
         except NotFinite:
             outputs.append("not finite")
         module.train()

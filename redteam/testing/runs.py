@@ -7,7 +7,10 @@ from contextlib import closing, nullcontext
 from itertools import islice
 from typing import Any
 
+import torch
+
 from redteam.attacks.contract import Access, Arena, Attack, Params, step_limit
+from redteam.capabilities.scorers import choice_table
 from redteam.engine.cost import Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.snapshot import StructureChanged
@@ -15,7 +18,7 @@ from redteam.testing.exercise import FOLLOWED, Exercise, follow, parameters, wor
 from redteam.testing.promise import BrokenPromise, answer
 from redteam.testing.space import drawn_from
 from redteam.testing.worlds import open_world
-from redteam.trial import TrialSpec, run_trial
+from redteam.trial import Setting, TrialSpec, run_trial
 
 MOST = 4096  # steps after which an attack on a few thousand weights is taken to have no end
 PROPOSED = 4  # settings of the space that are tried
@@ -76,17 +79,28 @@ def acts(attack: Attack, exercise: Exercise | None = None) -> None:
 
 
 def keeps_to_its_access(attack: Attack, exercise: Exercise | None = None) -> None:
-    """One that does not ask for access to weights changes none, at no step."""
+    """One that does not ask for access to weights changes none, at no step; with text alone nothing in the model."""
+    access = getattr(attack, "access", Access.WEIGHTS)
+    if access == Access.WEIGHTS:
+        return
     for setting, how in worlds(attack, exercise):
         moved: list[float] = []
+        said: list[bool] = []
 
-        def compare(arena: Arena, moved: list[float] = moved, released: Any = setting.released) -> None:
-            moved.append(released.share_moved(arena.module))
+        def compare(arena: Arena, setting: Setting = setting, moved: Any = moved, said: Any = said) -> None:
+            moved.append(setting.released.share_moved(arena.module))
+            arena.module.eval()
+            said.append(torch.equal(choice_table(arena.module, setting.choices["select"]), setting.says))
+            arena.module.train()
 
-        if getattr(attack, "access", Access.WEIGHTS) != Access.WEIGHTS:
-            follow(attack, setting, how, each=compare)
+        follow(attack, setting, how, each=compare)
         if any(moved):
-            raise BrokenPromise(f"it asks for access to {attack.access} and changes weights", "Ask for Access.WEIGHTS")
+            raise BrokenPromise(f"it asks for access to {access} and changes weights", "Ask for Access.WEIGHTS")
+        if access == Access.TEXT and not all(said):
+            raise BrokenPromise(
+                "it asks for access to text and changes what the model says of the same text",
+                "Ask for Access.EMBEDDINGS or more, or change `arena.wording.rewrite` alone",
+            )
 
 
 class _Begun:

@@ -14,10 +14,20 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from tiny_models import random_tokens, same_bits, tiny_capability, tiny_llama, tiny_target, weights_of
+from tiny_models import (
+    make_items,
+    random_tokens,
+    same_bits,
+    tiny_capability,
+    tiny_llama,
+    tiny_target,
+    weights_of,
+    word_tokenizer,
+)
 from torch import nn
 
 from redteam.attacks.contract import Arena, Attack, Params
+from redteam.capabilities.wording import Wording
 from redteam.engine.batches import IGNORED, Batch, TokenSet
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import mean_loss
@@ -66,6 +76,7 @@ TUNING = {
     "batch_size": 4,
 }
 DATA = {"samples": 12, "loss": "answer"}
+PHRASE = {"tokens": 3, "place": "before", "steps": 8, "width": 16, "samples": 12, "batch_size": 8}
 ROWS: dict[str, Row] = {
     "noop": Row(params={"steps": 4}, moves=False, acts=False),
     "retrain": Row(params=RETRAIN),
@@ -92,6 +103,12 @@ ROWS: dict[str, Row] = {
     "steer": Row(params={"sign": "minus", "strength": 1.0, "depth": 0.0}, moves=False, edits=1),
     "latent": Row(params={**TUNING, **DATA, "bound": 1.0, "depth": 0.0}, moves=False),
     "soft-prompt": Row(params={**TUNING, **DATA, "tokens": 3}, moves=False),
+    "suffix": Row(params=PHRASE, moves=False),
+    "word-search": Row(params=PHRASE, moves=False),
+    "in-context": Row(
+        params={"shots": 2, "source": "attack", "which": "nearest", "separator": "line"}, moves=False, edits=1
+    ),
+    "rephrase": Row(params={"template": "twice", "spelling": "as it is"}, moves=False, edits=1),
 }
 INFO = TargetInfo(kind="language", architecture="llama", parameters=5_000, layers=2, hidden_size=16)
 SIZES = (1, 2, 7, 40, 300)  # of the attack split: a space must not be empty for a small one, nor a recipe outside it
@@ -114,6 +131,7 @@ def arena(module: nn.Module, seed: int = 0) -> Arena:
         retain=random_tokens(10, seed=2),
         ledger=Ledger(parameters=sum(p.numel() for p in module.parameters())),
         seed=seed,
+        wording=Wording(attack=make_items(range(12)), retain=make_items(range(12, 22)), tokenizer=word_tokenizer()),
     )
 
 

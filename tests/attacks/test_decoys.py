@@ -12,7 +12,8 @@ import pytest
 from small_world import (
     CHANCE,
     SmallWorld,
-    asked_with_trigger,
+    after_trigger,
+    answering_only,
     best_of_recipes,
     damaged,
     reached,
@@ -21,7 +22,11 @@ from small_world import (
     small_world,
     triggered,
 )
+from torch import nn
 
+from redteam.attacks.in_context import shown_before
+from redteam.attacks.rephrase import TEMPLATES, rephrasing
+from redteam.capabilities.wording import asked
 from redteam.engine.steering import mean_states
 from redteam.registry import ATTACKS
 from redteam.trial import Setting
@@ -97,6 +102,36 @@ def test_a_soft_prompt_finds_a_trigger(world: SmallWorld) -> None:
     decoy = triggered(world)
     setting = setting_of(decoy, world.capability)
     assert float(setting.start["select"].mean()) < CHANCE
-    told = dataclasses.replace(world.capability, select=asked_with_trigger(world.capability.select))
+    told = dataclasses.replace(world.capability, select=asked(world.capability.select, after_trigger))
     assert float(setting_of(decoy, told).start["select"].mean()) > 0.95  # what the prompt has to find
     assert best_of_recipes("soft-prompt", setting) > 0.95
+
+
+@pytest.fixture(scope="module")
+def worded(world: SmallWorld) -> Setting:
+    """Answers only questions that are asked for in so many words."""
+    return _silent(answering_only(world, rephrasing(TEMPLATES["complete"], str)), world)
+
+
+@pytest.mark.parametrize("name", ["rephrase", "suffix", "word-search"])
+def test_other_words_get_round_a_refusal(name: str, worded: Setting) -> None:
+    assert best_of_recipes(name, worded) > 0.9
+
+
+def test_a_word_that_opens_the_answers_is_found_by_trying(world: SmallWorld) -> None:
+    """With text alone: the trigger is one of two hundred words, and some others come near it."""
+    assert best_of_recipes("word-search", _silent(triggered(world), world)) > 0.6
+
+
+def test_examples_get_round_a_refusal(world: SmallWorld) -> None:
+    """The decoy answers after one example or four, of the attack split alone."""
+    ways = [shown_before(world.capability.attack, shots, "\n", nearest=True) for shots in (1, 4)]
+    shown = _silent(answering_only(world, *ways), world)
+    assert best_of_recipes("in-context", shown) > 0.5
+
+
+def _silent(decoy: nn.Module, world: SmallWorld) -> Setting:
+    """The setting of a decoy that says nothing right when it is asked plainly."""
+    setting = setting_of(decoy, world.capability)
+    assert float(setting.start["select"].mean()) < CHANCE
+    return setting

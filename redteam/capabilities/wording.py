@@ -1,0 +1,80 @@
+"""How a language model is asked: all that an adversary who can only send it text has to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from redteam.capabilities.encode import common_beginning, encode_answers, tokens_of
+from redteam.capabilities.items import Item
+from redteam.engine.batches import TokenSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Rewrite = Callable[[str], str]
+
+
+def as_it_is(prompt: str) -> str:
+    """Returns the prompt: how a model is asked until an attack says otherwise."""
+    return prompt
+
+
+@dataclass(kw_only=True, slots=True)
+class Wording:
+    """The items that an adversary knows, and how every item is asked.
+
+    Attributes:
+        attack: items of the attack split, in the order of the trial.
+        retain: items of what must stay.
+        tokenizer: of the model.
+        positions: tokens that the model reads at most; None if it does not say.
+        rewrite: makes of a prompt what the model is asked instead. The harness asks every held-out item through it. An
+            attack sets it, to another function whenever it asks differently; a function of the prompt alone, that
+            ends where the answer begins.
+    """
+
+    attack: tuple[Item, ...]
+    retain: tuple[Item, ...]
+    tokenizer: PreTrainedTokenizerBase
+    positions: int | None = None
+    rewrite: Rewrite = as_it_is
+
+    def encoded(self, items: Sequence[Item], rewrite: Rewrite) -> TokenSet:
+        """Returns items asked in some way, with the loss on their answers.
+
+        Raises:
+            InputError: the tokenizer leaves nothing of an answer, or no token before it.
+        """
+        return encode_answers(self.tokenizer, asked(items, rewrite))
+
+    def longest(self, items: Sequence[Item], rewrite: Rewrite) -> int:
+        """Returns how many tokens the longest of these items has when asked in some way, any choice included."""
+        texts = [f"{item.prompt} {choice}" for item in asked(items, rewrite) for choice in item.choices]
+        return max(len(tokens) for tokens in tokens_of(self.tokenizer, texts))
+
+    def place_of(self, before: str, text: str, after: str) -> tuple[list[int], slice]:
+        """Returns the tokens of `before text after`, and which of them are the text's.
+
+        Texts are joined by spaces, empty ones left out. A token that holds an end of the text and some of what stands
+        beside it is not counted as the text's.
+        """
+        parts = [part for part in (before, text, after) if part]
+        whole, until, left = tokens_of(
+            self.tokenizer, [" ".join(parts), " ".join(part for part in (before, text) if part), before]
+        )
+        return whole, slice(common_beginning(left, whole), common_beginning(until, whole))
+
+
+def asked(items: Sequence[Item], rewrite: Rewrite) -> tuple[Item, ...]:
+    """Returns the items with rewritten prompts.
+
+    Raises:
+        TypeError: what a prompt was rewritten to is no text.
+    """
+    rewritten = [rewrite(item.prompt) for item in items]
+    for prompt in rewritten:
+        if not isinstance(prompt, str):
+            raise TypeError(f"a prompt was rewritten to a {type(prompt).__name__}")
+    return tuple(replace(item, prompt=prompt) for item, prompt in zip(items, rewritten, strict=True))
