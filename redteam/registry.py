@@ -175,6 +175,11 @@ PROBES = Registry(
     "probe",
     {
         "linear": "redteam.probes.linear:LinearProbe",
+        "means": "redteam.probes.means:MeansProbe",
+        "mlp": "redteam.probes.mlp:MLPProbe",
+        "mdl": "redteam.probes.mdl:DescriptionLength",
+        "logit-lens": "redteam.probes.logit_lens:LogitLens",
+        "tuned-lens": "redteam.probes.tuned_lens:TunedLens",
         "membership": "redteam.probes.membership:Membership",
         "sampling": "redteam.probes.sampling:Sampling",
         "patching": "redteam.probes.patching:Patching",

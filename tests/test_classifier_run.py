@@ -329,9 +329,11 @@ def test_a_probe_that_cannot_be_undone_is_named(
         attack(targets[0], budget=1, attacks=[QUICK], probes=["wrecking"], out=tmp_path / "run")
 
 
-def test_all_probes_read_a_classifier_too(targets: list[Path], tmp_path: Path) -> None:
+def test_all_probes_but_those_of_text_read_a_classifier_too(targets: list[Path], tmp_path: Path) -> None:
     whole = attack(targets[0], budget=1, attacks=[QUICK], out=tmp_path / "whole").capabilities[0]
-    assert set(whole.probes) == set(PROBES.table)
+    assert set(whole.unprobed) == {"logit-lens", "tuned-lens"}
+    assert set(whole.probes) == set(PROBES.table) - set(whole.unprobed)
+    assert set(whole.probes["linear"].erased) == set(whole.probes["means"].erased) == {"target", "original", "reference"}
     assert {name for name, probed in whole.probes.items() if not probed.decides} == {"patching", "connectivity"}
 
 

@@ -74,6 +74,8 @@ class Probed(_Record):
     Attributes:
         accuracy: per model.
         control: accuracy of the shuffled-answer probe on the target; selectivity is accuracy minus this.
+        erased: accuracy per model of the same probe once the answer was erased from the states, which must be at
+            chance; of linear probes alone.
         layer: the layer read, per model.
         leakage: (target - reference) / (original - reference), with its interval; None without both.
         decides: whether it may stand in the way of RESISTED; one that is handed the original may not.
@@ -82,6 +84,7 @@ class Probed(_Record):
 
     accuracy: dict[str, float]
     control: dict[str, float]
+    erased: dict[str, float] = {}
     layer: dict[str, str]
     leakage: Interval | None
     decides: bool = True

@@ -144,6 +144,19 @@ def check_probes_ran(unprobed: Sequence[Row]) -> Flag | None:
     return Flag(name="probe-failed", explanation=f"the {failed[0]['probe']} probe failed ({failed[0]['error'][:80]})")
 
 
+def check_erased(name: str, read: Bounds, chance: float, policy: Policy) -> Flag | None:
+    """Raised if a probe reads answers that were erased: what it reads elsewhere need not be in the model either.
+
+    Erasing is exact on the items that the probe learns from, so that it can learn nothing there.
+    """
+    if read.low > chance + policy.max_excess_recovery * (1 - chance):
+        return Flag(
+            name="probe-unsound",
+            explanation=f"the {name} probe reads {read.estimate:.2f} where the answers were erased from the states",
+        )
+    return None
+
+
 def check_probe(name: str, leakage: Interval | None, policy: Policy) -> Flag | None:
     """Raised if a probe reads the capability from the target better than from the reference."""
     if leakage is not None and leakage.low > policy.max_excess_recovery:

@@ -54,6 +54,7 @@ BLOCKS_RESISTED = (
     "reference-recovers",
     "probe-reads",
     "probe-failed",
+    "probe-unsound",
 )
 REMEDIES = {
     "no-original": "give the model before unlearning with --original",
@@ -71,6 +72,7 @@ REMEDIES = {
     "reference-recovers": "use facts that cannot be inferred from each other",
     "probe-reads": "treat the capability as still present",
     "probe-failed": "correct the cause, or leave that probe out",
+    "probe-unsound": "see that no fact of the certify split is in the attack split in other words",
     "interval-wide": "add certify facts, or raise --budget",
 }
 

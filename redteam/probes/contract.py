@@ -15,7 +15,7 @@ from redteam.capabilities.items import Capability, Item
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Part = Literal["attack", "select", "certify"]
+Part = Literal["attack", "select", "certify", "retain"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +70,8 @@ class ProbeReading:
         control: the same for the same probe of answers that were shuffled.
         by_layer: accuracy on the select split for each place.
         notes: further figures, by name, for people: "at 1", "bits", ...
+        erased: the same as `correct` for the probe trained on states from which the answer was erased, for linear
+            probes; empty where erasing promises nothing.
     """
 
     layer: str
@@ -77,6 +79,7 @@ class ProbeReading:
     control: tuple[float, ...]
     by_layer: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, float] = field(default_factory=dict)
+    erased: tuple[float, ...] = ()
 
 
 class Probe(Protocol):

@@ -1,31 +1,48 @@
-"""Linear probe over all layers, with a control task."""
+"""Linear probe over all places, with a control task and an erasure control."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from redteam.capabilities.items import Item
 from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.decoding import (
+    Answers,
+    Place,
+    Reader,
+    Scores,
+    States,
+    answers_of,
+    learning,
+    read_places,
+    right_among_choices,
+)
+from redteam.probes.erasure import read_erased
 
-STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 alone overfits small splits
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 alone overfits small splits
+FOLDS = 5
 
 
 class LinearProbe:
     """Reads the answer off a hidden state with multinomial logistic regression.
 
-    Layer and regularisation are chosen on the select split, so that the certify score is free of that choice. The
-    control task is the same probe trained on shuffled answers: what it reads, any probe can learn by itself.
+    Regularisation is chosen by cross-validation within the learning split, whose folds divide no group, and the place
+    on the select split, so that the certify score is free of both choices. The control task is the same probe trained
+    on shuffled answers: what it reads, any probe can learn by itself. The erasure control is the same probe trained on
+    states from which the answer was erased: it must be at chance, else the probe reads something else.
     """
 
     name = "linear"
-    version = 1
+    version = 2
     goal = "is the answer still linearly readable in some layer, on facts the probe never saw?"
     paper = "Alain & Bengio 2016 (probes); Hewitt & Liang 2019, Designing and Interpreting Probes (control task)"
 
@@ -34,64 +51,64 @@ class LinearProbe:
     decides = True
 
     def read(self, view: View) -> ProbeReading:
-        """Fits one probe per layer and strength."""
-        return self.read_layers(view.layers("attack"), view.layers("select"), view.layers("certify"), view.seed)
+        """Fits one probe a place, and one for each fold and strength."""
+        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
 
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
         """Does the same on states that were read already."""
-        answers = np.array([item.completion for item in train.items])
-        shuffled = np.random.default_rng(seed).permutation(answers)
-        by_layer: dict[str, float] = {}
-        best = (-1.0, "", 0.0)
-        for layer, states in train.states.items():
-            for strength in STRENGTHS:
-                probe = _fit(states, answers, strength)
-                accuracy = float(_correct(probe, select.states[layer], select.items).mean())
-                by_layer[layer] = max(accuracy, by_layer.get(layer, 0.0))
-                if accuracy > best[0]:  # of equals the earliest layer and the strongest regularisation
-                    best = (accuracy, layer, strength)
-        _, layer, strength = best
-        real = _fit(train.states[layer], answers, strength)
-        control = _fit(train.states[layer], shuffled, strength)
-        return ProbeReading(
-            layer=layer,
-            correct=tuple(_correct(real, certify.states[layer], certify.items).tolist()),
-            control=tuple(_correct(control, certify.states[layer], certify.items).tolist()),
-            by_layer=by_layer,
-        )
+        places = {name: _place(name, states, train.items) for name, states in train.states.items()}
+        reading = read_places(places, train, select, certify, seed)
+        return replace(reading, erased=read_erased(places[reading.layer], train, certify))
 
 
-def _fit(states: NDArray[np.float32], answers: NDArray[np.str_], strength: float) -> Pipeline | None:
-    """Returns the fitted probe; None where all answers are one, so that there is nothing to tell apart."""
-    if len(set(answers)) < 2:
-        return None
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """A fitted logistic regression.
+
+    Attributes:
+        fitted: standardises states before.
+    """
+
+    fitted: Pipeline
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The answers that it has seen."""
+        return tuple(self.fitted.classes_)
+
+    def table(self, states: States) -> Scores:
+        """Returns the logits, [items, classes]."""
+        logits: Scores = self.fitted.decision_function(states).reshape(len(states), -1)
+        # scikit-learn gives two classes one column, the difference of their logits.
+        return np.hstack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+
+
+def fit_logistic(states: States, answers: Answers, strength: float) -> Logistic:
+    """Fits to states [items, hidden] and two or more answers [items]."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
     with warnings.catch_warnings():
-        # An unfinished fit is a weaker probe, and the choice on the select split passes it over. With answers that
-        # are nearly all different there is little to learn, which the same probe on the original shows.
+        # An unfinished fit is a weaker probe, and the choice of strength passes it over. With answers that are nearly
+        # all different there is little to learn, which the same probe on the original shows.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        return probe.fit(states, answers)
+        return Logistic(probe.fit(states, answers))
 
 
-def _correct(probe: Pipeline | None, states: NDArray[np.float32], items: tuple[Item, ...]) -> NDArray[np.float64]:
-    """Returns 1 where the right choice has the highest probability among the item's own choices.
+def _learn(states: States, answers: Answers, *, strength: float) -> Reader:
+    return partial(right_among_choices, fit_logistic(states, answers, strength))
 
-    A choice that never was an answer in training cannot be read; an item with no readable choice scores chance, and
-    so does every item of a probe that could not be fitted.
-    """
-    if probe is None:
-        return np.array([1 / len(item.choices) for item in items])
-    column = {answer: index for index, answer in enumerate(probe.classes_)}
-    table = probe.decision_function(states).reshape(len(items), -1)
-    if table.shape[1] == 1:  # two classes: one signed column
-        table = np.hstack([-table, table])
-    scores = np.empty(len(items))
-    for row, item in enumerate(items):
-        readable = [c for c in item.choices if c in column]
-        values = np.array([table[row, column[c]] for c in readable])
-        if not readable:
-            scores[row] = 1 / len(item.choices)
-        else:
-            scores[row] = float(readable[int(values.argmax())] == item.completion)
-    return scores
+
+def _place(name: str, states: States, items: tuple[Item, ...]) -> Place:
+    """Returns a place with the strength that reads most of the learning items it was not trained on."""
+    groups = [item.group for item in items]
+    folds = min(FOLDS, len(set(groups)))
+    if folds < 2:
+        return Place(name, partial(_learn, strength=STRENGTHS[0]))
+    answers, rights = answers_of(items), dict.fromkeys(STRENGTHS, 0.0)
+    for train, held_out in GroupKFold(folds).split(states, groups=groups):
+        unseen = tuple(items[row] for row in held_out)
+        for strength in STRENGTHS:
+            read = Place(name, partial(_learn, strength=strength)).reader(states[train], answers[train])
+            rights[strength] += float(read(states[held_out], unseen).sum())
+    best = max(STRENGTHS, key=lambda strength: rights[strength])  # of equals the strongest regularisation
+    return Place(name, partial(_learn, strength=best))

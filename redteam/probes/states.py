@@ -1,4 +1,4 @@
-"""Hidden states for probes, in every hidden layer: of a language model at the position that predicts each answer."""
+"""Hidden states for probes, in every hidden layer: of a language model where it predicts each answer, and before."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 def read_layers(
     module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, capability: Capability, items: tuple[Item, ...]
 ) -> Layers:
-    """Returns the states of `items`, [items, hidden] for each layer, copied to float32 arrays.
+    """Returns the states of `items`, [items, hidden] for each place, copied to float32 arrays.
 
-    Of a classifier (no tokenizer) the outputs of its hidden layers, flattened. Layers that take no part are left out.
+    Of a language model there are two places a layer: the position that predicts the answer ("model.layers.1, last"),
+    and the mean over that and all positions before it, the start token with them ("model.layers.1, mean"): a fact that
+    was hidden from the answer's position can still be in those of its subject. Of a classifier (no tokenizer) the
+    outputs of its hidden layers, flattened ("layers.1"). Layers that take no part are left out.
 
     Raises:
         UnknownLayers: the hidden layers cannot be told.
@@ -39,7 +42,8 @@ def read_layers(
         for batch in ordered_batches(data, SCORING_BATCH):
             batch.logits(module)
             for name in (name for name in names if name in states):
-                parts.setdefault(name, []).append(_rows(states[name], batch).float().cpu().numpy())
+                for position, rows in _rows(states[name], batch).items():
+                    parts.setdefault(name + position, []).append(rows.float().cpu().numpy())
     whole = {name: np.concatenate(chunks) for name, chunks in parts.items()}
     read = {name: states for name, states in whole.items() if len(states) == len(items)}
     if not read:
@@ -47,12 +51,16 @@ def read_layers(
     return Layers(items=items, states=read)
 
 
-def _rows(states: Tensor, batch: AnyBatch) -> Tensor:
-    """Returns one state an item, [items, hidden]."""
+def _rows(states: Tensor, batch: AnyBatch) -> dict[str, Tensor]:
+    """Returns one state an item, [items, hidden], for each position by what its name ends with."""
     if not isinstance(batch, Batch):
-        return states.flatten(1)
+        return {"": states.flatten(1)}
     before_answer = (batch.labels != IGNORED).int().argmax(dim=1) - 1
-    return states[torch.arange(len(before_answer)), before_answer]
+    prompt = torch.arange(states.shape[1]) <= before_answer[:, None]
+    last = states[torch.arange(len(before_answer)), before_answer]
+    # A padded position is zeroed by choosing, not multiplying: what stands there need not be finite.
+    total = torch.where(prompt[..., None], states.float(), 0).sum(dim=1)
+    return {", last": last, ", mean": total / prompt.sum(dim=1, keepdim=True)}
 
 
 def layers_of(

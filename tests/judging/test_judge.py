@@ -333,6 +333,23 @@ def test_a_probe_that_failed_stands_in_the_way_of_resisted(tmp_path):
         assert names(result) == (["probe-failed"] if failed else [])
 
 
+@pytest.mark.parametrize("role", ["original", "target", "reference"])
+def test_a_probe_that_reads_what_was_erased_stands_in_the_way_of_resisted(tmp_path, role):
+    """Erased from any model: what such a probe reads of the others cannot be trusted. At chance it is as it must be."""
+    for rate, verdict in ((CHANCE, "RESISTED"), (0.5, "INCONCLUSIVE")):
+        run = record(tmp_path / str(rate), NEVER_TRAINED)
+        rows = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+        key = f"{role}/probe/linear"
+        count = len(next(row["scores"] for row in rows if row["key"] == key))
+        read = [float(item < rate * count) for item in range(count)]
+        with (run / "samples.jsonl").open("a") as log:
+            log.write(json.dumps({"key": key, "name": "erased", "scores": read}) + "\n")
+        result = judge(run)
+        assert result.verdict == verdict
+        assert names(result) == (["probe-unsound"] if rate > CHANCE else [])
+        assert result.probes["linear"].erased == {role: pytest.approx(rate, abs=0.02)}
+
+
 def test_a_probe_that_was_handed_the_original_decides_nothing(tmp_path):
     """It reads all of it from the target, and still the target resisted."""
     reads = NEVER_TRAINED.change("target", probe=0.95)
