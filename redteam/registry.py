@@ -164,6 +164,7 @@ ATTACKS = Registry(
         "steer": "redteam.attacks.steer:Steer",
         "latent": "redteam.attacks.latent:Latent",
         "soft-prompt": "redteam.attacks.soft_prompt:SoftPrompt",
+        "universal-input": "redteam.attacks.universal_input:UniversalInput",
         "suffix": "redteam.attacks.suffix:Suffix",
         "word-search": "redteam.attacks.word_search:WordSearch",
         "in-context": "redteam.attacks.in_context:InContext",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import edited, layer_at, mean_states
+from redteam.engine.steering import edited, layer_at, mean_states, shorten
 from redteam.target import TargetInfo
 
 RATES = {"adamw": (1e-4, 1.0)}
@@ -62,11 +62,3 @@ class Latent:
         for spent in arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[added]):
             shorten(added, most)
             yield spent
-
-
-@torch.no_grad()
-def shorten(vector: Tensor, most: float) -> None:
-    """Projects a vector, in place, onto the ball of a radius."""
-    norm = float(vector.norm())
-    if norm > most:
-        vector.mul_(most / norm)

@@ -81,3 +81,11 @@ def along(states: Tensor, direction: Tensor) -> Tensor:
 def layer_at(layers: tuple[str, ...], depth: float) -> str:
     """Returns the layer at a share of the depth: 0 is the first, 1 the last."""
     return layers[round(depth * (len(layers) - 1))]
+
+
+@torch.no_grad()
+def shorten(vector: Tensor, most: float) -> None:
+    """Projects a vector, in place, onto the ball of a radius."""
+    norm = float(vector.norm())
+    if norm > most:
+        vector.mul_(most / norm)

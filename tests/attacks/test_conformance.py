@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from tiny_classifiers import tiny_classifier_target, tiny_points
 from tiny_models import (
     make_items,
     random_tokens,
@@ -24,6 +25,7 @@ from tiny_models import (
     weights_of,
     word_tokenizer,
 )
+from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
 
 from redteam.attacks.contract import Arena, Attack, Params
@@ -103,6 +105,7 @@ ROWS: dict[str, Row] = {
     "steer": Row(params={"sign": "minus", "strength": 1.0, "depth": 0.0}, moves=False, edits=1),
     "latent": Row(params={**TUNING, **DATA, "bound": 1.0, "depth": 0.0}, moves=False),
     "soft-prompt": Row(params={**TUNING, **DATA, "tokens": 3}, moves=False),
+    "universal-input": Row(params={**TUNING, **DATA, "bound": 1.0}, moves=False),
     "suffix": Row(params=PHRASE, moves=False),
     "word-search": Row(params=PHRASE, moves=False),
     "in-context": Row(
@@ -135,6 +138,19 @@ def arena(module: nn.Module, seed: int = 0) -> Arena:
     )
 
 
+def classifier_arena(seed: int = 0) -> Arena:
+    """An arena of a classifier over random inputs."""
+    answers, module = random_labelled(12, seed=1), tiny_classifier()
+    data = answers.take(torch.randperm(len(answers), generator=seeded(seed, "sample")))
+    ledger = Ledger(parameters=sum(p.numel() for p in module.parameters()))
+    return Arena(module=module, answers=data, texts=data, retain=random_labelled(10), ledger=ledger, seed=seed)
+
+
+def arena_for(name: str, seed: int = 0) -> Arena:
+    """An arena of a kind of model that an attack works on: a language model, where there is a choice."""
+    return arena(tiny_llama(), seed) if "language" in ATTACKS.create(name).kinds else classifier_arena(seed)
+
+
 def start(name: str, ground: Arena, params: Params | None = None) -> Iterator[Spent]:
     """Starts an attack as a trial does: in training mode, with the global generator seeded."""
     attack: Attack = ATTACKS.create(name)
@@ -145,7 +161,7 @@ def start(name: str, ground: Arena, params: Params | None = None) -> Iterator[Sp
 
 def attacked(name: str, seed: int = 0, params: Params | None = None) -> Arena:
     """An arena after a whole attack."""
-    ground = arena(tiny_llama(), seed)
+    ground = arena_for(name, seed)
     with torch.random.fork_rng(devices=()):
         for _ in start(name, ground, params):
             pass
@@ -183,7 +199,7 @@ def test_recipes_lie_within_the_space(name: str, samples: int) -> None:
 
 @each_attack
 def test_tells_of_every_step_and_charges_the_ledger(name: str) -> None:
-    ground = arena(tiny_llama())
+    ground = arena_for(name)
     spent = list(start(name, ground))
     assert [s.steps for s in spent] == list(range(1, len(spent) + 1))
     assert ground.ledger.spent == (spent[-1] if ROWS[name].acts else Spent())
@@ -197,13 +213,15 @@ def test_is_another_trial_for_another_seed(name: str) -> None:
 
 @each_attack
 def test_moves_weights_unless_it_is_the_control(name: str) -> None:
-    moved = not same_bits(weights_of(attacked(name).module), weights_of(tiny_llama()))
+    moved = not same_bits(weights_of(attacked(name).module), weights_of(arena_for(name).module))
     assert moved == ROWS[name].moves
 
 
 @each_attack
 def test_runs_as_a_trial(name: str) -> None:
-    setting = open_setting(tiny_target(), tiny_capability())
+    text = "language" in ATTACKS.create(name).kinds
+    target, capability = (tiny_target(), tiny_capability()) if text else (tiny_classifier_target(), tiny_points())
+    setting = open_setting(target, capability)
     result = run_trial(
         setting, ATTACKS.create(name), TrialSpec(key="trial", attack=name, params=ROWS[name].params, seed=0)
     )

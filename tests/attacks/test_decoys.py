@@ -33,7 +33,7 @@ from redteam.trial import Setting
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = [name for name in ATTACKS.table if name != "noop"]
+FAMILIES = [name for name in ATTACKS.table if name != "noop" and "language" in ATTACKS.declared(name).facts["kinds"]]
 LAYER = "model.layers.0"
 # Five standard errors above chance on 45 facts: of a model that never knew, one family in millions is there by luck.
 LUCK = CHANCE + 5 * (CHANCE * (1 - CHANCE) / 45) ** 0.5

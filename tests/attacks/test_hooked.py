@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from test_conformance import DATA, ROWS, TUNING, arena, start
+from test_conformance import DATA, ROWS, TUNING, arena, arena_for, start
+from tiny_classifiers import tiny_points, trained_mlp
 from tiny_models import random_tokens, same_bits, tiny_capability, tiny_llama, tiny_target, weights_of
 from tiny_tasks import random_labelled, tiny_classifier
 from torch import Tensor, nn
@@ -14,18 +17,18 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from redteam.attacks.ablate import ablation
 from redteam.attacks.contract import Arena
-from redteam.attacks.latent import shorten
 from redteam.attacks.soft_prompt import prompted
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED
 from redteam.engine.cost import Ledger
-from redteam.engine.steering import along, edited, layer_at, mean_states
+from redteam.engine.steering import along, edited, layer_at, mean_states, shorten
 from redteam.registry import ATTACKS
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.target import Target
+from redteam.trial import Setting, TrialSpec, open_setting, run_trial
 
 STILL = [name for name, row in ROWS.items() if row.acts and not row.moves]  # moves no weight
 REWRITING = ("suffix", "word-search", "in-context", "rephrase")
-HOOKED = [name for name in STILL if name not in REWRITING]
+HOOKED = [name for name in STILL if name not in (*REWRITING, "universal-input")]
 LAYERS = ("model.layers.0", "model.layers.1")
 
 
@@ -39,9 +42,10 @@ def right(module: nn.Module, data: Any) -> float:
 
 @pytest.mark.parametrize("name", STILL)
 def test_no_weight_moves_while_it_works(name: str) -> None:
-    ground = arena(tiny_llama())
+    ground = arena_for(name)
+    released = weights_of(ground.module)
     for _ in start(name, ground):
-        assert same_bits(weights_of(ground.module), weights_of(tiny_llama()))
+        assert same_bits(weights_of(ground.module), released)
         assert all(p.grad is None for p in ground.module.parameters())
     ground.in_place.close()
     assert all(p.requires_grad for p in ground.module.parameters())
@@ -221,7 +225,7 @@ def test_a_classifier_has_no_embeddings() -> None:
         next(running)
 
 
-@pytest.mark.parametrize("name", [name for name in HOOKED if name != "soft-prompt"])
+@pytest.mark.parametrize("name", [*(name for name in HOOKED if name != "soft-prompt"), "universal-input"])
 def test_works_on_a_classifier(name: str) -> None:
     module, data = tiny_classifier(), random_labelled(24)
     ground = classifier_arena(module, data.take(slice(0, 12)), data.take(slice(12, 24)))
@@ -235,3 +239,68 @@ def test_works_on_a_classifier(name: str) -> None:
 def test_layers_by_depth() -> None:
     layers = ("a", "b", "c")
     assert [layer_at(layers, depth) for depth in (0.0, 0.2, 0.5, 0.9, 1.0)] == ["a", "a", "b", "c", "c"]
+
+
+# One change for all inputs.
+
+
+def test_a_change_of_inputs_is_one_for_all_and_bounded() -> None:
+    """What the model is given is seen by a hook of its first layer, which runs after the change was made."""
+    data = random_labelled(24)
+    module, forget = tiny_classifier(), data.take(slice(0, 12))
+    ground = classifier_arena(module, forget, data.take(slice(12, 24)))
+    most = 0.5 * float(forget.inputs.mean(dim=0).norm())
+    params = {**TUNING, **DATA, "bound": 0.5, "steps": 40, "learning_rate.adamw": 0.1, "batch_size": 12}
+    lengths = []
+    for _ in start("universal-input", ground, params):
+        with captured_inputs(module) as seen:
+            module(data.inputs)
+        change = seen[0] - data.inputs
+        assert torch.allclose(change, change[:1].expand_as(change), atol=1e-6)
+        lengths.append(float(change[0].detach().norm()))
+    assert max(lengths) == pytest.approx(most, rel=1e-4)
+    assert lengths[0] > 0
+    assert ground.ledger.losses[-1] < ground.ledger.losses[0]
+
+
+@contextmanager
+def captured_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    seen: list[Tensor] = []
+    first = next(part for part in module.modules() if not list(part.children()))
+    handle = first.register_forward_pre_hook(lambda part, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def test_text_has_no_inputs_to_be_added_to() -> None:
+    with pytest.raises(ValueError, match="text has no inputs"):
+        next(start("universal-input", arena(tiny_llama())))
+
+
+def best_held(module: nn.Module, name: str) -> float:
+    """The best select score that a recipe reaches on the tiny points while four fifths of utility hold."""
+    setting, attack = points_setting(module), ATTACKS.create(name)
+    floor, held = 0.8 * float(setting.start["utility"].mean()), [0.0]
+    for seed, params in enumerate(attack.recipes(setting.target.info, len(setting.answers))):
+        result = run_trial(setting, attack, TrialSpec(key="t", attack=name, params=params, seed=seed))
+        points = [point.scores for point in result.points[1:]]
+        held += [float(scores["select"].mean()) for scores in points if scores["utility"].mean() >= floor]
+    return max(held)
+
+
+def points_setting(module: nn.Module) -> Setting:
+    target = Target(name="mlp", sha256="1" * 64, module=module, tokenizer=None, stored_dtype="float32")
+    return open_setting(target, tiny_points())
+
+
+def test_a_change_of_inputs_undoes_another_and_teaches_nothing() -> None:
+    """The decoy takes a vector from every input before it looks; a model that never knew two classes stays so."""
+    decoy = trained_mlp(tiny_points(), forget=True)
+    with torch.no_grad():
+        first = next(part for part in decoy.modules() if isinstance(part, nn.Linear))
+        first.bias -= first.weight @ torch.tensor([1.0, 1.0, -2.0, -2.0, 0.0, 0.0])
+    assert float(points_setting(decoy).start["select"].mean()) < 0.1
+    assert best_held(decoy, "universal-input") > 0.9
+    assert best_held(trained_mlp(tiny_points(), forget=False), "universal-input") < 0.1

@@ -1,0 +1,80 @@
+"""Universal input: one change, added to every input of a classifier, trained on forget items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.attacks.contract import Access, Arena, Params, Suggest
+from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.engine.batches import LabelledSet
+from redteam.engine.cost import Spent
+from redteam.engine.steering import shorten
+from redteam.target import TargetInfo
+
+RATES = {"adamw": (1e-4, 1.0)}
+
+
+class UniversalInput:
+    """Trains one perturbation for all inputs under a norm bound, scored on inputs it never saw.
+
+    x <- x + d, |d| <= b |m|, m the mean input of the forget items; d lowers the loss on n forget items and is projected
+    onto the ball after every step. What a soft prompt is to a language model: an adversary who can do no more than send
+    inputs adds it to each. One d cannot tell inputs apart; what does that is still in the model.
+
+    Source: Moosavi-Dezfooli et al. 2017, Universal Adversarial Perturbations (arXiv 1610.08401), trained by gradient as
+    in Shafahi et al. 2020, Universal Adversarial Training (arXiv 1811.11304).
+    """
+
+    name = "universal-input"
+    version = 1
+    goal = "trains one bounded change that is added to every input"
+    paper = "Moosavi-Dezfooli et al. 2017 (arXiv 1610.08401); Shafahi et al. 2020 (arXiv 1811.11304)"
+    access = Access.EMBEDDINGS
+    kinds = "classifier"
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Tuning, data, and the bound."""
+        params = suggest_tuning(suggest, RATES) | suggest_data(suggest, samples)
+        params["bound"] = suggest.suggest_float("bound", 0.05, 5.0, log=True)
+        return params
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Changes as long as the mean input, half, and twice as long."""
+        base = {"samples": samples, "loss": "answer"}
+        return [recipe("adamw", 0.03, bound=bound, **base) for bound in (1.0, 0.5, 2.0)]
+
+    def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
+        """Puts the change in place and trains it on the first `samples` attack items.
+
+        Raises:
+            ValueError: the model reads text.
+        """
+        if not isinstance(arena.answers, LabelledSet):
+            raise ValueError("text has no inputs that a number could be added to")
+        middle = arena.answers.inputs.mean(dim=0)
+        added = nn.Parameter(torch.zeros_like(middle))
+        arena.in_place.enter_context(shifted(arena.module, added))
+        most = params["bound"] * float(middle.norm())
+        data = forget_data(arena, params)
+        for spent in arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[added]):
+            shorten(added, most)
+            yield spent
+
+
+@contextmanager
+def shifted(module: nn.Module, added: Tensor) -> Iterator[None]:
+    """While open, a module reads its first input plus a tensor of the shape of one sample."""
+
+    def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0] + added, *args[1:])
+
+    handle = module.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
