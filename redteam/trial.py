@@ -57,10 +57,17 @@ class TrialSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """Scores after some cost: per-item scores of each split that was scored."""
+    """Scores after some cost.
+
+    Attributes:
+        spent: the cost.
+        scores: per-item scores of each split that was scored.
+        asked: what an item of the attack split was asked as, where an attack changes the wording; else None.
+    """
 
     spent: Spent
     scores: Mapping[Split, Scores]
+    asked: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,7 +294,7 @@ class _Scoring:
             scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))
-        self.points.append(Point(spent=spent, scores=scores))
+        self.points.append(Point(spent=spent, scores=scores, asked=self._example()))
         module.train()
         self.seconds += time.perf_counter() - started
 
@@ -297,6 +304,11 @@ class _Scoring:
         if rewrite is not self._as_asked[0]:
             self._as_asked = rewrite, {split: self.setting.asked(split, rewrite) for split in self.splits}
         return self._as_asked[1]
+
+    def _example(self) -> str | None:
+        """Returns how the first item that the attack knows is asked now; None if it is asked as it is."""
+        rewrite = self._as_asked[0]
+        return None if rewrite is as_it_is else asked(self.setting.capability.attack[:1], rewrite)[0].prompt
 
 
 def _share_differing(table: Tensor, other: Tensor) -> float:

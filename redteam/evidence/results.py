@@ -30,7 +30,8 @@ class Scores(_Record):
         after: certify score after the attack, mean over seeds, with its interval; None for the original.
         utility_before: score on the utility items.
         utility_after: the same, after that attack.
-        attack: parameters of that attack, and the step it was stopped at; None when no attack beat no attack.
+        attack: parameters of that attack, and the step it was stopped at; what an item was asked as, where it changed
+            the wording. None when no attack beat no attack.
         curve: [steps, certify score] of the best configuration at each number of steps.
     """
 

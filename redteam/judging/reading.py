@@ -26,7 +26,7 @@ class Stop:
         select: mean select score.
         utility: mean utility.
         certify: per-item certify scores, float64 [seeds, items].
-        attack: name and parameters.
+        attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as.
     """
 
     cost: Mapping[str, float]
@@ -82,6 +82,7 @@ class Evidence:
         stops = []
         for step in sorted({p["steps"] for row in rows for p in row["points"]} - {0}):
             points = [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
+            asked = {"asked": points[0]["asked"]} if "asked" in points[0] else {}
             certify = [self.samples[row["key"], f"certify@{p['steps']}"] for row, p in zip(rows, points, strict=True)]
             stops.append(
                 Stop(
@@ -89,7 +90,7 @@ class Evidence:
                     select=float(np.mean([p["select"] for p in points])),
                     utility=float(np.mean([p["utility"] for p in points])),
                     certify=np.stack(certify),
-                    attack={"name": rows[0]["attack"], **rows[0]["params"], "stopped_at": step},
+                    attack={"name": rows[0]["attack"], **rows[0]["params"], "stopped_at": step, **asked},
                 )
             )
         return stops

@@ -129,16 +129,18 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         f"{budget.spent} of {budget.asked} trials on the target ({budget.failed} failed), {budget.reference} on the"
         f" reference, {budget.control} on the decoy; {budget.confirmation} confirmations over {capability.seeds} seeds",
     )
-    for name, reason in capability.skipped.items():
-        yield "skipped", f"{name}: {reason}"
+    for reason, names in _by_reason(capability.skipped).items():
+        yield "skipped", f"{', '.join(names)}: {reason}"
     attack = capability.scores["target"].attack
     if attack is not None:
         yield "strongest", _configuration(attack)
+        if "asked" in attack:
+            yield "asked", attack["asked"]
     half = capability.time_to_recovery.get("0.5")
     if half is not None:
         yield "half back", _cost(half) + _faster(capability)
-    for name, reason in capability.unprobed.items():
-        yield "unprobed", f"{name}: {reason}"
+    for reason, names in _by_reason(capability.unprobed).items():
+        yield "unprobed", f"{', '.join(names)}: {reason}"
     tax = capability.alignment_tax
     if tax is not None:
         yield "alignment tax", f"{tax.estimate:.2f}  {_brackets(tax)} of utility, against the original"
@@ -146,8 +148,16 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "flag", f"{flag.name}: {flag.explanation}"
 
 
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the names that share each reason: a restricted adversary lacks many attacks for one reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return names
+
+
 def _configuration(attack: Mapping[str, Any]) -> str:
-    given = {k: v for k, v in attack.items() if k not in ("name", "stopped_at")}
+    given = {k: v for k, v in attack.items() if k not in ("name", "stopped_at", "asked")}
     listed = ", ".join(f"{k} {_number(v)}" for k, v in given.items())
     return f"{attack['name']} with {listed}; scored after step {attack['stopped_at']}"
 

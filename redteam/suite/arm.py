@@ -197,7 +197,9 @@ def _row(result: TrialResult) -> dict[str, Any]:
         "error": result.error,
         "diverged": result.diverged,
         "points": [
-            {**asdict(point.spent), **{split: float(scores.mean()) for split, scores in point.scores.items()}}
+            asdict(point.spent)
+            | {split: float(scores.mean()) for split, scores in point.scores.items()}
+            | ({} if point.asked is None else {"asked": point.asked})
             for point in result.points
         ],
         "loss": {"first": sum(losses[:span]) / span, "last": sum(losses[-span:]) / span} if losses else None,

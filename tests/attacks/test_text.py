@@ -355,6 +355,8 @@ def test_a_trial_scores_every_split_as_it_is_asked() -> None:
     assert result.error is None
     assert result.outputs_moved > 0
     assert result.share_moved == 0
+    first = capability.attack[0].prompt
+    assert [point.asked for point in result.points] == [None, f"w9 {first}", f"{first} w9 w8"]
     for point, way in zip(result.points, [as_it_is, *ways], strict=True):
         for split, scores in point.scores.items():
             items = asked(getattr(capability, split), way)

@@ -350,6 +350,20 @@ def test_a_probe_that_reads_what_was_erased_stands_in_the_way_of_resisted(tmp_pa
         assert result.probes["linear"].erased == {role: pytest.approx(rate, abs=0.02)}
 
 
+def test_the_strongest_attack_says_what_it_asked(tmp_path):
+    run = record(tmp_path, MASKED)
+    plain = judge(run).scores["target"].attack
+    assert plain is not None
+    assert "asked" not in plain
+    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    for row in rows:
+        for point in row.get("points", []):
+            if point["steps"] > 0:
+                point["asked"] = f"after {point['steps']} steps"
+    (run / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert judge(run).scores["target"].attack == plain | {"asked": f"after {plain['stopped_at']} steps"}
+
+
 def test_a_probe_that_was_handed_the_original_decides_nothing(tmp_path):
     """It reads all of it from the target, and still the target resisted."""
     reads = NEVER_TRAINED.change("target", probe=0.95)
