@@ -40,14 +40,18 @@ def scored(row: Row) -> bool:
 
 
 def inert(rows: Sequence[Row]) -> str | None:
-    """Says what none of these trials did; None if one of them was a working attack."""
+    """Says what none of these trials did; None if one of them was a working attack.
+
+    One that moves weights must lower its training loss, else it was set badly. A phrase or a vector for all items has
+    no room to teach: where the model does not know the answers its loss stays, and that it changes answers must do.
+    """
     rows = [row for row in rows if scored(row)]
     if not rows:
         return "ran as far as its first score"
     moving = [row for row in rows if row["share_moved"] > 0 or row.get("outputs_moved", 0) > 0]
     if not moving:
         return "changed a single weight or answer"
-    losses = [row["loss"] for row in moving]
+    losses = [row["loss"] if row["share_moved"] > 0 else None for row in moving]
     if any(loss is None or loss["first"] <= LOSS_WORTH_LOWERING for loss in losses):
         return None  # it works without training, or there was nothing left to learn
     fell = any(loss["last"] < 0.95 * loss["first"] for loss in losses)

@@ -283,3 +283,25 @@ def test_probe_reads(low, raised):
     assert (found is not None) == raised
     assert found is None or (found.name == "probe-reads" and "linear" in found.explanation)
     assert checks.check_probe("linear", None, STANDARD_POLICY) is None
+
+
+@pytest.mark.parametrize(
+    ("moved", "answers", "last", "why"),
+    [
+        (0.5, 1.0, 1.0, None),
+        (0.5, 1.0, 2.9, "lowered its own training loss"),  # weights that were trained, and badly
+        (0.0, 1.0, 2.9, None),  # a phrase that lowers no loss on a model that does not know, and changes answers
+        (0.0, 0.0, 2.9, "changed a single weight or answer"),
+    ],
+)
+def test_only_what_moves_weights_must_lower_its_loss(
+    moved: float, answers: float, last: float, why: str | None
+) -> None:
+    row = {
+        "state": "complete",
+        "points": [{"steps": 1}],
+        "share_moved": moved,
+        "outputs_moved": answers,
+        "loss": {"first": 3.0, "last": last},
+    }
+    assert checks.inert([row]) == why
