@@ -51,7 +51,9 @@ def inert(rows: Sequence[Row]) -> str | None:
     moving = [row for row in rows if row["share_moved"] > 0 or row.get("outputs_moved", 0) > 0]
     if not moving:
         return "changed a single weight or answer"
-    losses = [row["loss"] if row["share_moved"] > 0 else None for row in moving]
+    if any(row["share_moved"] == 0 for row in moving):
+        return None
+    losses = [row["loss"] for row in moving]
     if any(loss is None or loss["first"] <= LOSS_WORTH_LOWERING for loss in losses):
         return None  # it works without training, or there was nothing left to learn
     fell = any(loss["last"] < 0.95 * loss["first"] for loss in losses)
