@@ -17,6 +17,7 @@ from redteam.capabilities.items import Item
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
 from redteam.engine.batches import TokenSet, ordered_batches
 from redteam.engine.cost import Spent
+from redteam.engine.embeddings import embeddings_of
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import seeded
 
@@ -181,9 +182,9 @@ def words_of(tokenizer: PreTrainedTokenizerBase, module: nn.Module) -> Tensor:
     """Returns the tokens that a phrase may be made of: those that can be printed and are not special. int64 [words].
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the module has no token embeddings.
     """
-    count = min(len(tokenizer), module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    count = min(len(tokenizer), embeddings_of(module).num_embeddings)
     special = set(tokenizer.all_special_ids)
     written = tokenizer.batch_decode([[token] for token in range(count)])
     words = [t for t, text in enumerate(written) if t not in special and text.strip() and text.strip().isprintable()]

@@ -121,6 +121,11 @@ def blind(states: States, items: tuple[Item, ...]) -> Scores:
     return np.array([1 / len(item.choices) for item in items])
 
 
+def column_a_class(logits: Scores) -> Scores:
+    """Returns logits as [items, classes]: scikit-learn gives two classes one column, the difference of theirs."""
+    return np.hstack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+
+
 def scores_of_choices(decoder: Decoder, states: States, items: tuple[Item, ...]) -> list[Scores]:
     """Returns for each item the scores of its own choices, [choices]; minus infinity of one that was never seen."""
     column = {answer: index for index, answer in enumerate(decoder.classes)}

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -22,6 +21,7 @@ from redteam.probes.decoding import (
     Scores,
     States,
     answers_of,
+    column_a_class,
     learning,
     read_places,
     right_among_choices,
@@ -79,8 +79,7 @@ class Logistic:
     def table(self, states: States) -> Scores:
         """Returns the logits, [items, classes]."""
         logits: Scores = self.fitted.decision_function(states).reshape(len(states), -1)
-        # scikit-learn gives two classes one column, the difference of their logits.
-        return np.hstack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+        return column_a_class(logits)
 
 
 def fit_logistic(states: States, answers: Answers, strength: float) -> Logistic:

@@ -18,6 +18,7 @@ from redteam.probes.decoding import (
     Reader,
     Scores,
     States,
+    column_a_class,
     learning,
     read_places,
     right_among_choices,
@@ -76,8 +77,7 @@ class Perceptron:
         """Returns the logits, [items, classes]: probabilities would round to zero, and tie."""
         (first, second), (shift, offset) = self.network.coefs_, self.network.intercepts_
         logits: Scores = np.maximum(self.scale.transform(states) @ first + shift, 0) @ second + offset
-        # scikit-learn gives two classes one column, the difference of their logits.
-        return np.hstack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+        return column_a_class(logits)
 
 
 def learn_network(states: States, answers: Answers, *, seed: int) -> Reader:
