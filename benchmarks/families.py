@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.claims import Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Prey, fixed, opened, search
+from benchmarks.searching import Found, Prey, fixed, opened, search
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS
@@ -56,20 +56,25 @@ def _rows(job: tuple[str, int]) -> list[dict[str, Any]]:
 
 
 def _searches(prey: Prey, name: str, seed: int) -> list[dict[str, Any]]:
-    kind, rows = prey.setting.target.info.kind, []
+    kind = prey.setting.target.info.kind
     suite = search(prey, (), budget=SUITE_BUDGET, seed=seed, out=RUNS / f"{name}-suite")
-    rows.append({"attack": "suite", "after": suite.after, "by": suite.attack and suite.attack["name"]})
+    winner = suite.attack["name"] if suite.attack else None
+    rows: list[dict[str, Any]] = [_row("suite", suite, by=winner)]
     for family in STANDARD_ATTACKS:
         if kind in ATTACKS.declared(family).facts["kinds"]:
             found = search(prey, (family,), budget=FAMILY_BUDGET, seed=seed, out=RUNS / f"{name}-{family}")
-            rows.append({"attack": family, "after": found.after})
+            rows.append(_row(family, found))
     samples = len(prey.setting.answers)
     for rate in FIXED_RATES:
         params = recipe("adamw", rate, samples=samples, loss="answer")
         found = fixed(prey, "retrain", params, seed=seed, out=RUNS / f"{name}-fixed-{rate:g}")
-        rows.append({"attack": f"retrain at {rate:g}", "after": found.after})
-    before = float(prey.setting.start["certify"].mean())
-    return [{"by": None, **row, "before": round(before, 4), "after": round(row["after"], 4)} for row in rows]
+        rows.append(_row(f"retrain at {rate:g}", found))
+    before = round(float(prey.setting.start["certify"].mean()), 4)
+    return [row | {"before": before} for row in rows]
+
+
+def _row(attack: str, found: Found, by: str | None = None) -> dict[str, Any]:
+    return {"attack": attack, "by": by, "after": round(found.after, 4)}
 
 
 def _no_weaker(rows: list[dict[str, Any]]) -> Claim:
