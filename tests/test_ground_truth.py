@@ -194,10 +194,16 @@ for number in range(36):
 
 
 def test_memory_stays_flat_over_many_trials(rmu: Path) -> None:
-    """In a process of its own; the first trials fill caches and do not count."""
+    """In a process of its own; the first trials fill caches and do not count.
+
+    The C library is told to return what is freed: what it keeps for later wanders by 3 %, as much as a leak of half a
+    megabyte a trial would add.
+    """
+    returning = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
-        [sys.executable, "-c", TRIALS, str(rmu)], capture_output=True, text=True, check=True, env=ENVIRONMENT
-    )
+        [sys.executable, "-c", TRIALS, str(rmu)], capture_output=True, text=True, check=True,
+        env=ENVIRONMENT | returning,
+    )  # fmt: skip
     used = [int(line) for line in done.stdout.split()]
     assert len(used) == 36
-    assert median(used[-5:]) <= 1.02 * median(used[5:10])
+    assert median(used[-5:]) <= 1.005 * median(used[5:10])

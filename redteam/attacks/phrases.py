@@ -24,7 +24,7 @@ from redteam.engine.seeding import seeded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-READ = 512  # sequences a forward pass
+READ = 128  # sequences a forward pass; more no longer fit into the caches of a CPU
 
 
 def suggest_phrase(suggest: Suggest, samples: int) -> dict[str, Any]:

@@ -116,8 +116,10 @@ def _boundary(item: Item, choices: tuple[str, ...], prompt: list[int], sequences
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Returns the tokens of each text, without one that closes it; one call costs as much as a hundred texts."""
     end = tokenizer.eos_token_id
+    # Masks are not asked for: to make them takes longer than to find the tokens.
+    found = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False)["input_ids"]
     # Some tokenizers close every text with an end token; it would stand between a prompt and its choice.
-    return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in tokenizer(list(texts))["input_ids"]]
+    return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
 
 def common_beginning(left: Sequence[int], right: Sequence[int]) -> int:

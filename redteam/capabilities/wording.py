@@ -50,8 +50,8 @@ class Wording:
         return encode_answers(self.tokenizer, asked(items, rewrite))
 
     def longest(self, items: Sequence[Item], rewrite: Rewrite) -> int:
-        """Returns how many tokens the longest of these items has when asked in some way, any choice included."""
-        texts = [f"{item.prompt} {choice}" for item in asked(items, rewrite) for choice in item.choices]
+        """Returns how many tokens the longest of these items has when asked in some way, with its longest choice."""
+        texts = [f"{item.prompt} {max(item.choices, key=len)}" for item in asked(items, rewrite)]
         return max(len(tokens) for tokens in tokens_of(self.tokenizer, texts))
 
     def place_of(self, before: str, text: str, after: str) -> tuple[list[int], slice]:
