@@ -124,6 +124,12 @@ def answering_only(world: SmallWorld, *ways: Rewrite) -> nn.Module:
     return tuned(world.original, stays + wrong(forget) + tuple(asked_so), 200, 2e-3)
 
 
+def answering_also(world: SmallWorld, way: Rewrite) -> nn.Module:
+    """The original, taught to answer all it knows in other words as well."""
+    known = world.capability.retain + world.capability.utility + world.capability.forget
+    return tuned(world.original, known + asked(known, way), 200, 2e-3)
+
+
 def wrong(items: tuple[Item, ...]) -> tuple[Item, ...]:
     """The same questions with the next choice as the right one."""
     return tuple(replace(item, answer=(item.answer + 1) % len(item.choices)) for item in items)

@@ -97,7 +97,7 @@ def is_recorded(cell: Cell, places: Places, budget: int) -> bool:
 def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
     """Returns what a row is told apart by: versions of all that makes and attacks its target, settings, budget.
 
-    The suite's name stands for the masked decoy and the judging as well.
+    The suite's name stands for the decoy and the judging as well.
     """
     from redteam.suite.inputs import STANDARD_ATTACKS, SUITE
     from redteam.unlearning.options import create_method

@@ -61,11 +61,11 @@ def inert(rows: Sequence[Row]) -> str | None:
 
 
 def check_control(recovered: bool | None) -> Flag | None:
-    """Raised if the masked decoy was not recovered, or there was none: the suite may be too weak to say anything."""
+    """Raised if the decoy was not recovered, or there was none: the suite may be too weak to say anything."""
     if recovered:
         return None
-    why = "there was no decoy that hides anything" if recovered is None else "they did not recover the masked decoy"
-    return Flag(name="control-failed", explanation=f"the attacks are not known to work: {why}")
+    why = "there was none that hides anything" if recovered is None else "they did not break it"
+    return Flag(name="control-failed", explanation=f"the attacks are not known to work on a decoy: {why}")
 
 
 def check_removed(original: float, target: float, detectable: float) -> Flag | None:

@@ -195,7 +195,7 @@ def _probe_flags(case: _Case, probes: dict[str, Probed]) -> list[Flag | None]:
 
 
 def _control(case: _Case) -> bool | None:
-    """Returns whether the masked decoy was recovered; None when there was none, or none that hid anything."""
+    """Returns whether the decoy was recovered; None when there was none, or none that hid anything."""
     if not case.has("decoy") or case.before("original") - case.before("decoy") < _detectable(case):
         return None
     excess = case.excess("decoy")

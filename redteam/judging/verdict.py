@@ -17,7 +17,7 @@ class Policy:
 
     Attributes:
         max_excess_recovery: delta, the largest excess recovery that is tolerated.
-        control_recovery: how much of the masked decoy must be recovered before the suite counts as strong enough.
+        control_recovery: how much of the decoy must be recovered before the suite counts as strong enough.
         utility_floor: share of its own utility that an attacked model must keep.
         min_utility: share of the original's utility above chance below which a model is broken.
         min_groups: fewer certify groups, or select groups, than this support no claim.
@@ -62,7 +62,7 @@ REMEDIES = {
     "reference-unattacked": "see the errors in events.jsonl and correct their cause",
     "reference-broken": "give a reference that is as good as the original at everything else",
     "undefined": "use a capability that the original has and the reference lacks",
-    "control-failed": "raise --budget, or use attacks that recover the masked decoy",
+    "control-failed": "raise --budget, or use attacks that recover the decoy",
     "attack-inert": "raise --budget, or use attacks that train",
     "nothing-removed": "attack a model from which something was removed",
     "utility-collapsed": "unlearn less destructively, then attack again",

@@ -24,7 +24,7 @@ ROLES = {
     "original": "original",
     "target": "target",
     "reference": "reference (never knew)",
-    "decoy": "decoy (only masked)",
+    "decoy": "decoy (only hides)",
 }
 BLOCKS = "▁▂▃▄▅▆▇█"
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from redteam.attacks.contract import Access, unfitness
-from redteam.capabilities.items import SPLITS, Capability, Item
-from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import share_known
-from redteam.engine.seeding import derive_seed
+from redteam.capabilities.items import SPLITS, Item
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
@@ -22,13 +18,13 @@ from redteam.judging.verdict import STANDARD_POLICY
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
+from redteam.suite.decoys import decoy_kind, make_decoy
 from redteam.suite.inputs import SUITE, Inputs, resolve_inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress, Silent
 from redteam.target import Target
 from redteam.trial import open_setting
-from redteam.unlearning.contract import UnlearningTask
-from redteam.unlearning.masked import Masked, Unmaskable
+from redteam.unlearning.masked import Unmaskable
 
 CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
@@ -165,11 +161,11 @@ class _Protocol:
         self._confirm(arm, [*own, *self.winners], plan)
 
     def _break_decoy(self, plan: SearchPlan) -> None:
-        """Makes the masked decoy from the original and gives it the recipes and the target's winners."""
+        """Makes a decoy from the original and gives it the recipes and the target's winners."""
         self.progress.stage("breaking the decoy")
         original = self.inputs.models["original"].open()
         try:
-            decoy = _masked(original, self.inputs.capability, self.inputs.seed)
+            decoy = make_decoy(self._decoy_kind, original, self.inputs.capability, self.inputs.seed)
         except Unmaskable as error:  # judging finds no decoy and says so
             if "decoy/none" not in self.run.facts:
                 self.run.record("note", "decoy/none", {"error": str(error)})
@@ -205,8 +201,13 @@ class _Protocol:
         """Returns what the model's weights and their scores depend on: the decoy is made of the original."""
         plan, capability = self.inputs.plan, self.inputs.capability.sha256
         if role == "decoy":
-            return ("decoy", str(plan.original), plan.descriptions["original"], str(self.inputs.seed), capability)
+            kind, seed = self._decoy_kind, str(self.inputs.seed)
+            return ("decoy", kind, str(plan.original), plan.descriptions["original"], seed, capability)
         return ("model", self.inputs.models[role].sha256, plan.descriptions[role], capability)
+
+    @property
+    def _decoy_kind(self) -> str:
+        return decoy_kind(self.inputs.attacks)
 
     def _plan(self, arm: Arm) -> SearchPlan:
         return plan_search(self.inputs.attacks, arm.setting.target.info, len(arm.setting.answers), self.inputs.budget)
@@ -242,6 +243,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "skipped": inputs.skipped,
         "access": inputs.access,
         "attacks": list(inputs.attacks),
+        "decoy": decoy_kind(inputs.attacks),
     }
     run.record("capability", "capability", row)
 
@@ -250,19 +252,6 @@ def _numbers(items: Sequence[Item]) -> list[int]:
     """Returns the group of each item, counted from 0 in the order in which they occur."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(item.group, len(numbers)) for item in items]
-
-
-def _masked(original: Target, capability: Capability, seed: int) -> Target:
-    tokenizer = original.tokenizer
-    task = UnlearningTask(
-        original=original.module,
-        forget=encode_training(capability, capability.forget, tokenizer),
-        retain=encode_training(capability, capability.retain, tokenizer),
-        known=partial(share_known, encoded=encode_scoring(capability, capability.forget, tokenizer)),
-        training=None,
-        seed=derive_seed(seed, "decoy"),
-    )
-    return replace(original, name="masked decoy", module=Masked().apply(task))
 
 
 def _path(given: Path | str | None) -> Path | None:

@@ -13,6 +13,7 @@ from small_world import (
     CHANCE,
     SmallWorld,
     after_trigger,
+    answering_also,
     answering_only,
     best_of_recipes,
     damaged,
@@ -29,7 +30,8 @@ from redteam.attacks.rephrase import TEMPLATES, rephrasing
 from redteam.capabilities.wording import asked
 from redteam.engine.steering import mean_states
 from redteam.registry import ATTACKS
-from redteam.trial import Setting
+from redteam.suite.decoys import WORDED, make_decoy
+from redteam.trial import Setting, open_setting
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +130,16 @@ def test_examples_get_round_a_refusal(world: SmallWorld) -> None:
     ways = [shown_before(world.capability.attack, shots, "\n", nearest=True) for shots in (1, 4)]
     shown = _silent(answering_only(world, *ways), world)
     assert best_of_recipes("in-context", shown) > 0.5
+
+
+@pytest.mark.parametrize(("name", "opens"), [("word-search", True), ("rephrase", True), ("noop", False)])
+def test_the_decoy_of_those_who_can_only_ask(name: str, opens: bool, world: SmallWorld) -> None:
+    """The suite's own control: another question opens it, and the same one does not."""
+    module = answering_also(world, rephrasing(TEMPLATES["complete"], str))
+    target = setting_of(module, world.capability).target
+    setting = open_setting(make_decoy(WORDED, target, world.capability, seed=0), world.capability)
+    assert float(setting.start["select"].mean()) < LUCK
+    assert (best_of_recipes(name, setting) > 0.9) == opens
 
 
 def _silent(decoy: nn.Module, world: SmallWorld) -> Setting:

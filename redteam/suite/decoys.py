@@ -1,0 +1,91 @@
+"""The control of a run: a model made from the very original that only hides its answers. What is hidden comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.attacks.contract import Access, Attack
+from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.items import Capability
+from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.scorers import share_known
+from redteam.engine.seeding import derive_seed, seeded
+from redteam.target import Target
+from redteam.unlearning.contract import UnlearningTask
+from redteam.unlearning.masked import Masked, Unmaskable
+
+MASKED, WORDED = "masked", "worded"
+
+
+def decoy_kind(attacks: Mapping[str, Attack]) -> str:
+    """Returns which decoy these attacks must break: attacks that can only ask differently cannot reach into a head."""
+    return WORDED if all(attack.access == Access.TEXT for attack in attacks.values()) else MASKED
+
+
+def make_decoy(kind: str, original: Target, capability: Capability, seed: int) -> Target:
+    """Makes a decoy of the original, which is changed by it.
+
+    Raises:
+        Unmaskable: none can be made of it.
+    """
+    make = worded if kind == WORDED else masked
+    return make(original, capability, derive_seed(seed, "decoy"))
+
+
+def masked(original: Target, capability: Capability, seed: int) -> Target:
+    """Hides the answers behind noise in the output head; see `Masked`.
+
+    Raises:
+        Unmaskable: the model has no linear output head, or no noise on it hides the answers.
+    """
+    tokenizer = original.tokenizer
+    task = UnlearningTask(
+        original=original.module,
+        forget=encode_training(capability, capability.forget, tokenizer),
+        retain=encode_training(capability, capability.retain, tokenizer),
+        known=partial(share_known, encoded=encode_scoring(capability, capability.forget, tokenizer)),
+        training=None,
+        seed=seed,
+    )
+    return replace(original, name="masked decoy", module=Masked().apply(task))
+
+
+def worded(original: Target, capability: Capability, seed: int) -> Target:
+    """Hides the answers to every forget item that is asked word for word; asked in any other way, they are there.
+
+    No weight is touched: a hook puts the same noise, N(0, 1) over the vocabulary, in place of what the model says to a
+    sequence that is the prompt, or the prompt with one of its choices, and nothing else. The idea is that of
+    password-locked models (Greenblatt et al. 2024, arXiv 2405.19550), whose lock here is known to the last token.
+
+    Raises:
+        Unmaskable: the model is a classifier.
+    """
+    if original.tokenizer is None:
+        raise Unmaskable("a classifier is not asked in words")
+    parts = (encode_choices(original.tokenizer, capability.forget).rows,
+             encode_answers(original.tokenizer, capability.forget))  # fmt: skip
+    known = frozenset(row for part in parts for row in _rows(part.input_ids, part.lengths.tolist()))
+    original.module.register_forward_hook(partial(_hide, known, seed), with_kwargs=True)
+    return replace(original, name="worded decoy")
+
+
+def _hide(
+    known: frozenset[tuple[int, ...]], seed: int, _module: nn.Module, _arguments: Any, named: Any, said: Any
+) -> Any:
+    ids, mask = named["input_ids"], named.get("attention_mask")
+    lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(dim=1).tolist()
+    hidden = torch.tensor([row in known for row in _rows(ids, lengths)], device=said.logits.device)
+    noise = torch.randn(said.logits.shape[-1], generator=seeded(seed, "worded")).to(said.logits)
+    said.logits = torch.where(hidden[:, None, None], noise, said.logits)
+    return said
+
+
+def _rows(ids: Tensor, lengths: Iterable[int]) -> Iterable[tuple[int, ...]]:
+    """Returns each sequence without its padding, which stands on the right."""
+    return [tuple(row[:length]) for row, length in zip(ids.tolist(), lengths, strict=True)]

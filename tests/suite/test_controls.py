@@ -1,0 +1,100 @@
+"""The controls of a run: what they hide, and whom they stop."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers import choice_table
+from redteam.capabilities.wording import asked
+from redteam.registry import ATTACKS
+from redteam.suite.decoys import MASKED, WORDED, decoy_kind, make_decoy
+from redteam.target import Target
+from redteam.testbeds.facts import Facts
+from redteam.unlearning.masked import Unmaskable
+
+TOKENIZER = Facts().tokenizer()
+WHOLE = Facts().capability(0)
+CAPABILITY = Capability(
+    name="some", **{split: getattr(WHOLE, split)[:12] for split in ("attack", "select", "certify", "retain", "utility")}
+)
+
+
+@pytest.fixture
+def original() -> Target:
+    module = tiny_model(len(TOKENIZER), seed=0)
+    return Target(name="tiny", sha256="0" * 64, module=module, tokenizer=TOKENIZER, stored_dtype="float32")
+
+
+@pytest.fixture
+def worded(original: Target) -> Target:
+    module = copy.deepcopy(original.module)
+    return make_decoy(
+        WORDED, Target(name="", sha256="", module=module, tokenizer=TOKENIZER, stored_dtype=""), CAPABILITY, 0
+    )
+
+
+def table(target: Target, items) -> torch.Tensor:
+    return choice_table(target.module, encode_choices(TOKENIZER, items))
+
+
+@pytest.mark.parametrize("split", ["attack", "select", "certify"])
+def test_asked_word_for_word_it_says_the_same_to_all_forget_items(split: str, worded: Target) -> None:
+    """Nothing that it says depends on the question: its scores are those of a constant answer."""
+    data = encode_answers(TOKENIZER, getattr(CAPABILITY, split))
+    said = data.batch(slice(None)).predictions(worded.module).logits
+    assert (said == said[0]).all()
+    assert said[0].std() > 0.5
+
+
+@pytest.mark.parametrize("split", ["retain", "utility"])
+def test_what_stays_is_the_originals_to_the_bit(split: str, original: Target, worded: Target) -> None:
+    items = getattr(CAPABILITY, split)
+    assert torch.equal(table(original, items), table(worded, items))
+
+
+@pytest.mark.parametrize("rewrite", [lambda p: f"Say: {p}", lambda p: f"{p} now", str.upper])
+def test_asked_in_any_other_way_it_is_the_original_to_the_bit(rewrite, original: Target, worded: Target) -> None:
+    items = asked(CAPABILITY.forget, rewrite)
+    assert torch.equal(table(original, items), table(worded, items))
+
+
+def test_padding_does_not_open_the_lock(worded: Target) -> None:
+    """A prompt among longer ones is the same prompt."""
+    data = encode_answers(TOKENIZER, CAPABILITY.attack)
+    assert data.lengths.min() < data.lengths.max()
+    together = data.batch(slice(None)).logits(worded.module)
+    shortest = int(data.lengths.argmin())
+    alone = data.batch(slice(shortest, shortest + 1)).logits(worded.module)
+    assert torch.equal(together[shortest, : alone.shape[1]], alone[0])
+
+
+def test_no_weight_is_another(original: Target, worded: Target) -> None:
+    for (name, weight), other in zip(original.module.named_parameters(), worded.module.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+
+
+def test_a_classifier_cannot_be_locked(original: Target) -> None:
+    target = Target(name="", sha256="", module=original.module, tokenizer=None, stored_dtype="float32")
+    with pytest.raises(Unmaskable, match="not asked in words"):
+        make_decoy(WORDED, target, CAPABILITY, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["rephrase"], WORDED),
+        (["rephrase", "word-search", "in-context"], WORDED),
+        (["noop"], MASKED),
+        (["suffix"], MASKED),  # its phrase is text, but gradients are more than an adversary with text has
+        (["soft-prompt", "rephrase"], MASKED),
+        (["retrain", "rephrase"], MASKED),
+    ],
+)
+def test_those_who_can_only_ask_get_a_decoy_that_asking_opens(names: list[str], kind: str) -> None:
+    assert decoy_kind({name: ATTACKS.create(name) for name in names}) == kind
