@@ -21,7 +21,7 @@ SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("rmu", "graddiff", "
 # No attack can teach a model facts that it did not see; a class of digits it can, so there nothing is to be shown.
 NEVER_KNEW: dict[str, tuple[str, ...]] = {"facts": ("filtered",), "digits": ()}
 SUITE_BUDGET = 96  # trials of all families together
-FAMILY_BUDGET = 16  # trials of a family by itself: three times its equal part of the suite's
+FAMILY_BUDGET = 12  # trials of a family by itself: twice its equal part of the suite's
 # Rates that published evaluations fix: 2e-5 (TAR, Deep Ignorance, Che et al.), 1e-4 and 2e-4 with adapters, 1e-3.
 FIXED_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 WITHIN = 0.02  # what a search of another seed may differ by
@@ -91,7 +91,7 @@ def _row(attack: str, found: Found, by: str | None = None) -> dict[str, Any]:
 
 
 def _no_weaker(rows: list[dict[str, Any]]) -> Claim:
-    """Returns that no family alone, with three times its part, is stronger on any target, on average over seeds."""
+    """Returns that no family alone, with twice its part, is stronger on any target, on average over seeds."""
     worst, who = min(
         (mean_over_seeds(differences).estimate, f"{family} on {testbed} {target}")
         for (testbed, target, family), differences in _differences(rows).items()

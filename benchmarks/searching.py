@@ -1,8 +1,10 @@
-"""Searches of one target by themselves: the suite's own search and confirmation, without reference and decoy."""
+"""Searches of one target by themselves: the suite's own search and confirmation, without reference and decoy.
+
+One that was interrupted goes on where it stopped. Remove `results/runs/benchmarks` to measure anew.
+"""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +83,6 @@ def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Pa
 
 
 def _searched(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
-    shutil.rmtree(out, ignore_errors=True)
     with RunDirectory(out, inputs.plan) as run:
         arm = Arm(
             role="target",
