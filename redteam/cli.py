@@ -198,6 +198,27 @@ def bench(
             typer.echo(path)
 
 
+@app.command()
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a Hugging Face directory.")],
+    config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")] = None,
+    digest: Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")] = False,
+    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
+) -> None:
+    """Say what a checkpoint is and what is missing to attack it. No weight is read, and nothing in it is run."""
+    with _errors(format):
+        from rich.console import Console
+
+        from redteam.checkpoints.inspect import inspect_checkpoint
+        from redteam.reporting.inspected import as_json, print_inspected
+
+        found = inspect_checkpoint(checkpoint, config=config, digest=digest)
+        if format is Format.JSON:
+            typer.echo(json.dumps(as_json(found), indent=2))
+        else:
+            print_inspected(found, Console())
+
+
 @app.command(name="list")
 def list_kind(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],

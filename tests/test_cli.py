@@ -54,6 +54,7 @@ def test_options_are_frozen() -> None:
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
         ],
         "unlearn": ["--label-fraction", "--out", "--seed", "--set", "--testbed", "--then"],
+        "inspect": ["--config", "--digest", "--format"],
         "list": ["--format"],
         "show": [],
     }  # fmt: skip

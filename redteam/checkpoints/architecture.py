@@ -14,29 +14,13 @@ from torch import Tensor, nn
 from redteam.checkpoints.build import Weights, refuse_difference
 from redteam.checkpoints.contents import as_float32, strip_prefix
 from redteam.checkpoints.shards import shard_paths
+from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
 from redteam.registry import ARCHITECTURES
 
-KEY = "redteam_architecture"  # in a config.json
-MAX_TEXT = 10_000  # characters of a description
 MAX_NUMBERS = 256  # in a description: its length bounds how many modules are built
 SLACK = 10_000  # a single number may be this large whatever the weights are
 CHECK = "Give the weights and the description that belong together"
-
-
-def parse_description(text: Any, where: str) -> dict[str, Any]:
-    """Reads a description from the text in a checkpoint.
-
-    Raises:
-        InputError: it is no JSON object, or too long.
-    """
-    try:
-        description = json.loads(text) if isinstance(text, str) and len(text) <= MAX_TEXT else None
-    except (ValueError, RecursionError):
-        description = None
-    if not isinstance(description, dict):
-        raise InputError(f"{where} is no readable description of an architecture", "Write it again with redteam")
-    return description
 
 
 def describe(module: nn.Module) -> dict[str, Any]:

@@ -35,16 +35,32 @@ def read_archive(path: Path) -> Any:
         The object that was saved; its tensors are on the CPU, dense, and lie in a private mapping of the file.
 
     Raises:
+        InputError: as `read_shapes`.
+    """
+    read_shapes(path)
+    return _load(path, "cpu")
+
+
+def read_shapes(path: Path) -> Any:
+    """Loads a torch zip archive without its weights.
+
+    Args:
+        path: a file that `identify` called `Kind.TORCH`.
+
+    Returns:
+        The object that was saved; its tensors, on the meta device, have dtypes and shapes and no content.
+
+    Raises:
         InputError: the archive is damaged, needs code, or claims more than it holds.
     """
     record_sizes, pickle = _read_table(path)
     _refuse_globals(path, pickle)
-    claimed = 0
-    for name, tensor in tensors_in(_load(path, "meta")):
+    loaded, claimed = _load(path, "meta"), 0
+    for name, tensor in tensors_in(loaded):
         claimed += _claimed_bytes(path, name, tensor, record_sizes)
     if claimed > MAX_SHARING * path.stat().st_size:
         raise InputError(f"{path} holds tensors that claim {claimed} bytes, more than it has", CRAFTED)
-    return _load(path, "cpu")
+    return loaded
 
 
 def tensors_in(loaded: Any) -> Iterator[tuple[str, Tensor]]:

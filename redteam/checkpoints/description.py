@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,43 +9,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from redteam.checkpoints.untrusted import TOKENIZER_FILES, read_json, without_code
 from redteam.errors import InputError
-
-# Keys that make transformers import code, or read weights from another place than the checkpoint.
-REFUSED = {
-    "auto_map": "asks for code of its own (auto_map), which is never run",
-    "trust_remote_code": "asks for code of its own (trust_remote_code), which is never run",
-    "transformers_weights": "redirects to other weight files (transformers_weights)",
-    "quantization_config": "describes quantised weights (quantization_config)",
-}
-# Choices of kernels are the machine's, not the model's, and some name code on a hub.
-DROPPED = {
-    "attn_implementation",
-    "_attn_implementation",
-    "_attn_implementation_internal",
-    "_attn_implementation_autoset",
-    "experts_implementation",
-    "_experts_implementation",
-    "_experts_implementation_internal",
-    "use_kernels",
-    "_name_or_path",
-}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: it cannot be read, or is no JSON object.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not readable JSON ({error})", "Copy or write it again") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} is not a JSON object", "Copy or write it again")
-    return data
 
 
 def build_config(data: Mapping[str, Any], where: str) -> PreTrainedConfig:
@@ -59,7 +23,7 @@ def build_config(data: Mapping[str, Any], where: str) -> PreTrainedConfig:
     Raises:
         InputError: it asks for code, is of an unknown or unsuitable kind, or has values that make no sense.
     """
-    clean = _without_code(data, where)
+    clean = without_code(data, where)
     kind = clean.pop("model_type", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(
@@ -89,7 +53,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         )
     for name in ("tokenizer_config.json", "config.json"):
         if (directory / name).is_file():
-            _without_code(read_json(directory / name), str(directory / name))
+            without_code(read_json(directory / name), str(directory / name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizer library raises bare exceptions
@@ -120,19 +84,3 @@ def tokenizer_from_text(files: Mapping[str, str], path: Path) -> PreTrainedToken
             raise InputError(error.found.replace(folder, str(path)), error.remedy) from error
     tokenizer.name_or_path = str(path)
     return tokenizer
-
-
-def _without_code(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns a copy without choices of kernels, at any depth.
-
-    Raises:
-        InputError: a key asks for code or other weights; older releases of transformers obeyed some of them
-            whatever the caller said (CVE-2026-5241).
-    """
-    clean: dict[str, Any] = {}
-    for key, value in data.items():
-        if key in REFUSED and value:
-            raise InputError(f"{where} {REFUSED[key]}", "Give a model that transformers itself implements, unquantised")
-        if key not in DROPPED:
-            clean[key] = _without_code(value, where) if isinstance(value, dict) else value
-    return clean

@@ -53,7 +53,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     if size < needed:
         raise InputError(f"{path} is truncated: its header says {needed} bytes, it has {size}", REMEDY)
     try:
-        with safe_open(str(path), framework="pt") as opened:
+        with safe_open(str(path), framework="np") as opened:
             names = opened.keys()
             slices = {name: opened.get_slice(name) for name in names}
             return {name: TensorEntry(str(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
@@ -63,7 +63,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Returns the text that a safetensors file carries beside its tensors, by key; `read_header` has checked it."""
-    with safe_open(str(path), framework="pt") as opened:
+    with safe_open(str(path), framework="np") as opened:
         return dict(opened.metadata() or {})
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from redteam.checkpoints.architecture import KEY, build_architecture, parse_description
+from redteam.checkpoints.architecture import build_architecture
 from redteam.checkpoints.archive import read_archive
 from redteam.checkpoints.build import Weights, build_module
 from redteam.checkpoints.contents import (
@@ -23,12 +23,13 @@ from redteam.checkpoints.contents import (
     refuse_nonfinite,
     strip_prefix,
 )
-from redteam.checkpoints.description import build_config, load_tokenizer, read_json, tokenizer_from_text
+from redteam.checkpoints.description import build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
+from redteam.checkpoints.untrusted import KEY, parse_description, read_json
 from redteam.errors import InputError
 from redteam.target import Target
 

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from redteam.checkpoints.architecture import KEY, describe
+from redteam.checkpoints.architecture import describe
 from redteam.checkpoints.contents import FORMAT
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import SINGLE
 from redteam.checkpoints.staging import replace_directory, staging
+from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
 
 # Where a tokenizer came from; left out so that equal tokenizers give equal bytes.

@@ -1,0 +1,79 @@
+"""JSON files that nobody vouches for, beside weights: read, and rid of what asks for code. Needs no library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from redteam.errors import InputError
+
+# Keys that make transformers import code, or read weights from another place than the checkpoint.
+REFUSED = {
+    "auto_map": "asks for code of its own (auto_map), which is never run",
+    "trust_remote_code": "asks for code of its own (trust_remote_code), which is never run",
+    "transformers_weights": "redirects to other weight files (transformers_weights)",
+    "quantization_config": "describes quantised weights (quantization_config)",
+}
+# Choices of kernels are the machine's, not the model's, and some name code on a hub.
+DROPPED = {
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_attn_implementation_autoset",
+    "experts_implementation",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+    "use_kernels",
+    "_name_or_path",
+}
+KEY = "redteam_architecture"  # of a classifier's description, in a config.json
+MAX_TEXT = 10_000  # characters of a description
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})", "Copy or write it again") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is not a JSON object", "Copy or write it again")
+    return data
+
+
+def without_code(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns a copy without choices of kernels, at any depth.
+
+    Raises:
+        InputError: a key asks for code or other weights; older releases of transformers obeyed some of them
+            whatever the caller said (CVE-2026-5241).
+    """
+    clean: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in REFUSED and value:
+            raise InputError(f"{where} {REFUSED[key]}", "Give a model that transformers itself implements, unquantised")
+        if key not in DROPPED:
+            clean[key] = without_code(value, where) if isinstance(value, dict) else value
+    return clean
+
+
+def parse_description(text: Any, where: str) -> dict[str, Any]:
+    """Reads a description from the text in a checkpoint.
+
+    Raises:
+        InputError: it is no JSON object, or too long.
+    """
+    try:
+        description = json.loads(text) if isinstance(text, str) and len(text) <= MAX_TEXT else None
+    except (ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict):
+        raise InputError(f"{where} is no readable description of an architecture", "Write it again with redteam")
+    return description
