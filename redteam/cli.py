@@ -210,11 +210,11 @@ def inspect(
         from rich.console import Console
 
         from redteam.checkpoints.inspect import inspect_checkpoint
-        from redteam.reporting.inspected import as_json, print_inspected
+        from redteam.reporting.inspected import print_inspected
 
-        found = inspect_checkpoint(checkpoint, config=config, digest=digest)
+        found = inspect_checkpoint(checkpoint, config=config, digest=digest).as_json()
         if format is Format.JSON:
-            typer.echo(json.dumps(as_json(found), indent=2))
+            typer.echo(json.dumps(found, indent=2))
         else:
             print_inspected(found, Console())
 

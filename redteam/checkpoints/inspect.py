@@ -66,12 +66,29 @@ class Inspected:
     missing: tuple[tuple[str, str], ...]
 
     @property
-    def elements(self) -> Counter[str]:
-        """Number of elements by dtype."""
+    def elements(self) -> dict[str, int]:
+        """Number of elements by dtype, the most frequent first."""
         counted = Counter[str]()
         for entry in self.tensors.values():
             counted[entry.dtype] += prod(entry.shape)
-        return counted
+        return dict(counted.most_common())
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all that is known as plain data, missing things as found and remedy, tensors as dtype and shape."""
+        return {
+            "path": str(self.path),
+            "form": self.form,
+            "bytes": self.size,
+            "files": self.files,
+            "sha256": self.sha256,
+            "elements": self.elements,
+            "architecture": self.architecture,
+            "described_by": self.described_by,
+            "tokenizer": self.tokenizer,
+            "method": self.method,
+            "missing": [{"found": found, "remedy": remedy} for found, remedy in self.missing],
+            "tensors": {name: [entry.dtype, list(entry.shape)] for name, entry in self.tensors.items()},
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,14 +18,14 @@ from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 from redteam.errors import InputError
-from redteam.reporting.inspected import as_json, print_inspected
+from redteam.reporting.inspected import print_inspected
 
 FORMS = ["m.pt", "m.safetensors", "m"]
 
 
 def printed(found) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None)
-    print_inspected(found, console)
+    print_inspected(found.as_json(), console)
     return console.file.getvalue()
 
 
@@ -171,7 +171,7 @@ def test_the_command_says_it_in_a_table_and_in_json(untrained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "llama" in done.stdout
     found = json.loads(redteam("inspect", untrained, "--format", "json").stdout)
-    assert found == json.loads(json.dumps(as_json(inspect_checkpoint(untrained))))
+    assert found == json.loads(json.dumps(inspect_checkpoint(untrained).as_json()))
     (tmp_path / "empty.pt").touch()
     refused = redteam("inspect", tmp_path / "empty.pt")
     assert refused.returncode == 2
