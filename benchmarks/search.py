@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.claims import Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Prey, opened, random_search, search
+from benchmarks.searching import Prey, opened, trials
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 TARGETS = (("facts", "tar"), ("facts", "rmu"), ("digits", "tar"), ("digits", "ssd"))
@@ -59,8 +59,8 @@ def _rows(place: tuple[str, str]) -> list[dict[str, Any]]:
 
 def _values(prey: Prey, kind: str, study: int, name: str) -> list[float]:
     """Returns what each trial of a study achieved at the utility floor; minus infinity where it did not hold."""
-    found = (search if kind == "suite" else random_search)(prey, (), budget=BUDGET, seed=study, out=RUNS / name)
-    return [-math.inf if value is None else value for _, value in found.trials]
+    found = trials(prey, kind, budget=BUDGET, seed=study, out=RUNS / name)
+    return [-math.inf if value is None else value for value in found]
 
 
 def _claim(rows: list[dict[str, Any]], target: str) -> Claim:

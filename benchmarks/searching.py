@@ -34,12 +34,10 @@ class Found:
     Attributes:
         after: mean certify score of the stop that the select split chooses among confirmed configurations.
         attack: its name and parameters; None where no attack beat the released weights.
-        trials: (attack, value) of every search trial, in order; value is None where it failed, or utility did not hold.
     """
 
     after: float
     attack: dict[str, Any] | None
-    trials: tuple[tuple[str, float | None], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,40 +64,57 @@ def opened(path: Path) -> Prey:
 def search(prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path) -> Found:
     """Searches a target with some attacks and confirms the best configurations on fresh seeds."""
     inputs = resolve_inputs(prey.path, budget=budget, attacks=attacks, seed=seed)
-    info, samples = prey.setting.target.info, len(prey.setting.answers)
-    return _searched(prey, inputs, plan_search(inputs.attacks, info, samples, budget), out)
-
-
-def random_search(prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path) -> Found:
-    """Searches the same space purely at random: neither recipes nor anything learnt from earlier trials."""
-    inputs = resolve_inputs(prey.path, budget=budget, attacks=attacks, seed=seed)
-    return _searched(prey, inputs, SearchPlan(recipes=(), random=budget, adaptive=0), out)
+    return _confirmed(prey, inputs, _suite_plan(prey, inputs), out)
 
 
 def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Path) -> Found:
     """Runs one configuration, without any search, and confirms it likewise."""
     inputs = resolve_inputs(prey.path, budget=1, attacks=(attack,), seed=seed)
-    return _searched(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out)
+    return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out)
 
 
-def _searched(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
+def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[float | None]:
+    """Returns what each trial of a search achieved, in order; None where it failed or utility did not hold.
+
+    Args:
+        prey: the target.
+        kind: "suite", or "random" of the same space: neither recipes nor anything learnt from earlier trials.
+        budget: trials.
+        seed: of the search.
+        out: run directory.
+    """
+    inputs = resolve_inputs(prey.path, budget=budget, seed=seed)
+    plan = _suite_plan(prey, inputs) if kind == "suite" else SearchPlan(recipes=(), random=budget, adaptive=0)
     with RunDirectory(out, inputs.plan) as run:
-        arm = Arm(
-            role="target",
-            setting=prey.setting,
-            inputs=inputs,
-            run=run,
-            progress=Silent(),
-            floor=FLOOR,
-            identity=(str(prey.path),),
-            memo=prey.memo,
-        )
-        arm.record_before()
-        rows = arm.search(plan)
-        arm.confirm(strongest(rows, arm.utility_floor, CONFIRMED), SEEDS)
+        arm = _arm(prey, inputs, run)
+        return [_held(row, arm.utility_floor) for row in arm.search(plan)]
+
+
+def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
+    return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.budget)
+
+
+def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
+    with RunDirectory(out, inputs.plan) as run:
+        arm = _arm(prey, inputs, run)
+        arm.confirm(strongest(arm.search(plan), arm.utility_floor, CONFIRMED), SEEDS)
     best = strongest_stop(read_evidence(out).stops("target"), floor=arm.utility_floor)
-    trials = tuple((row["attack"], _held(row, arm.utility_floor)) for row in rows)
-    return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None, trials=trials)
+    return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None)
+
+
+def _arm(prey: Prey, inputs: Inputs, run: RunDirectory) -> Arm:
+    arm = Arm(
+        role="target",
+        setting=prey.setting,
+        inputs=inputs,
+        run=run,
+        progress=Silent(),
+        floor=FLOOR,
+        identity=(str(prey.path),),
+        memo=prey.memo,
+    )
+    arm.record_before()
+    return arm
 
 
 def _held(row: Any, floor: float) -> float | None:
