@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import pickletools
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from redteam.checkpoints.identify import DOWNLOAD_AGAIN, SAVE_WEIGHTS
+from redteam.checkpoints.pickles import CRAFTED, MAX_PICKLE, instructions, refuse_globals, refuse_rebuild
 from redteam.errors import InputError
 
 MAX_ENTRIES = 100_000
-MAX_PICKLE = 64 * 2**20  # bytes; unpickled objects take many times the room of their pickle
 MAX_SHARING = 4  # all tensors together may claim this many times the file: tied weights and a second copy
-REBUILDS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}
-CRAFTED = "torch.save does not write such a file: do not trust it"
 
 
 def read_archive(path: Path) -> Any:
@@ -55,12 +53,25 @@ def read_shapes(path: Path) -> Any:
     """
     record_sizes, pickle = _read_table(path)
     _refuse_globals(path, pickle)
-    loaded, claimed = _load(path, "meta"), 0
-    for name, tensor in tensors_in(loaded):
-        claimed += _claimed_bytes(path, name, tensor, record_sizes)
+    loaded = _load(path, "meta")
+    refuse_claims(path, loaded, record_sizes)
+    return loaded
+
+
+def refuse_claims(path: Path, loaded: Any, record_sizes: set[int]) -> None:
+    """Refuses what was loaded if its tensors claim more than the file has.
+
+    Args:
+        path: of the file.
+        loaded: from it, on any device.
+        record_sizes: bytes of the storages that the file has.
+
+    Raises:
+        InputError: a tensor is not dense, or one of them, or all together, claim too much.
+    """
+    claimed = sum(_claimed_bytes(path, name, tensor, record_sizes) for name, tensor in tensors_in(loaded))
     if claimed > MAX_SHARING * path.stat().st_size:
         raise InputError(f"{path} holds tensors that claim {claimed} bytes, more than it has", CRAFTED)
-    return loaded
 
 
 def tensors_in(loaded: Any) -> Iterator[tuple[str, Tensor]]:
@@ -124,32 +135,26 @@ def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> No
 def _refuse_globals(path: Path, pickle: bytes) -> None:
     """Refuses a pickle that needs anything but dense tensors; nothing is executed to find out."""
     try:
+        names = {str(argument) for name, argument in instructions(path, io.BytesIO(pickle)) if name == "GLOBAL"}
         unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        names = {str(arg) for op, arg, _ in pickletools.genops(pickle) if op.name == "GLOBAL"}
+    except InputError:
+        raise
     except Exception as error:  # a crafted pickle can make the disassembler raise anything
         raise InputError(f"{path} has a malformed pickle", DOWNLOAD_AGAIN) from error
-    if unsafe:
-        more = f" and {len(unsafe) - 3} more" if len(unsafe) > 3 else ""
-        raise InputError(
-            f"{path} is a pickled Python object (needs {', '.join(unsafe[:3])}{more}), not a state dict",
-            SAVE_WEIGHTS,
-        )
-    # Sparse, nested, quantised and wrapped tensors run far more of torch's C++ than weights ever need.
-    for name in sorted(name.split()[-1] for name in names if "_rebuild_" in name):
-        if name not in REBUILDS:
-            kind = name.removeprefix("_rebuild_").replace("_", " ")
-            raise InputError(
-                f"{path} holds tensors that are not dense ({kind})", "Save dense tensors: tensor.to_dense()"
-            )
+    refuse_globals(path, unsafe)
+    for name in sorted(name.split()[-1] for name in names if name.split()):
+        refuse_rebuild(path, name)
 
 
 def _claimed_bytes(path: Path, name: str, tensor: Tensor, record_sizes: set[int]) -> int:
-    """Returns the bytes that a tensor on the meta device would take, refusing more than its storage has."""
+    """Returns the bytes that a tensor would take by itself, refusing more than its storage has."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         raise InputError(f"{path}: {name} is not a dense tensor", "Save dense tensors: tensor.to_dense()")
-    wanted, storage = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
-    if wanted > storage:
-        raise InputError(f"{path}: {name} claims {wanted} bytes but stores {storage}", CRAFTED)
+    size, storage = tensor.element_size(), tensor.untyped_storage().nbytes()
+    wanted = tensor.numel() * size
+    last = tensor.storage_offset() + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if max(wanted, (last + 1) * size if wanted else 0) > storage:
+        raise InputError(f"{path}: {name} claims {max(wanted, (last + 1) * size)} bytes but stores {storage}", CRAFTED)
     if storage and storage not in record_sizes:
         raise InputError(f"{path}: {name} claims a storage of {storage} bytes that is not there", CRAFTED)
     return wanted

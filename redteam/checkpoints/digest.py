@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from redteam.checkpoints.shards import BIN, BIN_INDEX, shard_paths
 from redteam.errors import InputError
 
 # What transformers reads a config and a tokenizer from.
@@ -26,7 +27,8 @@ def weights_digest(path: Path) -> str:
 
     Args:
         path: a file: the digest of its bytes. A directory: the digest of the sorted lines "NAME SHA256\n" of all
-            `*.safetensors` files directly in it. Configuration and tokenizer beside weights do not count.
+            `*.safetensors` files directly in it, or of its weight files of torch.save if there are none.
+            Configuration and tokenizer beside weights do not count.
 
     Raises:
         InputError: it cannot be read, or it is a directory without weights.
@@ -35,8 +37,10 @@ def weights_digest(path: Path) -> str:
         if not path.is_dir():
             return _file_digest(path)
         files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
+        if not files and any((path / name).is_file() for name in (BIN, BIN_INDEX)):
+            files = shard_paths(path)
         if not files:
-            raise InputError(f"{path} has no *.safetensors files", "Give a checkpoint")
+            raise InputError(f"{path} has no weight files", "Give a checkpoint")
         lines = "".join(f"{file.name} {_file_digest(file)}\n" for file in files)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from redteam.checkpoints.header import read_header, starts_like_safetensors
-from redteam.checkpoints.shards import INDEX, SINGLE, shard_paths
+from redteam.checkpoints.shards import SINGLE, WEIGHTS, shard_paths
 from redteam.errors import InputError
 
 DOWNLOAD_AGAIN = "Download or copy the file itself again"
@@ -34,12 +34,17 @@ SIGNATURES = (
 )
 
 
+# The first pickle of a file that torch wrote before version 1.6: its magic number, 0x1950a86a20f9469cfc6c.
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+
 class Kind(Enum):
     """The forms of checkpoint that can be opened."""
 
     DIRECTORY = "a Hugging Face directory"
     SAFETENSORS = "a safetensors file"
     TORCH = "a torch zip archive"
+    LEGACY = "a torch file from before version 1.6"
 
 
 def identify(path: Path) -> Kind:
@@ -80,20 +85,18 @@ def _identify_directory(path: Path) -> Kind:
         )
     if "config.json" not in names:
         raise InputError(f"{path} is a directory without config.json", "Give a directory written by save_pretrained")
-    if not names & {SINGLE, INDEX}:
+    if not names & set(WEIGHTS):
         others = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
-        if any(name.startswith("pytorch_model") for name in others):
-            raise InputError(
-                f"{path} holds only pytorch_model.bin, a pickle",
-                "Convert it to safetensors: load it with transformers and call save_pretrained",
-            )
         if others:
             raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
         raise InputError(f"{path} has a config.json but no weights", f"Put {SINGLE} beside it")
     for shard in shard_paths(path):
         if not shard.is_file():
             raise InputError(f"{shard} is missing, but the index names it", "Copy the whole directory again")
-        read_header(shard)
+        if shard.suffix == ".safetensors":
+            read_header(shard)
+        elif _identify_file(shard) not in (Kind.TORCH, Kind.LEGACY):
+            raise InputError(f"{shard} is not what torch.save writes", "Write the model again with save_pretrained")
     return Kind.DIRECTORY
 
 
@@ -114,12 +117,10 @@ def _identify_file(path: Path) -> Kind:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         raise InputError(f"{path} is an HTML page, not a checkpoint", DOWNLOAD_AGAIN)
-    # Pickle protocols 2 to 5. Before torch 1.6 a checkpoint was several such pickles in a row.
-    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:
-        raise InputError(
-            f"{path} is a legacy pickle, which runs code when it is loaded",
-            "Save it again with torch 1.6 or later, or as .safetensors",
-        )
+    if head.startswith(LEGACY_MAGIC):
+        return Kind.LEGACY
+    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:  # protocols of pickle
+        raise InputError(f"{path} is a pickle, which runs code when it is loaded", SAVE_WEIGHTS)
     for prefix, what, remedy in SIGNATURES:
         if head.startswith(prefix):
             raise InputError(f"{path} is {what}", remedy)

@@ -122,7 +122,8 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
         description, where = _described_in(place / "config.json" if place.is_dir() else place, config)
     tokenizer = where if found.tokenizer and config is None else _tokenizer_in(folder)
     manifest = open_manifest(path)
-    missing = list(_missing(description, folder, tokenizer))
+    suggested = _suggested(found.tensors)
+    missing = list(_missing(description, suggested, folder, tokenizer))
     if manifest is None:
         missing.append(("no manifest says what was removed", "Give --capability, and --original and --reference"))
     return Inspected(
@@ -132,7 +133,7 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
         files=len(files),
         sha256=weights_digest(path) if digest or size <= QUICK else None,
         tensors=found.tensors,
-        architecture=_suggested(found.tensors) if description is None else _named(description),
+        architecture=suggested if description is None else _named(description),
         described_by=None if description is None else where,
         tokenizer=tokenizer,
         method=manifest[0].method if manifest else None,
@@ -141,8 +142,8 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
 
 
 def _read(path: Path, kind: Kind, files: list[Path]) -> _Found:
-    if kind is Kind.TORCH:
-        return _read_torch(path)
+    if kind in (Kind.TORCH, Kind.LEGACY) or (kind is Kind.DIRECTORY and files[0].suffix == ".bin"):
+        return _read_torch(path, files)
     tensors = {name: entry for file in files for name, entry in read_header(file).items()}
     if not tensors:
         raise InputError(f"{path} holds no tensors", "Save the weights again")
@@ -150,17 +151,18 @@ def _read(path: Path, kind: Kind, files: list[Path]) -> _Found:
     return _Found(tensors=tensors, description=_architecture(text, path))
 
 
-def _read_torch(path: Path) -> _Found:
-    from redteam.checkpoints.archive import read_shapes  # torch takes seconds to import
-    from redteam.checkpoints.contents import read_contents
+def _read_torch(path: Path, files: list[Path]) -> _Found:
+    from redteam.checkpoints.contents import read_contents  # torch takes seconds to import
+    from redteam.checkpoints.legacy import read_torch
 
-    contents = read_contents(read_shapes(path), path)
+    parts = [read_contents(read_torch(file, shapes=True), file) for file in files]
     tensors = {
         name: TensorEntry(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in contents.state.items()
+        for part in parts
+        for name, tensor in part.state.items()
     }
-    description = contents.config or _architecture(contents.architecture, path)
-    return _Found(tensors=tensors, description=description, tokenizer=contents.tokenizer is not None)
+    description = parts[0].config or _architecture(parts[0].architecture, path)
+    return _Found(tensors=tensors, description=description, tokenizer=parts[0].tokenizer is not None)
 
 
 def _architecture(text: Any, path: Path) -> dict[str, Any] | None:
@@ -179,11 +181,14 @@ def _tokenizer_in(folder: Path) -> str | None:
     return next((str(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()), None)
 
 
-def _missing(description: Mapping[str, Any] | None, folder: Path, tokenizer: str | None) -> Iterator[tuple[str, str]]:
+def _missing(
+    description: Mapping[str, Any] | None, suggested: str | None, folder: Path, tokenizer: str | None
+) -> Iterator[tuple[str, str]]:
     if description is None:
         yield "nothing says how the model is built", "Give its config.json: --config FILE"
-    if tokenizer is None and (description is None or KEY not in description):
-        yield (f"there is no tokenizer in {folder}", "Put tokenizer.json there: tokenizer.save_pretrained(directory)")
+    language = KEY not in description if description is not None else "language model" in (suggested or "")
+    if language and tokenizer is None:
+        yield f"there is no tokenizer in {folder}", "Put tokenizer.json there: tokenizer.save_pretrained(directory)"
 
 
 def _named(description: Mapping[str, Any]) -> str:

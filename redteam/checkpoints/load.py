@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from redteam.checkpoints.architecture import build_architecture
-from redteam.checkpoints.archive import read_archive
 from redteam.checkpoints.build import Weights, build_module
 from redteam.checkpoints.contents import (
     Contents,
@@ -27,6 +27,7 @@ from redteam.checkpoints.description import build_config, load_tokenizer, tokeni
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.identify import Kind, identify
+from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
 from redteam.checkpoints.untrusted import KEY, parse_description, read_json
@@ -82,15 +83,17 @@ def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | 
 
 def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:
     """Reads the weights, and what a self-contained file says about the model."""
-    if kind is Kind.DIRECTORY:
-        entries = {name: entry for shard in shard_paths(path) for name, entry in read_header(shard).items()}
+    shards = shard_paths(path) if kind is Kind.DIRECTORY else [path]
+    if kind is Kind.DIRECTORY and shards[0].suffix == ".safetensors":
+        entries = {name: entry for shard in shards for name, entry in read_header(shard).items()}
         return _weights(path, path, entries), Contents(state={})
     if kind is Kind.SAFETENSORS:
         entries = read_header(path)
         stored = strip_prefix(load_file(path))
         contents = Contents(state={}, architecture=read_metadata(path).get(KEY))
         return _weights(path, as_float32(stored, path), entries), contents
-    contents = read_contents(read_archive(path), path)
+    parts = [read_contents(read_torch(shard), shard) for shard in shards]
+    contents = replace(parts[0], state={name: tensor for part in parts for name, tensor in part.state.items()})
     names = {getattr(torch, name): code for code, name in DTYPES.items()}
     entries = {
         name: TensorEntry(names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))

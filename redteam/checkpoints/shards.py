@@ -7,27 +7,31 @@ from pathlib import Path
 
 from redteam.errors import InputError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"  # of torch.save, before safetensors
+WEIGHTS = (SINGLE, INDEX, BIN, BIN_INDEX)
 
 
 def shard_paths(directory: Path) -> list[Path]:
     """Returns the weight files that transformers would load, sorted: the single one, else those of the index.
 
+    Safetensors are preferred to what torch.save wrote, which is named `.bin`.
+
     Raises:
         InputError: the index is malformed, or names a file outside the directory.
     """
-    if (directory / SINGLE).exists():
-        return [directory / SINGLE]
-    index = directory / INDEX
+    first = next((name for name in WEIGHTS if (directory / name).exists()), INDEX)
+    if first in (SINGLE, BIN):
+        return [directory / first]
+    index, suffix = directory / first, ".safetensors" if first == INDEX else ".bin"
     try:
         names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{index} is not a readable index of shards", "Copy the directory again") from error
     for name in names:
-        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+        if Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise InputError(
-                f"{index} names {name!r}, which is no safetensors file in that directory",
+                f"{index} names {name!r}, which is no {suffix} file in that directory",
                 "Write the model again with save_pretrained",
             )
     if not names:

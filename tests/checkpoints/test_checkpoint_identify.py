@@ -60,13 +60,14 @@ def test_missing(tmp_path, refusal):
     assert "there is no checkpoint" in refusal(tmp_path / "nowhere.pt")
 
 
-def test_pickles_outside_a_zip_are_legacy(tmp_path, refusal, module):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_refused_and_what_torch_made_of_pickles_is_not(protocol, tmp_path, refusal, module):
     legacy = tmp_path / "legacy.pt"
     torch.save(module.state_dict(), legacy, _use_new_zipfile_serialization=False)
+    assert identify(legacy) is Kind.LEGACY
     plain = tmp_path / "plain.pkl"
-    plain.write_bytes(pickle.dumps({"a": 1}))
-    assert "legacy pickle" in refusal(legacy)
-    assert "legacy pickle" in refusal(plain)
+    plain.write_bytes(pickle.dumps({"a": 1}, protocol))
+    assert "is a pickle, which runs code" in refusal(plain)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -122,10 +123,10 @@ def test_directories_without_what_is_needed(tmp_path, refusal, described, module
     bare.mkdir()
     assert "without config.json" in refusal(bare)
     assert "no weights" in refusal(described)
-    torch.save(module.state_dict(), described / "pytorch_model.bin")
-    message = refusal(described)
-    assert "only pytorch_model.bin" in message
-    assert "Convert it to safetensors" in message
+    save_file({"w": torch.zeros(2)}, described / "pytorch_model.bin")
+    assert "is not what torch.save writes" in refusal(described)
+    torch.save(module, described / "pytorch_model.bin")
+    assert "not a state dict" in refusal(described)
 
 
 def test_an_adapter_is_not_a_model(saved, refusal):
@@ -147,7 +148,7 @@ def test_an_index_names_only_its_own_shards(saved, refusal, named):
     folder = saved("m")
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": named}}))
-    assert "no safetensors file in that directory" in refusal(folder)
+    assert "no .safetensors file in that directory" in refusal(folder)
 
 
 def test_an_index_with_a_missing_shard_or_no_sense(saved, refusal):
