@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redteam.checkpoints.build import Weights, refuse_difference
-from redteam.checkpoints.contents import as_float32, strip_prefix
+from redteam.checkpoints.contents import as_float32, named_as, strip_prefix
 from redteam.checkpoints.shards import shard_paths
 from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
@@ -60,7 +60,9 @@ def build_architecture(data: Mapping[str, Any], where: str, weights: Weights) ->
         stored = {name: tensor for shard in shard_paths(source) for name, tensor in load_file(shard).items()}
         source = as_float32(strip_prefix(stored), weights.path)
     with torch.device("meta"):
-        _refuse_misfit(_make(description, where), source, weights)
+        empty = _make(description, where)
+    source = named_as(empty.state_dict().keys(), source)
+    _refuse_misfit(empty, source, weights)
     module = _make(description, where)
     module.load_state_dict(dict(source))
     return module.eval()

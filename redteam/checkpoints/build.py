@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from redteam.checkpoints.contents import named_as
 from redteam.errors import InputError
 
 SHOWN = 2  # names quoted per kind of difference
@@ -48,8 +49,10 @@ def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
     Raises:
         InputError: the config is of no causal language model, or does not fit the weights.
     """
-    model_class = type(_lay_out(config, weights))
-    source = weights.source
+    empty = _lay_out(config, weights)
+    model_class, source = type(empty), weights.source
+    if isinstance(source, Mapping):
+        source = named_as(empty.state_dict().keys(), source)
     try:
         loaded: Any = model_class.from_pretrained(
             str(source) if isinstance(source, Path) else None,

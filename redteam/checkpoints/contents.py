@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,25 @@ def strip_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "" in stripped:
             break
     return stripped
+
+
+def named_as(wanted: Collection[str], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Returns the state dict under a model's own names, where a trainer held the model as one of its attributes.
+
+    Lightning saves `self.model` as "model.layer.weight", others call it "net". A first part that all names share is
+    taken off as long as none of them is a name of the model; names that fit as they are stay.
+
+    Args:
+        wanted: names of the model.
+        state: tensors by the names in the file.
+    """
+    found = dict(state)
+    while not any(name in wanted for name in found):
+        firsts = {name.partition(".")[0] for name in found}
+        if len(firsts) != 1 or not all("." in name for name in found):
+            return state
+        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
+    return found
 
 
 def as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
