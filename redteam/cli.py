@@ -42,6 +42,7 @@ class Given(TypedDict):
     original: Path | None
     reference: Path | None
     config: Path | None
+    arch: str | None
 
 
 class FollowUpStage(StrEnum):
@@ -91,6 +92,9 @@ def attack(
         Path | None, typer.Option(help="A model that never knew (default: TARGET's manifest says).")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside TARGET.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="Or your own FILE.py:FUNCTION that builds the classifier; it is run.")
+    ] = None,
     attacks: Annotated[
         list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
     ] = None,
@@ -108,7 +112,7 @@ def attack(
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        given = Given(capability=capability, original=original, reference=reference, config=config)
+        given = Given(capability=capability, original=original, reference=reference, config=config, arch=arch)
         code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access, seed=seed)
     raise typer.Exit(code)
 
@@ -265,13 +269,11 @@ def _show_space(name: str) -> None:
     """Prints what an attack searches over, on a language model and 100 forget items."""
     from rich.console import Console
 
-    from redteam.attacks.described import described_space
+    from redteam.attacks.described import example_space
     from redteam.registry import ATTACKS
     from redteam.reporting.described import print_space
-    from redteam.target import TargetInfo
 
-    info = TargetInfo(kind="language", architecture="any", parameters=0, layers=2, hidden_size=0)
-    print_space(described_space(ATTACKS.create(name), info, samples=100), Console())
+    print_space(example_space(ATTACKS.create(name)), Console())
 
 
 def _attack(
@@ -292,6 +294,8 @@ def _attack(
     from redteam.reporting.progress import RunProgress
 
     identify(target)  # a mistyped path is told at once, not after seconds of imports
+    if given["arch"] is not None:
+        typer.echo(f"{given['arch']} is code of yours and is run to build the model", err=True)
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs

@@ -143,6 +143,34 @@ class CapabilityFile(Strict):
     seed: int = 0
 
 
+class ClassesFile(Strict):
+    """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
+
+    Attributes:
+        name: for people and records.
+        arrays: a `.npz` file, relative to this one. `$NAME` in the path is taken from the environment.
+        inputs: the array of examples [n, ...]; bytes are divided by 255.
+        labels: the array of their classes [n], counted from 0.
+        classes: the array of the classes' names, or their number.
+        forget: the removed classes, by name or number.
+        channels: whether images have their channels "first" or "last"; a module reads them first.
+        most: at most so many examples of what was removed, and ten times as many of what stays; drawn by `seed`.
+        splits: relative sizes of the three splits.
+        seed: of the split.
+    """
+
+    name: str = Field(min_length=1)
+    arrays: str
+    inputs: str = "x"
+    labels: str = "y"
+    classes: str | Annotated[int, Field(ge=2)]
+    forget: list[str | int] = Field(min_length=1)
+    channels: Literal["first", "last"] = "first"
+    most: int = Field(default=1000, ge=3)
+    splits: Shares = Shares()
+    seed: int = 0
+
+
 def read_manifest(path: Path) -> Manifest:
     """Reads a sidecar manifest.
 
@@ -156,8 +184,8 @@ def read_manifest(path: Path) -> Manifest:
     return _validated(Manifest, data, path)
 
 
-def read_capability_file(path: Path) -> CapabilityFile:
-    """Reads a `capability.toml`.
+def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
+    """Reads a `capability.toml`; it is of a classifier if it names `arrays`.
 
     Raises:
         InputError: it is missing, not TOML, or not of this form.
@@ -168,6 +196,8 @@ def read_capability_file(path: Path) -> CapabilityFile:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except UNREADABLE as error:
         raise InputError(f"{path} is not readable TOML ({error})", "See examples/birthdays for one that is") from error
+    if "arrays" in data:
+        return _validated(ClassesFile, data, path)
     return _validated(CapabilityFile, data, path)
 
 

@@ -48,7 +48,7 @@ class Registry:
         """
         try:
             if ".py:" in name:
-                return _class_in_file(name)()
+                return object_in_file(name, "class")()
             module, _, attribute = self.require(name).partition(":")
             return getattr(import_module(module), attribute)()
         except InputError:
@@ -127,11 +127,20 @@ class Registry:
         return declared(Path(spec.origin).read_text(encoding="utf-8"), attribute)
 
 
-def _class_in_file(place: str) -> Any:
+def object_in_file(place: str, what: str) -> Any:
+    """Runs a file of the user's own and returns what it defines under a name.
+
+    Args:
+        place: `path/to/file.py:name`.
+        what: "class" or "function", for messages.
+
+    Raises:
+        InputError: there is no such file or name, or the file cannot be imported.
+    """
     path, _, attribute = place.rpartition(":")
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"there is no file {path}", "Give an attack of your own as path/to/file.py:Class")
+        raise InputError(f"there is no file {path}", f"Give a {what} of your own as path/to/file.py:name")
     name = f"redteam_user_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
@@ -144,7 +153,7 @@ def _class_in_file(place: str) -> Any:
         del sys.modules[name]
         raise InputError(f"{path} cannot be imported ({type(error).__name__}: {error})", "Correct it") from error
     if not hasattr(module, attribute):
-        raise InputError(f"{path} has no class {attribute!r}", "Give it as path/to/file.py:Class")
+        raise InputError(f"{path} has no {what} {attribute!r}", "Give it as path/to/file.py:name")
     return getattr(module, attribute)
 
 

@@ -47,7 +47,7 @@ def test_options_are_frozen() -> None:
     }
     assert found == {
         "attack": [
-            "--access", "--attack", "--budget", "--capability", "--config", "--format", "--original", "--out",
+            "--access", "--arch", "--attack", "--budget", "--capability", "--config", "--format", "--original", "--out",
             "--reference", "--seed",
         ],
         "bench": [

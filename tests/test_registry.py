@@ -180,7 +180,7 @@ def test_a_dataclass_in_a_file(file: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     error = refusal(ATTACKS, f"{tmp_path}/none.py:Mine")
     assert error.found == f"there is no file {tmp_path}/none.py"
-    assert "file.py:Class" in error.remedy
+    assert "file.py:name" in error.remedy
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ class _Asked:
         return self.told.get(name, choices[0])
 
 
+def example_space(attack: Attack) -> dict[str, str]:
+    """Returns what `described_space` does for some language model and 100 forget items."""
+    info = TargetInfo(kind="language", architecture="any", parameters=0, layers=2, hidden_size=0)
+    return described_space(attack, info, samples=100)
+
+
 def described_space(attack: Attack, target: TargetInfo, samples: int) -> dict[str, str]:
     """Returns name -> range of every parameter that an attack may ask for, those behind a choice included.
 

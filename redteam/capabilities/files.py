@@ -1,4 +1,4 @@
-"""A capability from the files of a user: `capability.toml` and JSONL."""
+"""A capability from the files of a user: `capability.toml` and JSONL, or arrays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from redteam.capabilities.classes import classes_of
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.splits import split_by_group
-from redteam.config import CapabilityFile, expand_path, read_capability_file
+from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
 from redteam.errors import InputError
 
 Row = dict[str, Any]
@@ -23,7 +24,8 @@ def load_capability(path: Path) -> Capability:
     Raises:
         InputError: a file is missing or not of the expected form, with the line; or too little is left to split.
     """
-    return capability_of(read_capability_file(path), path)
+    rules = read_capability_file(path)
+    return classes_of(rules, path) if isinstance(rules, ClassesFile) else capability_of(rules, path)
 
 
 def capability_of(rules: CapabilityFile, path: Path) -> Capability:

@@ -62,7 +62,7 @@ def build_architecture(data: Mapping[str, Any], where: str, weights: Weights) ->
     with torch.device("meta"):
         empty = _make(description, where)
     source = named_as(empty.state_dict().keys(), source)
-    _refuse_misfit(empty, source, weights)
+    refuse_misfit(empty, source, weights)
     module = _make(description, where)
     module.load_state_dict(dict(source))
     return module.eval()
@@ -101,7 +101,20 @@ def _refuse_numbers(description: Mapping[str, Any], where: str, elements: int) -
             )
 
 
-def _refuse_misfit(empty: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> None:
+def refuse_misfit(
+    empty: nn.Module, state: Mapping[str, Tensor], weights: Weights, wanted_by: str = "its config"
+) -> None:
+    """Refuses tensors that are not those of a module, by name, shape and kind of number.
+
+    Args:
+        empty: the module, on any device.
+        state: the tensors.
+        weights: whose they are, for messages.
+        wanted_by: what says how the module is built, for messages.
+
+    Raises:
+        InputError: there is a difference; it names the first few.
+    """
     wanted = empty.state_dict()
     report = {
         "missing_keys": wanted.keys() - state.keys(),
@@ -112,7 +125,7 @@ def _refuse_misfit(empty: nn.Module, state: Mapping[str, Tensor], weights: Weigh
             if name in state and state[name].shape != tensor.shape
         ],
     }
-    refuse_difference(report, weights.path)
+    refuse_difference(report, weights.path, wanted_by)
     for name, tensor in wanted.items():
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise InputError(f"{weights.path}: {name} is stored as {state[name].dtype}, not {tensor.dtype}", CHECK)

@@ -111,19 +111,20 @@ def _own_memory(module: PreTrainedModel) -> None:
         tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def refuse_difference(report: Mapping[str, Any], path: Path) -> None:
+def refuse_difference(report: Mapping[str, Any], path: Path, wanted_by: str = "its config") -> None:
     """Refuses weights that are not those of the module.
 
     Args:
         report: "missing_keys", "unexpected_keys", "mismatched_keys" (name, shape in the file, shape of the module),
             and "error_msgs" if there are any.
         path: of the checkpoint, for messages.
+        wanted_by: what says how the module is built, for messages.
 
     Raises:
         InputError: there is a difference; it names the first few.
     """
     shapes = [
-        f"{name}: file {tuple(stored)}, config wants {tuple(wanted)}"
+        f"{name}: file {tuple(stored)}, wanted {tuple(wanted)}"
         for name, stored, wanted in sorted(report["mismatched_keys"])
     ]
     parts = [
@@ -138,8 +139,8 @@ def refuse_difference(report: Mapping[str, Any], path: Path) -> None:
     ]
     if parts:
         raise InputError(
-            f"{path} does not fit its config: {'; '.join(parts)}",
-            "Give the config.json that belongs to these weights",
+            f"{path} does not fit {wanted_by}: {'; '.join(parts)}",
+            "Give the one that belongs to these weights",
         )
 
 

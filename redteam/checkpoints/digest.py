@@ -47,8 +47,8 @@ def weights_digest(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def description_digest(path: Path, config: Path | None = None) -> str:
-    """Returns the SHA-256 of the config and tokenizer files that a checkpoint is opened with.
+def description_digest(path: Path, config: Path | None = None, arch: str | None = None) -> str:
+    """Returns the SHA-256 of the config and tokenizer files, or the source, that a checkpoint is opened with.
 
     The same weights under another config or tokenizer are another model. What a self-contained `.pt` carries in it is
     part of its `weights_digest`.
@@ -56,10 +56,14 @@ def description_digest(path: Path, config: Path | None = None) -> str:
     Args:
         path: of the checkpoint.
         config: a config.json, or the directory of one, if it is not beside the checkpoint.
+        arch: `path/to/file.py:function`, if a function builds the model.
 
     Raises:
         InputError: a file cannot be read.
     """
+    if arch is not None:
+        source, _, function = arch.rpartition(":")
+        return hashlib.sha256(f"{function} {weights_digest(Path(source))}\n".encode()).hexdigest()
     place = config or (path if path.is_dir() else path.parent)
     given = [place] if place.is_file() else []
     folder = place.parent if given else place

@@ -185,7 +185,10 @@ def _missing(
     description: Mapping[str, Any] | None, suggested: str | None, folder: Path, tokenizer: str | None
 ) -> Iterator[tuple[str, str]]:
     if description is None:
-        yield "nothing says how the model is built", "Give its config.json: --config FILE"
+        yield (
+            "nothing says how the model is built",
+            "Give its config.json with --config, or what builds it with --arch",
+        )
     language = KEY not in description if description is not None else "language model" in (suggested or "")
     if language and tokenizer is None:
         yield f"there is no tokenizer in {folder}", "Put tokenizer.json there: tokenizer.save_pretrained(directory)"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from redteam.checkpoints.architecture import build_architecture
@@ -25,6 +25,7 @@ from redteam.checkpoints.contents import (
 )
 from redteam.checkpoints.description import build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.factory import build_from
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.legacy import read_torch
@@ -38,7 +39,9 @@ from redteam.target import Target
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | None = None) -> Target:
+def open_target(
+    path: Path, *, config: Path | None = None, arch: str | None = None, expect_sha256: str | None = None
+) -> Target:
     """Loads a checkpoint. The state of torch's random generator stays as it was.
 
     Args:
@@ -46,6 +49,8 @@ def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | 
             its content, not in its name.
         config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
             checkpoint carries, else config.json beside it.
+        arch: instead of a config, a function of the user's own that builds the classifier: `path/to/file.py:function`.
+            It is run.
         expect_sha256: the digest that the weights must have, as `weights_digest` returns it.
 
     Returns:
@@ -64,13 +69,7 @@ def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | 
         )
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         weights, contents = _read_weights(path, kind)
-        config_file = _config_file(path, config, contents)
-        data, where = _description(path, config_file, contents)
-        if KEY in data:
-            module, tokenizer = build_architecture(data, where, weights), None
-        else:
-            module = build_module(build_config(data, where), weights)
-            tokenizer = _tokenizer(path, config_file, contents)
+        module, tokenizer = _built(path, weights, contents, config, arch)
         refuse_nonfinite(module.state_dict(), path)
     return Target(
         name=path.name or path.resolve().name,
@@ -79,6 +78,19 @@ def open_target(path: Path, *, config: Path | None = None, expect_sha256: str | 
         tokenizer=tokenizer,
         stored_dtype=weights.stored_dtype,
     )
+
+
+def _built(
+    path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None
+) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
+    """Returns the module that a function, a config or the checkpoint itself describes, and its tokenizer."""
+    if arch is not None:
+        return build_from(arch, weights), None
+    config_file = _config_file(path, config, contents)
+    data, where = _description(path, config_file, contents)
+    if KEY in data:
+        return build_architecture(data, where, weights), None
+    return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents)
 
 
 def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:
@@ -130,7 +142,8 @@ def _config_file(path: Path, given: Path | None, contents: Contents) -> Path | N
         raise InputError(f"there is no config {file}", "Check the path given to --config")
     raise InputError(
         f"{path} holds weights only, and there is no config.json beside it",
-        "Give the model's config.json, with the tokenizer beside it: --config DIRECTORY",
+        "Give the model's config.json, with the tokenizer beside it: --config DIRECTORY,"
+        " or a function that builds a classifier: --arch FILE.py:FUNCTION",
     )
 
 

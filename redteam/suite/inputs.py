@@ -11,6 +11,7 @@ from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.digest import description_digest, weights_digest
+from redteam.checkpoints.factory import factory_file
 from redteam.checkpoints.identify import identify
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
@@ -34,15 +35,17 @@ class Model:
         path: of the checkpoint.
         sha256: of its weights.
         config: where its config is, when that is not beside it.
+        arch: the function that builds it, `path/to/file.py:function`.
     """
 
     path: Path
     sha256: str
     config: Path | None = None
+    arch: str | None = None
 
     def open(self) -> Target:
         """Loads it, and makes sure that it is still the file that the run is about."""
-        return open_target(self.path, config=self.config, expect_sha256=self.sha256)
+        return open_target(self.path, config=self.config, arch=self.arch, expect_sha256=self.sha256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +91,7 @@ class Inputs:
             target=digests["target"],
             original=digests.get("original"),
             reference=digests.get("reference"),
-            descriptions={role: description_digest(m.path, m.config) for role, m in self.models.items()},
+            descriptions={role: description_digest(m.path, m.config, m.arch) for role, m in self.models.items()},
             capability=(self.capability.name, self.capability.sha256),
             access=self.access,
             attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
@@ -106,6 +109,7 @@ def resolve_inputs(
     original: Path | None = None,
     reference: Path | None = None,
     config: Path | None = None,
+    arch: str | None = None,
     attacks: Sequence[str] = (),
     access: Access = Access.WEIGHTS,
     probes: Sequence[str] = (),
@@ -118,14 +122,18 @@ def resolve_inputs(
     """
     if budget < 1:
         raise InputError(f"the budget is {budget}", "Give --budget at least 1 search trial")
+    if arch is not None:
+        factory_file(arch)
+        if config is not None:
+            raise InputError("both --config and --arch say how the model is built", "Give one of them")
     names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
     adversaries = {name: ATTACKS.create(name) for name in names}
     found = open_manifest(target)
-    models = {"target": Model(path=target, sha256=weights_digest(target), config=config)}
+    models = {"target": Model(path=target, sha256=weights_digest(target), config=config, arch=arch)}
     for role, given in (("original", original), ("reference", reference)):
-        model = _beside(role, given, config, found)
+        model = _beside(role, given, found)
         if model is not None:
-            models[role] = model
+            models[role] = replace(model, config=config, arch=arch)
     if found is not None and found[0].target.sha256 != models["target"].sha256:
         raise InputError(
             f"{target} is not the model that {found[1].name} was written for",
@@ -174,7 +182,7 @@ def _unusable(attack: Attack, kind: str, access: Access) -> str | None:
     return None
 
 
-def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:
+def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:
     ref: Any = getattr(found[0], role) if found else None
     path = given or (found[1].parent / ref.path if found and ref else None)
     if path is None:
@@ -185,7 +193,7 @@ def _beside(role: str, given: Path | None, config: Path | None, found: tuple[Man
         raise InputError(
             f"{path} was changed after the manifest was written", f"Build it again, or give another --{role}"
         )
-    return Model(path=path, sha256=digest, config=config)
+    return Model(path=path, sha256=digest)
 
 
 def _refuse_shared_roles(models: dict[str, Model]) -> None:

@@ -39,6 +39,7 @@ def attack(
     original: Path | str | None = None,
     reference: Path | str | None = None,
     config: Path | str | None = None,
+    arch: str | None = None,
     attacks: Sequence[str] = (),
     access: Access | str = Access.WEIGHTS,
     probes: Sequence[str] = (),
@@ -56,6 +57,7 @@ def attack(
         original: the model before unlearning; by default the manifest's.
         reference: a model that never had the capability; by default the manifest's.
         config: a `config.json` for checkpoints that have none beside them.
+        arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
         attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
         access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
         probes: names of `redteam list probes`; by default all of them, and those of installed packages.
@@ -74,6 +76,7 @@ def attack(
         original=_path(original),
         reference=_path(reference),
         config=_path(config),
+        arch=arch,
         attacks=attacks,
         access=Access(access),
         probes=probes,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from redteam.capabilities.files import capability_of
 from redteam.capabilities.items import Capability, Item
-from redteam.config import expand_path, read_capability_file
+from redteam.config import CapabilityFile, expand_path, read_capability_file
 from redteam.engine.batches import TokenSet
 from redteam.engine.training import Training
 from redteam.errors import InputError
@@ -54,7 +54,7 @@ class Birthdays:
         Raises:
             InputError: REDTEAM_DATA is not set, or the data is not there.
         """
-        rules = read_capability_file(RULES)
+        rules = _rules()
         return capability_of(rules.model_copy(update={"seed": seed}), RULES)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -116,9 +116,15 @@ def _statements(capability: Capability) -> list[tuple[str, str]]:
     return list(said.items())
 
 
+def _rules() -> CapabilityFile:
+    rules = read_capability_file(RULES)
+    assert isinstance(rules, CapabilityFile)
+    return rules
+
+
 def _corpus() -> Sequence[str]:
     """Returns the sentences of the corpus that lies beside each question file."""
-    rules = read_capability_file(RULES)
+    rules = _rules()
     questions = [expand_path(name, RULES) for name in (*rules.forget, *rules.retain)]
     corpora = [file.with_name(f"corpus_{file.name}") for file in questions]
     missing = [file for file in corpora if not file.is_file()]

@@ -168,7 +168,7 @@ def test_what_differs_is_named(tmp_path: Path, refusal: Any) -> None:
     message = refusal(tmp_path / "m.pt")
     assert "missing: layers.linear1.bias" in message
     assert "unexpected: layers.linear9.weight" in message
-    assert "shape of layers.linear2.weight: file (3, 3), config wants (12, 16)" in message
+    assert "shape of layers.linear2.weight: file (3, 3), wanted (12, 16)" in message
 
 
 def test_weights_that_are_no_numbers(tmp_path: Path, refusal: Any) -> None:

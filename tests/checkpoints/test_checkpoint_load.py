@@ -197,7 +197,7 @@ def test_every_difference_from_the_config_is_named(described, module, refusal, f
     message = refusal(write_state(described, state, form))
     assert "missing: model.layers.1.mlp.up_proj.weight, model.layers.1.self_attn.k_proj.weight (+1 more)" in message
     assert "unexpected: adapter.weight" in message
-    assert "shape of lm_head.weight: file (32, 8), config wants (32, 16)" in message
+    assert "shape of lm_head.weight: file (32, 8), wanted (32, 16)" in message
 
 
 @pytest.mark.parametrize("form", ["w.pt", "w.safetensors", "m"])
@@ -212,7 +212,7 @@ def test_a_config_of_another_size(saved, refusal):
     folder = saved("m")
     change_config(folder, intermediate_size=40)
     message = refusal(folder)
-    assert "shape of model.layers.0.mlp.down_proj.weight: file (16, 24), config wants (16, 40)" in message
+    assert "shape of model.layers.0.mlp.down_proj.weight: file (16, 24), wanted (16, 40)" in message
     assert "(+4 more)" in message
 
 

@@ -1,0 +1,128 @@
+"""A capability of a classifier from the files of a user: some of its classes, and arrays that show them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.splits import split_by_group
+from redteam.config import ClassesFile, expand_path
+from redteam.errors import InputError
+
+RETAINED = 10  # examples of what stays, for each of what was removed
+
+
+def classes_of(rules: ClassesFile, path: Path) -> Capability:
+    """Reads the arrays that rules name; `path` is where the rules stand, since paths in them are relative to it.
+
+    An example that occurs twice counts once. Every example is a fact of its own, and may be in any split.
+
+    Raises:
+        InputError: the file is missing or damaged, has no such arrays, or arrays that do not belong together; or too
+            little is left to split.
+    """
+    file = expand_path(rules.arrays, path)
+    held = _read(rules, file)
+    names = _names(rules, held, file)
+    forgotten = {_number(rules, wanted, names, path) for wanted in rules.forget}
+    inputs, labels = _inputs(rules, held[rules.inputs], file), _labels(held[rules.labels], names, file)
+    if len(inputs) != len(labels):
+        raise InputError(
+            f"{file} has {len(inputs)} inputs and {len(labels)} labels", "Give arrays that belong together"
+        )
+    rows = _distinct(inputs)
+    random.Random(rules.seed).shuffle(rows)
+    forget = [row for row in rows if labels[row] in forgotten][: rules.most]
+    retain = [row for row in rows if labels[row] not in forgotten][: RETAINED * rules.most]
+    used = [*forget, *retain]
+    items = [
+        Item(id=f"{rules.arrays}[{row}]", group=str(row), prompt="", choices=names, answer=int(labels[row]), row=place)
+        for place, row in enumerate(used)
+    ]
+    sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
+    try:
+        attack, select, certify = split_by_group(items[: len(forget)], sizes, rules.seed)
+        kept, utility = split_by_group(items[len(forget) :], (0.5, 0.5), rules.seed)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}", "Name arrays with more examples, or fewer classes to forget") from error
+    return Capability(
+        name=rules.name,
+        attack=attack,
+        select=select,
+        certify=certify,
+        retain=kept,
+        utility=utility,
+        inputs=np.ascontiguousarray(inputs[used]),
+    )
+
+
+def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
+    """Returns the arrays that are needed; a pickled one is refused, not unpickled."""
+    if not file.is_file():
+        raise InputError(f"there is no file of arrays {file}", "Check `arrays` in the capability file")
+    wanted = [rules.inputs, rules.labels, *([rules.classes] if isinstance(rules.classes, str) else [])]
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            missing = [name for name in wanted if name not in held]
+            if missing:
+                raise InputError(
+                    f"{file} has no array {missing[0]!r}, it has {', '.join(sorted(held))[:200]}",
+                    "Name its arrays in the capability file",
+                )
+            return {name: held[name] for name in wanted}
+    except InputError:
+        raise
+    except Exception as error:  # numpy raises whatever its parsers stumble over
+        raise InputError(
+            f"{file} is no readable .npz file of arrays ({type(error).__name__})", "Write it with numpy.savez"
+        ) from error
+
+
+def _names(rules: ClassesFile, held: dict[str, NDArray[Any]], file: Path) -> tuple[str, ...]:
+    if isinstance(rules.classes, int):
+        return tuple(str(number) for number in range(rules.classes))
+    names = tuple(str(name) for name in held[rules.classes].reshape(-1).tolist())
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise InputError(f"{file}: {rules.classes!r} does not name two or more different classes", "Name each once")
+    return names
+
+
+def _number(rules: ClassesFile, wanted: str | int, names: Sequence[str], path: Path) -> int:
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
+        return wanted
+    if isinstance(wanted, str) and wanted in names:
+        return names.index(wanted)
+    raise InputError(f"{path}: there is no class {wanted!r} to forget", f"There are: {', '.join(names)[:200]}")
+
+
+def _inputs(rules: ClassesFile, given: NDArray[Any], file: Path) -> NDArray[np.float32]:
+    """Returns the examples as float32 [n, ...], bytes divided by 255, channels before height and width."""
+    if given.ndim < 2 or given.dtype.kind not in "fiu":
+        raise InputError(f"{file}: {rules.inputs!r} is {given.dtype} of shape {given.shape}", "Give numbers [n, ...]")
+    inputs = given.astype(np.float32) / (255 if given.dtype == np.uint8 else 1)
+    if rules.channels == "last":
+        inputs = np.moveaxis(inputs, -1, 1)
+    if not np.isfinite(inputs).all():
+        raise InputError(f"{file}: {rules.inputs!r} holds NaN or infinite numbers", "Leave those examples out")
+    return np.ascontiguousarray(inputs, dtype=np.float32)
+
+
+def _labels(given: NDArray[Any], names: Sequence[str], file: Path) -> NDArray[np.int64]:
+    labels = given.reshape(-1)
+    if labels.dtype.kind not in "iu" or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names)):
+        raise InputError(f"{file}: the labels are no numbers of {len(names)} classes", "Count classes from 0")
+    return labels.astype(np.int64)
+
+
+def _distinct(inputs: NDArray[np.float32]) -> list[int]:
+    """Returns the first row of each different example."""
+    seen: dict[bytes, int] = {}
+    for row, example in enumerate(inputs):
+        seen.setdefault(example.tobytes(), row)
+    return sorted(seen.values())
