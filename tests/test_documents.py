@@ -7,6 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -20,7 +21,14 @@ from redteam.registry import ATTACKS
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/birthdays/README.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/checkpoints.md",
+    "examples/birthdays/README.md",
+)
 
 
 def block(document: str, language: str, containing: str = "") -> str:
@@ -69,6 +77,26 @@ def test_the_capability_of_the_readme_loads(tmp_path: Path) -> None:
     assert capability.name == tomllib.loads(text)["name"]
     assert len(capability.forget) == 20
     assert capability.attack[0].prompt.endswith(" was born in")
+
+
+def test_so_does_that_of_a_classifier(tmp_path: Path) -> None:
+    (tmp_path / "cats.toml").write_text(block("README.md", "toml", "arrays"))
+    pictures = np.random.default_rng(0).integers(0, 256, size=(200, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=pictures, y=np.arange(200) % 10)
+    capability = load_capability(tmp_path / "cats.toml")
+    assert {item.answer for item in capability.forget} == {3}
+    assert capability.inputs is not None
+    assert capability.inputs.shape == (200, 3, 4, 4)
+
+
+def test_every_form_of_checkpoint_names_its_test() -> None:
+    table = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8").split("## What is refused")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 7
+    for row in rows:
+        named = re.findall(r"`(tests/[a-z_/]+\.py)`", row)
+        assert named
+        assert all((ROOT / name).is_file() for name in named), row
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
