@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,21 +22,26 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tiny untrained models with a manifest of the testbed `facts`: every stage runs, in seconds.
+    """Three tiny untrained models and question files of sixty facts: every stage runs, in seconds.
 
     Nothing can be recovered from them, so the verdict is INCONCLUSIVE.
     """
     from tiny import tiny_model
 
     from redteam.checkpoints.trio import Trio, save_trio
-    from redteam.config import TestbedRef
     from redteam.testbeds.facts import Facts
 
-    world = Facts()
+    world, folder = Facts(), tmp_path_factory.mktemp("untrained")
     tokenizer, capability = world.tokenizer(), world.capability(0)
+    for name, items in (("forget", capability.forget), ("retain", capability.retain)):
+        rows = [{"ask": i.prompt, "about": i.group, "choices": i.choices, "answer": i.answer} for i in items[:60]]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rules = folder / "capability.toml"
+    rules.write_text(
+        'name = "facts"\nprompt = "{ask}"\ngroup = { field = "about" }\n'
+        'forget = ["forget.jsonl"]\nretain = ["retain.jsonl"]\n'
+    )
     target, original, reference = (tiny_model(len(tokenizer), seed) for seed in range(3))
     trio = Trio(target=target, original=original, reference=reference, tokenizer=tokenizer)
-    path = tmp_path_factory.mktemp("untrained") / "model.pt"
-    ref = TestbedRef(testbed="facts", seed=0, sha256=capability.sha256)
-    save_trio(path, trio, method="none", seed=0, capability=ref)
-    return path
+    save_trio(folder / "model.pt", trio, method="none", seed=0, capability=rules)
+    return folder / "model.pt"

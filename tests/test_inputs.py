@@ -85,7 +85,7 @@ def test_a_manifest_cannot_name_a_file_to_be_imported(copy: Path, tmp_path: Path
     evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
     manifest = copy.with_name("model.redteam.json")
     content = json.loads(manifest.read_text())
-    content["capability"]["testbed"] = f"{evil}:X"
+    content["capability"] = {"testbed": f"{evil}:X", "seed": 0, "sha256": "0" * 64}
     manifest.write_text(json.dumps(content))
     with pytest.raises(InputError, match="capability"):
         resolve_inputs(copy, budget=3)
