@@ -23,6 +23,7 @@ from redteam.checkpoints.pickles import CRAFTED, REBUILDS, instructions, refuse_
 from redteam.errors import InputError
 
 PROTOCOL = 1001
+MAX_DIMENSIONS = 64  # of torch itself; the product of a million sizes takes minutes
 PICKLES = ("magic number", "protocol", "machine", "object", "storages")
 ITEM_SIZES = {
     "torch.DoubleStorage": 8, "torch.FloatStorage": 4, "torch.HalfStorage": 2, "torch.BFloat16Storage": 2,
@@ -73,12 +74,15 @@ class _Inert(pickle.Unpickler):
             raise InputError(f"{self.path} holds views of storages, as torch wrote them before 0.4", SAVE_WEIGHTS)
         found = _Storage(str(key), int(elements), int(item_size))
         before = self.storages.setdefault(found.key, found)
-        if found.elements < 0 or (before.elements, before.item_size) != (found.elements, found.item_size):
+        alike = (before.elements, before.item_size) == (found.elements, found.item_size)
+        if found.elements < 0 or found.item_size not in ITEM_SIZES.values() or not alike:
             raise InputError(f"{self.path} says two things of its storage {found.key[:40]!r}", CRAFTED)
         return before
 
     def _tensor(self, storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> None:
         """Refuses a tensor that reaches beyond its storage, which torch would make larger to hold it."""
+        if len(size) > MAX_DIMENSIONS:
+            raise InputError(f"{self.path}: a tensor has {len(size)} dimensions", CRAFTED)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if min((offset, *size, *stride)) < 0 or (prod(size) and last >= storage.elements):
             raise InputError(

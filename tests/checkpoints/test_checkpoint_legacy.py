@@ -161,6 +161,8 @@ def test_the_writer_of_these_tests_writes_what_can_be_read(tmp_path):
         (Claim(Storage(4), (-1,)), "reaches beyond"),
         (Claim(Storage(10**12), (4,)), "elements, where 1000000000000 are claimed"),
         (Claim(Storage(-1), (0,)), "says two things"),
+        (Claim(Storage(4, kind=0), (4,)), "says two things"),
+        (Claim(Storage(4), (2**31 - 1,) * 100_000, (0,) * 100_000), "has 100000 dimensions"),
         (Claim(Storage(4, kind=torch.DoubleStorage), (4,)), "is truncated"),
         ([Claim(Storage(4), (4,)), Claim(Storage(4, kind=torch.LongStorage), (4,))], "says two things"),
         ([Claim(Storage(4), (4,)), Claim(Storage(4, key="1"), (4,))], "lists other storages"),
