@@ -209,7 +209,7 @@ def inspect(
     digest: Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")] = False,
     format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
 ) -> None:
-    """Say what a checkpoint is and what is missing to attack it. No weight is read, and nothing in it is run."""
+    """Say what a checkpoint is and what is missing to attack it. Nothing in it is run."""
     with _errors(format):
         from rich.console import Console
 

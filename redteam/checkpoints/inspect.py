@@ -1,4 +1,4 @@
-"""What a checkpoint is, told from its headers: no weight is read, and nothing in it is run."""
+"""What a checkpoint is, told from its headers where it has some; nothing in it is run."""
 
 from __future__ import annotations
 
