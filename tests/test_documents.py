@@ -99,6 +99,26 @@ def test_every_form_of_checkpoint_names_its_test() -> None:
         assert all((ROOT / name).is_file() for name in named), row
 
 
+def test_how_strong_the_readme_says_it_is_was_measured() -> None:
+    rows = json.loads((ROOT / "results" / "benchmarks" / "families.json").read_text())["rows"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    after: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        after.setdefault((row["testbed"], row["target"], row["attack"]), []).append(row["after"])
+    assert all(len(seeds) == 3 for seeds in after.values())
+    mean = {key: sum(seeds) / 3 for key, seeds in after.items()}
+    names = {"rmu": "RMU", "graddiff": "gradient difference", "ssd": "SSD", "tar": "TAR"}
+    for place in ("facts", "digits"):
+        for method, name in names.items():
+            found = {attack: value for (p, m, attack), value in mean.items() if (p, m) == (place, method)}
+            single = {attack: value for attack, value in found.items() if attack in ATTACKS.table}
+            best = max(single, key=lambda attack: single[attack])
+            cells = [f"{found['suite']:.2f}", f"{single[best]:.2f} ({best})", f"{found['retrain at 2e-05']:.2f}"]
+            assert f"| {place}, {name} | {' | '.join(cells)} |" in readme
+    never = [value for (_, method, _), value in mean.items() if method == "filtered"]
+    assert f"({min(never):.2f} to {max(never):.2f} on `facts`)" in readme
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
