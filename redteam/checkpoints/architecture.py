@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redteam.checkpoints.build import Weights, refuse_difference
-from redteam.checkpoints.contents import as_float32, named_as, strip_prefix
-from redteam.checkpoints.shards import shard_paths
+from redteam.checkpoints.contents import named_as
 from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
 from redteam.registry import ARCHITECTURES
@@ -55,13 +53,9 @@ def build_architecture(data: Mapping[str, Any], where: str, weights: Weights) ->
     if len(data) > 1 or not isinstance(description, dict) or not isinstance(description.get("name"), str):
         raise InputError(f"{where} does not describe an architecture", f'Write {{"{KEY}": {{"name": ..., ...}}}}')
     _refuse_numbers(description, where, weights.elements)
-    source = weights.source
-    if not isinstance(source, Mapping):
-        stored = {name: tensor for shard in shard_paths(source) for name, tensor in load_file(shard).items()}
-        source = as_float32(strip_prefix(stored), weights.path)
     with torch.device("meta"):
         empty = _make(description, where)
-    source = named_as(empty.state_dict().keys(), source)
+    source = named_as(empty.state_dict().keys(), weights.tensors_by_name())
     refuse_misfit(empty, source, weights)
     module = _make(description, where)
     module.load_state_dict(dict(source))

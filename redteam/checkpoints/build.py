@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from redteam.checkpoints.contents import named_as
+from redteam.checkpoints.contents import as_float32, named_as, strip_prefix
+from redteam.checkpoints.shards import shard_paths
 from redteam.errors import InputError
 
 SHOWN = 2  # names quoted per kind of difference
@@ -38,6 +40,13 @@ class Weights:
     tensors: int
     elements: int
     stored_dtype: str
+
+    def tensors_by_name(self) -> Mapping[str, Tensor]:
+        """Returns float32 tensors by name, prefixes of wrappers stripped; those of a directory are read now."""
+        if isinstance(self.source, Mapping):
+            return self.source
+        stored = {name: tensor for shard in shard_paths(self.source) for name, tensor in load_file(shard).items()}
+        return as_float32(strip_prefix(stored), self.path)
 
 
 def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:

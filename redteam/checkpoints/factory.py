@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from redteam.checkpoints.architecture import refuse_misfit
 from redteam.checkpoints.build import Weights
-from redteam.checkpoints.contents import as_float32, named_as, strip_prefix
-from redteam.checkpoints.shards import shard_paths
+from redteam.checkpoints.contents import named_as
 from redteam.errors import InputError, one_line
 from redteam.registry import object_in_file
 
@@ -42,13 +39,9 @@ def build_from(place: str, weights: Weights) -> nn.Module:
         raise InputError(f"{place} fails ({one_line(f'{type(error).__name__}: {error}')[:200]})", REMEDY) from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{place} returns a {type(module).__name__}", REMEDY)
-    source = weights.source
-    if not isinstance(source, Mapping):
-        stored = {name: tensor for shard in shard_paths(source) for name, tensor in load_file(shard).items()}
-        source = as_float32(strip_prefix(stored), weights.path)
     module = module.to(device="cpu", dtype=torch.float32)
     wanted = module.state_dict()
-    source = named_as(wanted.keys(), source)
+    source = named_as(wanted.keys(), weights.tensors_by_name())
     # Batch normalisation counts its batches since torch 0.4.1, for averages without momentum; older files do not.
     uncounted = {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(COUNTER)}
     source = {**uncounted, **source}
