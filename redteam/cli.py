@@ -7,14 +7,15 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
 
+from redteam import options
 from redteam.access import Access
 from redteam.errors import InputError
+from redteam.options import Format, Kind
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
@@ -28,13 +29,6 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """What goes to stdout."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 class Given(TypedDict):
     """Paths that may be given beside the target."""
 
@@ -43,22 +37,7 @@ class Given(TypedDict):
     reference: Path | None
     config: Path | None
     arch: str | None
-
-
-class FollowUpStage(StrEnum):
-    """What may follow a method."""
-
-    RETAIN = "retain"
-    MIXTURE = "mixture"
-
-
-class Kind(StrEnum):
-    """What can be listed."""
-
-    ATTACKS = "attacks"
-    PROBES = "probes"
-    METHODS = "methods"
-    TESTBEDS = "testbeds"
+    base: Path | None
 
 
 def _version(wanted: bool) -> None:
@@ -80,60 +59,41 @@ def _redteam(
 
 @app.command()
 def attack(
-    target: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a Hugging Face directory.")],
-    budget: Annotated[int, typer.Option(help="Search trials on the target: the one dial.")] = 100,
-    capability: Annotated[
-        Path | None, typer.Option(help="What was removed: a capability.toml (default: TARGET's manifest says).")
-    ] = None,
-    original: Annotated[
-        Path | None, typer.Option(help="The model before unlearning (default: TARGET's manifest says).")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="A model that never knew (default: TARGET's manifest says).")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside TARGET.")] = None,
-    arch: Annotated[
-        str | None, typer.Option(help="Or your own FILE.py:FUNCTION that builds the classifier; it is run.")
-    ] = None,
-    attacks: Annotated[
-        list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
-    ] = None,
-    access: Annotated[
-        Access, typer.Option(help="What the adversary has; each has what comes after it too.")
-    ] = Access.WEIGHTS,
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")
-    ] = None,
-    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
+    target: options.Checkpoint,
+    budget: options.Budget = 100,
+    capability: options.Capability = None,
+    original: options.Original = None,
+    reference: options.Reference = None,
+    base: options.Base = None,
+    config: options.Config = None,
+    arch: options.Arch = None,
+    attacks: options.Attacks = None,
+    access: options.Adversary = Access.WEIGHTS,
+    seed: options.Seed = 0,
+    out: options.RunPath = None,
+    format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Attack an unlearned model and say how much of what was removed came back.
 
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        given = Given(capability=capability, original=original, reference=reference, config=config, arch=arch)
+        given = Given(
+            capability=capability, original=original, reference=reference, config=config, arch=arch, base=base
+        )
         code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access, seed=seed)
     raise typer.Exit(code)
 
 
 @app.command()
 def unlearn(
-    method: Annotated[str, typer.Argument(help="A name from `redteam list methods`.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="model.pt, model.safetensors, or a directory (Hugging Face form).")
-    ],
-    testbed: Annotated[str, typer.Option(help="A name from `redteam list testbeds`.")] = "facts",
-    seed: Annotated[int, typer.Option(help="Seed of world, training and method.")] = 0,
-    label_fraction: Annotated[
-        float, typer.Option(help="Share of the forget set that is labelled; the rest is mixed into what must stay.")
-    ] = 1.0,
-    then: Annotated[
-        FollowUpStage | None, typer.Option(help="Fine-tune afterwards: on what must stay, or as in training.")
-    ] = None,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; repeatable.")
-    ] = None,
+    method: options.MethodName,
+    out: options.ModelPath,
+    testbed: options.Testbed = "facts",
+    seed: options.WorldSeed = 0,
+    label_fraction: options.LabelFraction = 1.0,
+    then: options.Then = None,
+    settings: options.MethodOptions = None,
 ) -> None:
     """Build an unlearned target, with its original and its reference beside it.
 
@@ -148,7 +108,7 @@ def unlearn(
 
         METHODS.require(method)
         TESTBEDS.require(testbed)
-        given = dict(_pair(text) for text in options or [])
+        given = dict(_pair(text) for text in settings or [])
         from redteam.checkpoints.trio import beside
         from redteam.testbeds.build import build_target
 
@@ -169,16 +129,14 @@ def unlearn(
 
 @app.command()
 def bench(
-    testbeds: Annotated[list[str] | None, typer.Option("--testbed", help="Only this testbed; repeatable.")] = None,
-    methods: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
-    label_fractions: Annotated[
-        list[float] | None, typer.Option("--label-fraction", help="Instead of the standard variations; repeatable.")
-    ] = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of the standard ones; repeatable.")] = None,
-    budget: Annotated[int, typer.Option(help="Search trials on each target.")] = 48,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="Processes, one thread each.")] = 1,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where rows, leaderboard and claims go.")] = Path("results"),
-    only_write: Annotated[bool, typer.Option("--only-write", help="Write the tables from the rows there are.")] = False,
+    testbeds: options.OnlyTestbeds = None,
+    methods: options.OnlyMethods = None,
+    label_fractions: options.LabelFractions = None,
+    seeds: options.Seeds = None,
+    budget: options.TableBudget = 48,
+    jobs: options.Jobs = 1,
+    out: options.TablesPath = Path("results"),
+    only_write: options.OnlyWrite = False,
 ) -> None:
     """Build every target of the debate, attack each, and write the leaderboard and the claims.
 
@@ -204,10 +162,10 @@ def bench(
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a Hugging Face directory.")],
-    config: Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")] = None,
-    digest: Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")] = False,
-    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
+    checkpoint: options.Checkpoint,
+    config: options.Config = None,
+    digest: options.Digest = False,
+    format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Say what a checkpoint is and what is missing to attack it. Nothing in it is run."""
     with _errors(format):
@@ -224,10 +182,7 @@ def inspect(
 
 
 @app.command(name="list")
-def list_kind(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    format: Annotated[Format, typer.Option(help="What goes to stdout.")] = Format.TABLE,
-) -> None:
+def list_kind(kind: options.ListedKind, format: options.OutputFormat = Format.TABLE) -> None:
     """List attacks, probes, methods or testbeds."""
     from redteam.registry import registry_of
 
@@ -243,9 +198,7 @@ def list_kind(
 
 
 @app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")],
-) -> None:
+def show(name: options.ShownName) -> None:
     """Show what is known of an attack, probe, method or testbed, with the options of a method."""
     from redteam.registry import STAGES, registry_of
 

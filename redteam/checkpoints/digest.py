@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from redteam.checkpoints.shards import BIN, BIN_INDEX, shard_paths
+from redteam.checkpoints.shards import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIN, BIN_INDEX, shard_paths
 from redteam.errors import InputError
 
 # What transformers reads a config and a tokenizer from.
@@ -27,7 +27,7 @@ def weights_digest(path: Path) -> str:
 
     Args:
         path: a file: the digest of its bytes. A directory: the digest of the sorted lines "NAME SHA256\n" of all
-            `*.safetensors` files directly in it, or of its weight files of torch.save if there are none.
+            `*.safetensors` files directly in it, or of its weight files of torch.save if it is opened from those.
             Configuration and tokenizer beside weights do not count.
 
     Raises:
@@ -37,8 +37,9 @@ def weights_digest(path: Path) -> str:
         if not path.is_dir():
             return _file_digest(path)
         files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
-        if not files and any((path / name).is_file() for name in (BIN, BIN_INDEX)):
-            files = shard_paths(path)
+        if any((path / name).is_file() for name in (BIN, BIN_INDEX, *ADAPTER_WEIGHTS)):
+            opened = shard_paths(path)  # other safetensors may lie beside them
+            files = files if opened[0].suffix == ".safetensors" else opened
         if not files:
             raise InputError(f"{path} has no weight files", "Give a checkpoint")
         lines = "".join(f"{file.name} {_file_digest(file)}\n" for file in files)
@@ -47,7 +48,9 @@ def weights_digest(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def description_digest(path: Path, config: Path | None = None, arch: str | None = None) -> str:
+def description_digest(
+    path: Path, config: Path | None = None, arch: str | None = None, base: Path | None = None
+) -> str:
     """Returns the SHA-256 of the config and tokenizer files, or the source, that a checkpoint is opened with.
 
     The same weights under another config or tokenizer are another model. What a self-contained `.pt` carries in it is
@@ -57,6 +60,7 @@ def description_digest(path: Path, config: Path | None = None, arch: str | None 
         path: of the checkpoint.
         config: a config.json, or the directory of one, if it is not beside the checkpoint.
         arch: `path/to/file.py:function`, if a function builds the model.
+        base: of an adapter: its weights and what it is opened with count too; `config` is that one's then.
 
     Raises:
         InputError: a file cannot be read.
@@ -64,6 +68,9 @@ def description_digest(path: Path, config: Path | None = None, arch: str | None 
     if arch is not None:
         source, _, function = arch.rpartition(":")
         return hashlib.sha256(f"{function} {weights_digest(Path(source))}\n".encode()).hexdigest()
+    if base is not None:
+        parts = weights_digest(path / ADAPTER_CONFIG), weights_digest(base), description_digest(base, config)
+        return hashlib.sha256(f"{' '.join(parts)}\n".encode()).hexdigest()
     place = config or (path if path.is_dir() else path.parent)
     given = [place] if place.is_file() else []
     folder = place.parent if given else place

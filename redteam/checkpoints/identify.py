@@ -1,6 +1,6 @@
 """What a path holds, told by its content: a name promises nothing.
 
-Everything that is not one of the three accepted forms is refused with one line that says what was found.
+Everything that is not one of the accepted forms is refused with one line that says what was found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from redteam.checkpoints.header import read_header, starts_like_safetensors
-from redteam.checkpoints.shards import SINGLE, WEIGHTS, shard_paths
+from redteam.checkpoints.shards import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SINGLE, WEIGHTS, shard_paths
 from redteam.errors import InputError
 
 DOWNLOAD_AGAIN = "Download or copy the file itself again"
@@ -42,6 +42,7 @@ class Kind(Enum):
     """The forms of checkpoint that can be opened."""
 
     DIRECTORY = "a Hugging Face directory"
+    ADAPTER = "a PEFT adapter"
     SAFETENSORS = "a safetensors file"
     TORCH = "a torch zip archive"
     LEGACY = "a torch file from before version 1.6"
@@ -78,14 +79,12 @@ def _identify_directory(path: Path) -> Kind:
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise InputError(f"{path} cannot be listed ({error.strerror})", "Check its permissions") from error
-    if "adapter_config.json" in names:
-        raise InputError(
-            f"{path} holds a PEFT adapter, not a whole model",
-            "Merge it first: model.merge_and_unload().save_pretrained(...)",
-        )
-    if "config.json" not in names:
+    adapter = ADAPTER_CONFIG in names
+    if not adapter and "config.json" not in names:
         raise InputError(f"{path} is a directory without config.json", "Give a directory written by save_pretrained")
-    if not names & set(WEIGHTS):
+    if adapter and not names & set(ADAPTER_WEIGHTS):
+        raise InputError(f"{path} has an {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS[0]}", "Copy the whole adapter")
+    if not adapter and not names & set(WEIGHTS):
         others = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
         if others:
             raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
@@ -97,7 +96,7 @@ def _identify_directory(path: Path) -> Kind:
             read_header(shard)
         elif _identify_file(shard) not in (Kind.TORCH, Kind.LEGACY):
             raise InputError(f"{shard} is not what torch.save writes", "Write the model again with save_pretrained")
-    return Kind.DIRECTORY
+    return Kind.ADAPTER if adapter else Kind.DIRECTORY
 
 
 def _identify_file(path: Path) -> Kind:

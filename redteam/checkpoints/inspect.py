@@ -9,11 +9,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from redteam.checkpoints.adapter_config import adapted_modules, adapter_config, trained_on
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.manifest import open_manifest
-from redteam.checkpoints.shards import shard_paths
+from redteam.checkpoints.shards import ADAPTER_CONFIG, shard_paths
 from redteam.checkpoints.untrusted import KEY, TOKENIZER_FILES, parse_description, read_json, without_code
 from redteam.errors import InputError
 
@@ -112,9 +113,11 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
         InputError: it is none of these, is damaged, or wants something run; `attack` would refuse it likewise.
     """
     kind = identify(path)
-    files = shard_paths(path) if kind is Kind.DIRECTORY else [path]
+    files = shard_paths(path) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
     found = _read(path, kind, files)
+    if kind is Kind.ADAPTER:
+        return _adapter(path, size, found)
     place = config or (path if path.is_dir() else path.parent)
     folder = place if place.is_dir() else place.parent
     description, where = found.description, f"in {path.name}"
@@ -141,8 +144,31 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     )
 
 
+def _adapter(path: Path, size: int, found: _Found) -> Inspected:
+    """Returns what is known of an adapter: its kind and rank, and which modules of its base it changes."""
+    settings = adapter_config(path)
+    changed = sorted({name.rpartition(".")[2] for name in adapted_modules(found.tensors)})
+    sizes = f"rank {settings['r']}, alpha {settings['lora_alpha']:g}"
+    return Inspected(
+        path=path,
+        form=Kind.ADAPTER.value,
+        size=size,
+        files=1,
+        sha256=weights_digest(path),
+        tensors=found.tensors,
+        architecture=f"low-rank adapter: {sizes}, on {', '.join(changed)}",
+        described_by=str(path / ADAPTER_CONFIG),
+        tokenizer=None,
+        method=None,
+        missing=(
+            ("an adapter is no whole model", f"Give the one{trained_on(path)} that it was trained on: --base PATH"),
+            ("nothing says what was removed", "Give --capability, and --original and --reference"),
+        ),
+    )
+
+
 def _read(path: Path, kind: Kind, files: list[Path]) -> _Found:
-    if kind in (Kind.TORCH, Kind.LEGACY) or (kind is Kind.DIRECTORY and files[0].suffix == ".bin"):
+    if kind in (Kind.TORCH, Kind.LEGACY) or (path.is_dir() and files[0].suffix == ".bin"):
         return _read_torch(path, files)
     tensors = {name: entry for file in files for name, entry in read_header(file).items()}
     if not tensors:

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from redteam.checkpoints.adapter import merge_adapter
+from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.architecture import build_architecture
 from redteam.checkpoints.build import Weights, build_module
 from redteam.checkpoints.contents import (
@@ -40,17 +42,23 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 def open_target(
-    path: Path, *, config: Path | None = None, arch: str | None = None, expect_sha256: str | None = None
+    path: Path,
+    *,
+    config: Path | None = None,
+    arch: str | None = None,
+    base: Path | None = None,
+    expect_sha256: str | None = None,
 ) -> Target:
     """Loads a checkpoint. The state of torch's random generator stays as it was.
 
     Args:
-        path: a Hugging Face directory, a .safetensors file, or a .pt file written by torch.save. What it is shows in
-            its content, not in its name.
+        path: a Hugging Face directory, a .safetensors file, a .pt file written by torch.save, or the directory of a
+            PEFT adapter. What it is shows in its content, not in its name.
         config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
             checkpoint carries, else config.json beside it.
         arch: instead of a config, a function of the user's own that builds the classifier: `path/to/file.py:function`.
             It is run.
+        base: of a PEFT adapter, the checkpoint that it was trained on; `config` is that one's then.
         expect_sha256: the digest that the weights must have, as `weights_digest` returns it.
 
     Returns:
@@ -67,6 +75,8 @@ def open_target(
             "it was changed after the manifest was written",
             "Build it again, or restore the file",
         )
+    if kind is Kind.ADAPTER:
+        return _adapted(path, digest, base, config, arch)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         weights, contents = _read_weights(path, kind)
         module, tokenizer = _built(path, weights, contents, config, arch)
@@ -78,6 +88,22 @@ def open_target(
         tokenizer=tokenizer,
         stored_dtype=weights.stored_dtype,
     )
+
+
+def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, arch: str | None) -> Target:
+    """Opens the base of an adapter and merges the adapter into it; the tokenizer is the base's."""
+    base = required_base(path, base)
+    if arch is not None:
+        raise InputError(f"{path} is an adapter, and --arch builds a classifier", "Merge the adapter into its base")
+    if identify(base) is Kind.ADAPTER:
+        raise InputError(f"the base {base} is itself an adapter", "Merge that one into its own")
+    found = open_target(base, config=config)
+    if found.tokenizer is None:
+        raise InputError(f"the base {base} is a classifier", "Give the language model that the adapter was trained on")
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        module = merge_adapter(found.module, path)
+        refuse_nonfinite(module.state_dict(), path)
+    return replace(found, name=path.name or path.resolve().name, sha256=digest, module=module)
 
 
 def _built(

@@ -10,16 +10,20 @@ from redteam.errors import InputError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"  # of torch.save, before safetensors
 WEIGHTS = (SINGLE, INDEX, BIN, BIN_INDEX)
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # what peft writes now, and wrote once
 
 
 def shard_paths(directory: Path) -> list[Path]:
     """Returns the weight files that transformers would load, sorted: the single one, else those of the index.
 
-    Safetensors are preferred to what torch.save wrote, which is named `.bin`.
+    Safetensors are preferred to what torch.save wrote, which is named `.bin`. Of a PEFT adapter: its one file.
 
     Raises:
         InputError: the index is malformed, or names a file outside the directory.
     """
+    if (directory / ADAPTER_CONFIG).exists():
+        return [directory / next((name for name in ADAPTER_WEIGHTS if (directory / name).exists()), ADAPTER_WEIGHTS[0])]
     first = next((name for name in WEIGHTS if (directory / name).exists()), INDEX)
     if first in (SINGLE, BIN):
         return [directory / first]

@@ -10,9 +10,10 @@ from typing import Any
 from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
+from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.factory import factory_file
-from redteam.checkpoints.identify import identify
+from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config import Manifest, TestbedRef
@@ -36,16 +37,23 @@ class Model:
         sha256: of its weights.
         config: where its config is, when that is not beside it.
         arch: the function that builds it, `path/to/file.py:function`.
+        base: of an adapter, the checkpoint that it is put on.
     """
 
     path: Path
     sha256: str
     config: Path | None = None
     arch: str | None = None
+    base: Path | None = None
 
     def open(self) -> Target:
         """Loads it, and makes sure that it is still the file that the run is about."""
-        return open_target(self.path, config=self.config, arch=self.arch, expect_sha256=self.sha256)
+        return open_target(self.path, config=self.config, arch=self.arch, base=self.base, expect_sha256=self.sha256)
+
+    @property
+    def description(self) -> str:
+        """Digest of what it is opened with, its base included."""
+        return description_digest(self.path, self.config, self.arch, self.base)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +99,7 @@ class Inputs:
             target=digests["target"],
             original=digests.get("original"),
             reference=digests.get("reference"),
-            descriptions={role: description_digest(m.path, m.config, m.arch) for role, m in self.models.items()},
+            descriptions={role: model.description for role, model in self.models.items()},
             capability=(self.capability.name, self.capability.sha256),
             access=self.access,
             attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
@@ -110,6 +118,7 @@ def resolve_inputs(
     reference: Path | None = None,
     config: Path | None = None,
     arch: str | None = None,
+    base: Path | None = None,
     attacks: Sequence[str] = (),
     access: Access = Access.WEIGHTS,
     probes: Sequence[str] = (),
@@ -140,6 +149,7 @@ def resolve_inputs(
             "Build it again with `redteam unlearn`, or remove that file and give --capability",
         )
     _refuse_shared_roles(models)
+    models = _on_base(models, base)
     removed = _capability(capability, found, target)
     usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier", access)
     return Inputs(
@@ -194,6 +204,14 @@ def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) 
             f"{path} was changed after the manifest was written", f"Build it again, or give another --{role}"
         )
     return Model(path=path, sha256=digest)
+
+
+def _on_base(models: dict[str, Model], base: Path | None) -> dict[str, Model]:
+    """Returns the models, those that are adapters with the base that they are put on."""
+    adapters = {role: model for role, model in models.items() if identify(model.path) is Kind.ADAPTER}
+    if base is not None and not adapters:
+        raise InputError(f"--base {base} is given, but no model is an adapter", "Leave it out")
+    return models | {role: replace(model, base=required_base(model.path, base)) for role, model in adapters.items()}
 
 
 def _refuse_shared_roles(models: dict[str, Model]) -> None:

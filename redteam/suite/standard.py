@@ -40,6 +40,7 @@ def attack(
     reference: Path | str | None = None,
     config: Path | str | None = None,
     arch: str | None = None,
+    base: Path | str | None = None,
     attacks: Sequence[str] = (),
     access: Access | str = Access.WEIGHTS,
     probes: Sequence[str] = (),
@@ -51,13 +52,14 @@ def attack(
     """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
 
     Args:
-        target: a `.pt`, a `.safetensors` or a Hugging Face directory.
+        target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter.
         budget: search trials.
         capability: a `capability.toml`; by default what the manifest beside the target says.
         original: the model before unlearning; by default the manifest's.
         reference: a model that never had the capability; by default the manifest's.
         config: a `config.json` for checkpoints that have none beside them.
         arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
+        base: of PEFT adapters among these models, the checkpoint that they are put on.
         attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
         access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
         probes: names of `redteam list probes`; by default all of them, and those of installed packages.
@@ -77,6 +79,7 @@ def attack(
         reference=_path(reference),
         config=_path(config),
         arch=arch,
+        base=_path(base),
         attacks=attacks,
         access=Access(access),
         probes=probes,

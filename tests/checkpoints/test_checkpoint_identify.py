@@ -129,10 +129,22 @@ def test_directories_without_what_is_needed(tmp_path, refusal, described, module
     assert "not a state dict" in refusal(described)
 
 
-def test_an_adapter_is_not_a_model(saved, refusal):
+def test_an_adapter_is_told_by_its_config(saved, refusal):
+    """Whatever else lies beside it."""
     folder = saved("m")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/model"}')
-    assert "merge_and_unload" in refusal(folder)
+    assert "has an adapter_config.json but no adapter_model.safetensors" in refusal(folder)
+    (folder / "adapter_model.bin").write_bytes(b"PK\x03\x04 and then nothing of a zip")
+    assert "truncated or damaged zip" in refusal(folder)
+    shutil.copy(folder / "model.safetensors", folder / "adapter_model.bin")
+    assert "is not what torch.save writes" in refusal(folder)
+    torch.save({"w": torch.zeros(2)}, folder / "adapter_model.bin")
+    assert identify(folder) is Kind.ADAPTER
+    shutil.copy(folder / "model.safetensors", folder / "adapter_model.safetensors")
+    assert identify(folder) is Kind.ADAPTER
+    assert "is a PEFT adapter" in refusal(folder)
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    assert "is truncated" in refusal(folder)
 
 
 def test_a_directory_whose_weights_have_another_name(saved, refusal):

@@ -1,0 +1,88 @@
+"""What can be given on the command line, each option once: name, help, type."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redteam.access import Access
+
+
+class Format(StrEnum):
+    """What goes to stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class FollowUpStage(StrEnum):
+    """What may follow a method."""
+
+    RETAIN = "retain"
+    MIXTURE = "mixture"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    ATTACKS = "attacks"
+    PROBES = "probes"
+    METHODS = "methods"
+    TESTBEDS = "testbeds"
+
+
+Checkpoint = Annotated[
+    Path, typer.Argument(help="A .pt or .safetensors file, or the directory of a Hugging Face model or PEFT adapter.")
+]
+OutputFormat = Annotated[Format, typer.Option("--format", help="What goes to stdout.")]
+Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")]
+
+Budget = Annotated[int, typer.Option(help="Search trials on the target: the one dial.")]
+Capability = Annotated[
+    Path | None, typer.Option(help="What was removed: a capability.toml (default: the manifest beside it says).")
+]
+Original = Annotated[Path | None, typer.Option(help="The model before unlearning (default: as the manifest says).")]
+Reference = Annotated[Path | None, typer.Option(help="A model that never knew (default: as the manifest says).")]
+Base = Annotated[Path | None, typer.Option(help="Of a PEFT adapter: the model that it was trained on.")]
+Arch = Annotated[str | None, typer.Option(help="Or your own FILE.py:FUNCTION that builds the classifier; it is run.")]
+Attacks = Annotated[
+    list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
+]
+Adversary = Annotated[
+    Access, typer.Option("--access", help="What the adversary has; each has what comes after it too.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
+
+MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]
+ModelPath = Annotated[
+    Path, typer.Option("-o", "--out", help="model.pt, model.safetensors, or a directory (Hugging Face form).")
+]
+Testbed = Annotated[str, typer.Option(help="A name from `redteam list testbeds`.")]
+WorldSeed = Annotated[int, typer.Option("--seed", help="Seed of world, training and method.")]
+LabelFraction = Annotated[
+    float, typer.Option(help="Share of the forget set that is labelled; the rest is mixed into what must stay.")
+]
+Then = Annotated[FollowUpStage | None, typer.Option(help="Fine-tune afterwards: on what must stay, or as in training.")]
+MethodOptions = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; repeatable.")
+]
+
+OnlyTestbeds = Annotated[list[str] | None, typer.Option("--testbed", help="Only this testbed; repeatable.")]
+OnlyMethods = Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")]
+LabelFractions = Annotated[
+    list[float] | None,
+    typer.Option("--label-fraction", help="Instead of the standard variations; repeatable."),
+]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Instead of the standard ones; repeatable.")]
+TableBudget = Annotated[int, typer.Option("--budget", help="Search trials on each target.")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Processes, one thread each.")]
+TablesPath = Annotated[Path, typer.Option("-o", "--out", help="Where rows, leaderboard and claims go.")]
+OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the tables from the rows there are.")]
+
+Digest = Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")]
+ListedKind = Annotated[Kind, typer.Argument(help="What to list.")]
+ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")]
