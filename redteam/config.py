@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -122,11 +123,11 @@ class CapabilityFile(Strict):
         name: for people and records.
         scorer: how an item is scored; "choice" compares the likelihood of the choices.
         prompt: a template over the row's fields and `{group}`.
-        choices: the field that lists the choices.
-        answer: the field with the index of the right choice.
+        choices: the field that lists the choices, or the fields that hold one each.
+        answer: the field that says which choice is right: its place counted from 0, its letter, or its text.
         group: which rows speak of the same fact.
-        forget: JSONL files of the removed capability. `$NAME` in a path is taken from the environment.
-        retain: JSONL files of what the model should still know, same form.
+        forget: files of the removed capability, JSON lines or `.csv`. `$NAME` in a path is taken from the environment.
+        retain: files of what the model should still know, same form.
         splits: relative sizes of the three splits.
         seed: of the split.
     """
@@ -134,7 +135,7 @@ class CapabilityFile(Strict):
     name: str = Field(min_length=1)
     scorer: Literal["choice"] = "choice"
     prompt: str
-    choices: str = "choices"
+    choices: str | Annotated[list[str], Field(min_length=2)] = "choices"
     answer: str = "answer"
     group: GroupRule
     forget: list[str] = Field(min_length=1)
@@ -225,5 +226,16 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        remedy = "Remove that key, or correct its name" if first["type"] == "extra_forbidden" else "Correct that key"
+        remedy = _meant(model, first["loc"]) if first["type"] == "extra_forbidden" else "Correct that key"
         raise InputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}{more}", remedy) from error
+
+
+def _meant(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Returns what to do about a key that is not known: the known one that is spelled most like it, if one is."""
+    inside: Any = model
+    for part in loc[:-1]:
+        inside = (
+            inside.model_fields[part].annotation if isinstance(part, str) and hasattr(inside, "model_fields") else None
+        )
+    near = get_close_matches(str(loc[-1]), getattr(inside, "model_fields", ()), n=1)
+    return f"Did you mean {near[0]!r}?" if near else "Remove that key, or correct its name"

@@ -108,7 +108,7 @@ def test_an_unknown_key_of_a_manifest_is_refused_and_named(write, place: tuple[s
     error = manifest_refusal(write, content)
     assert "orginal" in error.found
     assert ".".join(place) in error.found
-    assert error.remedy == "Remove that key, or correct its name"
+    assert error.remedy == ("Remove that key, or correct its name" if place else "Did you mean 'original'?")
 
 
 @pytest.mark.parametrize(
@@ -195,17 +195,17 @@ def test_the_example_is_a_capability_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "named"),
+    ("line", "named", "remedy"),
     [
-        ("promt = 'x'", "promt"),
-        ("[splits]\natack = 0.3", "splits.atack"),
-        ("[defaults]\nseed = 1", "defaults"),
+        ("promt = 'x'", "promt", "Did you mean 'prompt'?"),
+        ("[splits]\natack = 0.3", "splits.atack", "Did you mean 'attack'?"),
+        ("[defaults]\nepochs = 1", "defaults", "Remove that key, or correct its name"),
     ],
 )
-def test_an_unknown_key_of_a_capability_file_is_refused_and_named(write, line: str, named: str) -> None:
+def test_an_unknown_key_of_a_capability_file_is_refused_and_named(write, line: str, named: str, remedy: str) -> None:
     error = refusal(read_capability_file, write(f"{CAPABILITY}{line}\n", "capability.toml"))
     assert f"capability.toml: {named}: Extra inputs are not permitted" in error.found
-    assert error.remedy == "Remove that key, or correct its name"
+    assert error.remedy == remedy
 
 
 def test_an_unknown_key_of_the_group_rule(write) -> None:

@@ -1,8 +1,7 @@
-"""A capability from the files of a user: `capability.toml` and JSONL, or arrays."""
+"""A capability from the files of a user: `capability.toml` and JSON lines, CSV, or arrays."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,11 +10,12 @@ from typing import Any
 
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
 from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
 from redteam.errors import InputError
 
-Row = dict[str, Any]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def load_capability(path: Path) -> Capability:
@@ -57,7 +57,7 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
     contradicted: set[str] = set()
     for name in files:
         file = expand_path(name, toml)
-        for line, row in _rows(file):
+        for line, row in rows_of(file):
             item = _item(rules, row, name, f"{file}:{line}")
             known = by_group[item.group].setdefault(item.prompt, item)
             if known.completion != item.completion:
@@ -70,38 +70,12 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
     return tuple(item for group, items in by_group.items() if group not in contradicted for item in items.values())
 
 
-def _rows(file: Path) -> list[tuple[int, Row]]:
-    if not file.is_file():
-        raise InputError(f"there is no data file {file}", "Check `forget` and `retain` in the capability file")
-    rows = []
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not readable as UTF-8 text ({error})", "Write one JSON object a line") from error
-    # Not splitlines: JSON strings may hold U+2028 and other characters that it takes for the end of a line.
-    for line, text in enumerate(content.split("\n"), 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:  # decode errors, endless numbers, endless nesting
-            raise InputError(f"{file}:{line} is not JSON ({error})", "Write one JSON object a line") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{file}:{line} is not a JSON object", "Write one JSON object a line")
-        rows.append((line, row))
-    return rows
-
-
 def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
-    for field in (rules.choices, rules.answer, rules.group.field):
-        if field not in row:
-            raise InputError(f"{where} has no field {field!r}", "Name the fields of your rows in the capability file")
-    group = _group(rules, str(row[rules.group.field]), where)
-    listed, answer = row[rules.choices], row[rules.answer]
-    if not isinstance(listed, list) or type(answer) is not int or not 0 <= answer < len(listed):
-        raise InputError(f"{where}: {rules.answer!r} is no index into {rules.choices!r}", "Count choices from 0")
-    right = str(listed[answer])
-    choices = tuple(dict.fromkeys(str(choice) for choice in listed))
+    listed = _choices(rules, row, where)
+    group = _group(rules, str(_field(row, rules.group.field, where)), where)
+    answer = _answer(rules, _field(row, rules.answer, where), listed, where)
+    right = listed[answer]
+    choices = tuple(dict.fromkeys(listed))
     if len(choices) < 2:
         raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
     if not all(choice.strip() for choice in choices):
@@ -116,6 +90,48 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
         raise InputError(f"{where}: the prompt is empty", "Correct `prompt` in the capability file")
     identity = f"{file}:{where.rpartition(':')[2]}"
     return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=choices.index(right))
+
+
+def _field(row: Row, name: str, where: str) -> Any:
+    if name not in row:
+        raise InputError(f"{where} has no field {name!r}", "Name the fields of your rows in the capability file")
+    return row[name]
+
+
+def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
+    """Returns the choices that one field lists, or several hold; empty ones of several are left out."""
+    if not isinstance(rules.choices, str):
+        held = [str(_field(row, name, where)) for name in rules.choices]
+        return [choice for choice in held if choice.strip()]
+    listed = _field(row, rules.choices, where)
+    if not isinstance(listed, list):
+        raise InputError(f"{where}: {rules.choices!r} is no list", "Or name the fields that hold a choice each")
+    return [str(choice) for choice in listed]
+
+
+def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) -> int:
+    """Returns the index of the right choice, which may be given as that, as its letter, or as its text.
+
+    Raises:
+        InputError: it is none of these, or could be two of them.
+    """
+    readings = {given} if type(given) is int else set()
+    if isinstance(given, str):
+        text = given.strip()
+        readings |= {number for number, choice in enumerate(listed) if choice.strip() == text}
+        readings |= {int(text)} if text.isdecimal() and len(text) < 4 else set()
+        readings |= {LETTERS.index(text)} if len(text) == 1 and text in LETTERS else set()
+    found = {listed[reading]: reading for reading in readings if 0 <= reading < len(listed)}
+    if len(found) > 1:
+        raise InputError(
+            f"{where}: {rules.answer!r} is {given!r}, a choice and the place of another", "Give the place as a number"
+        )
+    if not found:
+        raise InputError(
+            f"{where}: {rules.answer!r} is no index into the choices",
+            "Give its place counted from 0, its letter, or the choice itself",
+        )
+    return next(iter(found.values()))
 
 
 def _group(rules: CapabilityFile, text: str, where: str) -> str:

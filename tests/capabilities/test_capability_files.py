@@ -195,10 +195,9 @@ def test_a_missing_toml_is_refused(tmp_path):
         ({"person": "x", "choices": ["a", "b"], "answer": 0}, "KeyError('question')"),
         (row("x", answer=3), "is no index"),
         (row("x", answer=-1), "is no index"),
-        (row("x", answer="0"), "is no index"),
         (row("x", answer=1.0), "is no index"),
         (row("x", answer=None), "is no index"),
-        ({"person": "x", "question": "q", "choices": "ab", "answer": 0}, "is no index"),
+        ({"person": "x", "question": "q", "choices": "ab", "answer": 0}, "'choices' is no list"),
         (row("x", choices=["a"]), "fewer than two different choices"),
         (row("x", choices=["a", "a"]), "fewer than two different choices"),
     ],
@@ -247,3 +246,90 @@ def test_ids_are_unique_over_files_of_one_name(write, tmp_path):
     (tmp_path / "more" / "forget.jsonl").write_text("".join(json.dumps(r) + "\n" for r in people("m", 20)))
     capability: Capability = load_capability(path)
     assert len({item.id for item in capability.forget}) == len(capability.forget) == 40
+
+
+TABLE = TOML.replace("forget.jsonl", "forget.csv").replace('"{question} {group}"', '"{question}, {group}:"')
+
+
+@pytest.fixture
+def write_table(write, tmp_path) -> Write:
+    """Writes a capability whose forget items are a CSV of these lines."""
+
+    def written(lines: list[str], toml: str = TABLE) -> Path:
+        path = write(
+            retain=[{**line, **dict(zip("ABC", line["choices"], strict=True))} for line in people("r", 10)], toml=toml
+        )
+        (tmp_path / "forget.csv").write_bytes("\r\n".join(lines).encode())
+        return path
+
+    return written
+
+
+def test_a_table_has_a_column_for_each_choice(write_table):
+    lines = ["person,question,A,B,C,answer"]
+    lines += [f'f{n},"when, or ""about when""",1 May,2 May,3 May,{"ABC"[n % 3]}' for n in range(20)]
+    capability = load_capability(write_table(lines, TABLE + 'choices = ["A", "B", "C"]\n'))
+    assert {item.group for item in capability.forget} == {f"f{n}" for n in range(20)}
+    item = next(item for item in capability.forget if item.group == "f4")
+    assert item.prompt == 'when, or "about when", f4:'
+    assert (item.choices, item.completion) == (("1 May", "2 May", "3 May"), "2 May")
+    assert item.id.startswith("forget.csv:")
+
+
+def test_a_table_written_by_a_spreadsheet(write_table):
+    """With a byte order mark, a line break inside a cell, and an empty cell where a question has fewer choices."""
+    lines = ["\ufeffperson,question,A,B,C,answer", *(f'f{n},"one\r\ntwo",1 May,2 May,,0' for n in range(20))]
+    capability = load_capability(write_table(lines, TABLE + 'choices = ["A", "B", "C"]\n'))
+    assert {item.choices for item in capability.forget} == {("1 May", "2 May")}
+    assert {item.prompt.split(",")[0] for item in capability.forget} == {"one\r\ntwo"}
+
+
+@pytest.mark.parametrize("answer", [1, "1", "B", " B ", "2 May"])
+def test_an_answer_is_a_place_a_letter_or_the_choice_itself(write, answer):
+    capability = load_capability(write([row(f"f{n}", answer=answer) for n in range(20)]))
+    assert {item.completion for item in capability.forget} == {"2 May"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "says"),
+    [
+        (["1", "0"], "1", "a choice and the place of another"),
+        (["B", "A"], "A", "a choice and the place of another"),
+        (["x", "y"], "z", "no index into the choices"),
+        (["x", "y"], "C", "no index into the choices"),
+        (["x", "y"], "-1", "no index into the choices"),
+        (["x", "y"], "9" * 5000, "no index into the choices"),
+        (["x", "y"], True, "no index into the choices"),
+        (["x", "y"], None, "no index into the choices"),
+    ],
+)
+def test_an_answer_that_could_be_two_or_is_none_is_refused(write, choices, answer, says):
+    assert says in refusal(write([row("f0", choices=choices, answer=answer)]))
+
+
+def test_what_is_both_readings_of_one_choice_is_no_doubt(write):
+    rows = [row(f"f{n}", choices=["0", "1"], answer="1") for n in range(20)]
+    assert {item.completion for item in load_capability(write(rows)).forget} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["person,question,person", "a,b,c"], ":1 names its columns"),
+        (["person,,answer", "a,b,c"], ":1 names its columns"),
+        (["person,question,choices,answer", "a,b"], ":2 has 2 cells for 4 names"),
+        (["person,question,choices,answer", "", "a,b,c,d,e"], ":3 has 5 cells for 4 names"),
+        (["person,question,choices,answer", 'a,"b'], "is not CSV"),
+        (["person,question,choices,answer", f"a,{'b' * 200_000},c,d"], "is not CSV"),
+        (["person,question,choices,answer", "a,b,c,0"], "'choices' is no list"),
+        (["person,question,answer", "a,b,0"], "no field 'choices'"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_line(write_table, lines, says):
+    assert says in refusal(write_table(lines))
+
+
+def test_a_table_that_is_no_text(write_table, tmp_path):
+    path = write_table(["person"])
+    (tmp_path / "forget.csv").write_bytes(b"person\n\xff\xfe")
+    assert "not readable as UTF-8" in refusal(path)
