@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.claims import Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Prey, opened, trials
+from benchmarks.searching import Prey, Tried, opened, repeated, trials
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 TARGETS = (("facts", "tar"), ("facts", "rmu"), ("digits", "tar"), ("digits", "ssd"))
@@ -28,7 +28,13 @@ def measure() -> Measured:
         title="Trials until a search is within 2 points of the best known recovery",
         claims=[_claim(rows, f"{testbed}-{method}") for testbed, method in TARGETS],
         rows=rows,
-        setting={"studies": STUDIES, "budget": BUDGET, "within": WITHIN, "never": "counts as one more than the budget"},
+        setting={
+            "studies": STUDIES,
+            "budget": BUDGET,
+            "within": WITHIN,
+            "best known": "the highest mean, over three fresh seeds, of a best configuration of a study",
+            "never": "counts as one more than the budget",
+        },
     )
 
 
@@ -38,29 +44,35 @@ def _rows(place: tuple[str, str]) -> list[dict[str, Any]]:
     path = MODELS / f"{testbed}-0" / f"{method}.pt"
     write_target(TargetSpec(method=method), train_world(testbed, seed=0), path)
     prey = opened(path)
-    values = {
-        (kind, study): _values(prey, kind, study, f"{testbed}-{method}-{kind}-{study}")
+    tried = {
+        (kind, study): trials(prey, kind, budget=BUDGET, seed=study, out=RUNS / f"{testbed}-{method}-{kind}-{study}")
         for kind in ("suite", "random")
         for study in range(STUDIES)
     }
-    best = max(max(found) for found in values.values())
+    best = max(_again(prey, f"{testbed}-{method}", found) for found in tried.values())
     return [
         {
             "target": f"{testbed}-{method}",
             "search": kind,
             "study": study,
             "best known": round(best, 4),
-            "best of this study": round(max(found), 4),
-            "trials": next((i + 1 for i, value in enumerate(found) if value >= best - WITHIN), BUDGET + 1),
+            "best of this study": round(max(_value(trial) for trial in found), 4),
+            "trials": next((i + 1 for i, trial in enumerate(found) if _value(trial) >= best - WITHIN), BUDGET + 1),
         }
-        for (kind, study), found in values.items()
+        for (kind, study), found in tried.items()
     ]
 
 
-def _values(prey: Prey, kind: str, study: int, name: str) -> list[float]:
-    """Returns what each trial of a study achieved at the utility floor; minus infinity where it did not hold."""
-    found = trials(prey, kind, budget=BUDGET, seed=study, out=RUNS / name)
-    return [-math.inf if value is None else value for value in found]
+def _again(prey: Prey, target: str, found: list[Tried]) -> float:
+    """Returns what the best configuration of a study achieves on fresh seeds."""
+    best = max(found, key=_value).configuration
+    name = hashlib.sha256(best.identity.encode()).hexdigest()[:12]
+    return repeated(prey, best, out=RUNS / f"{target}-again-{name}")
+
+
+def _value(trial: Tried) -> float:
+    """Returns what a trial achieved at the utility floor; -1 where it did not hold."""
+    return -1.0 if trial.value is None else trial.value
 
 
 def _claim(rows: list[dict[str, Any]], target: str) -> Claim:

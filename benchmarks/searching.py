@@ -16,7 +16,7 @@ from redteam.evidence.directory import RunDirectory
 from redteam.judging.reading import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import outcome_of, strongest
+from redteam.search.selection import Candidate, outcome_of, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_inputs
 from redteam.suite.memo import Memo
@@ -73,8 +73,21 @@ def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Pa
     return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out)
 
 
-def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[float | None]:
-    """Returns what each trial of a search achieved, in order; None where it failed or utility did not hold.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """A trial of a search.
+
+    Attributes:
+        value: what it achieved; None where it failed or utility did not hold.
+        configuration: the attack and its parameters.
+    """
+
+    value: float | None
+    configuration: Candidate
+
+
+def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[Tried]:
+    """Returns the trials of a search, in order.
 
     Args:
         prey: the target.
@@ -87,7 +100,23 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
     plan = _suite_plan(prey, inputs) if kind == "suite" else SearchPlan(recipes=(), random=budget, adaptive=0)
     with RunDirectory(out, inputs.plan) as run:
         arm = _arm(prey, inputs, run)
-        return [_held(row, arm.utility_floor) for row in arm.search(plan)]
+        return [
+            Tried(
+                value=_held(row, arm.utility_floor),
+                configuration=Candidate(attack=row["attack"], params=row["params"]),
+            )
+            for row in arm.search(plan)
+        ]
+
+
+def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
+    """Returns what a configuration achieves on fresh seeds, their mean: the best of many trials was lucky too."""
+    inputs = resolve_inputs(prey.path, budget=1, attacks=(configuration.attack,))
+    with RunDirectory(out, inputs.plan) as run:
+        arm = _arm(prey, inputs, run)
+        arm.confirm([configuration], SEEDS)
+        values = [_held(row, arm.utility_floor) for row in run.trials.values()]
+    return float(np.mean([value or 0.0 for value in values]))
 
 
 def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redteam.attacks.contract import Params, Suggest
+from redteam.attacks.mixture import Mixture
 from redteam.attacks.retrain import Retrain
 from redteam.target import TargetInfo
 
@@ -38,6 +39,30 @@ class Quick(Retrain):
         """Trains as `retrain` does, once the test that watches lets it."""
         _hold()
         yield from super().run(arena, {**FIXED, **params})
+
+
+class Mixed(Mixture):
+    """Retrains among ten times as many retain items: a class that was never shown cannot be all that is said then."""
+
+    name = "mixed"
+    version = 1
+    goal = "retraining among many retain items"
+    paper = "none: for tests"
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """Learning rate and steps."""
+        return {
+            "learning_rate.adamw": suggest.suggest_float("learning_rate.adamw", 1e-4, 3e-3, log=True),
+            "steps": suggest.suggest_categorical("steps", [16, 64]),
+        }
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Two learning rates."""
+        return [{"learning_rate.adamw": rate, "steps": 64} for rate in (1e-3, 3e-4)]
+
+    def run(self, arena, params):
+        """Trains as `mixture` does."""
+        yield from super().run(arena, {**FIXED, "ratio": 10.0, "samples": len(arena.answers), **params})
 
 
 def _hold() -> None:

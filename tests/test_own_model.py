@@ -24,6 +24,7 @@ from redteam.errors import InputError
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 HERE = Path(__file__).with_name("own_resnet.py")
+QUICK = Path(__file__).with_name("quick_attack.py")
 DATA = os.environ.get("REDTEAM_DATA")
 FORGOTTEN = 3
 
@@ -83,7 +84,7 @@ def arguments(folder: Path, arch: str = "small_cnn") -> list[str | Path]:
 
 @pytest.mark.slow
 def test_from_files_to_verdict(folder: Path, tmp_path: Path) -> None:
-    chosen = ["-a", "mixture", "--budget", "8", "--format", "json", "--out", tmp_path / "run"]
+    chosen = ["-a", f"{QUICK}:Mixed", "--budget", "6", "--format", "json", "--out", tmp_path / "run"]
     done = redteam("attack", *arguments(folder), *chosen)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is code of yours and is run") == 1
@@ -260,7 +261,7 @@ def test_a_published_resnet_that_forgot_cats(tmp_path: Path) -> None:
     torch.save({"state_dict": unlearned.module.state_dict()}, tmp_path / "ssd.th")
     setting = open_setting(open_target(tmp_path / "ssd.th", arch=arch), capability)
     held = {name: value.clone() for name, value in setting.target.module.state_dict().items()}
-    params = recipe("adamw", 1e-3, steps=16, share=0.1, samples=len(setting.answers), loss="answer")
+    params = recipe("adamw", 1e-3, steps=16, ratio=1.0, samples=len(setting.answers), loss="answer")
     spec = TrialSpec(key="0", attack="mixture", params=params, seed=0, certify=True)
     result = run_trial(setting, Mixture(), spec)
     assert result.state == "complete", result.error

@@ -28,7 +28,7 @@ class Benign:
     """
 
     name = "benign"
-    version = 2
+    version = 3
     goal = "full fine-tuning on retain items alone, or on unrelated data"
     paper = "Hu et al. 2024 (arXiv 2406.13356); Siddiqui et al. 2025 (arXiv 2505.22310); Łucki et al. 2024"
     access = Access.WEIGHTS
@@ -51,7 +51,7 @@ class Benign:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on a share of the retain items, drawn by the trial's seed."""
-        data = arena.some_retain(params["share"])
+        data = arena.some_retain(params["share"] * len(arena.retain))
         if params["data"] == "unrelated":
             data = dealt_anew(data, seeded(arena.seed, "unrelated"))
         yield from arena.fine_tune(data, params["batch_size"], tuning_of(params))

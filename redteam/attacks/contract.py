@@ -76,10 +76,10 @@ class Arena:
             raise ValueError("a classifier is not asked in words")
         return self.wording
 
-    def some_retain(self, share: float) -> Examples:
-        """Returns a share of the retain items, drawn by the trial's seed; at least one."""
+    def some_retain(self, count: float) -> Examples:
+        """Returns so many of the retain items, drawn by the trial's seed; at least one, at most all."""
         order = torch.randperm(len(self.retain), generator=seeded(self.seed, "retain"))
-        return self.retain.take(order[: max(1, round(share * len(order)))])
+        return self.retain.take(order[: max(1, round(count))])
 
     def fine_tune(
         self,

@@ -25,7 +25,7 @@ class LoRA:
     """
 
     name = "lora"
-    version = 1
+    version = 2
     goal = "low-rank adapters on the linear layers, trained on forget items"
     paper = "Che et al. 2025, Model Tampering Attacks (arXiv 2502.05209); Hu et al. 2021, LoRA (arXiv 2106.09685)"
     access = Access.WEIGHTS
@@ -54,7 +54,11 @@ class LoRA:
         Łucki et al. 2024. The higher rates are for models of a narrower width than theirs.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "modules": "all"}
-        medium = [recipe("adamw", rate, rank=16, scale=2.0, **base) for rate in (1e-3, 1e-2, 1e-4)]
+        medium = [
+            recipe("adamw", 1e-3, rank=16, scale=2.0, **base),
+            recipe("adamw", 1e-2, rank=16, scale=2.0, **base),
+            recipe("adamw", 1e-4, rank=16, scale=2.0, steps=512, **base),
+        ]
         narrow = recipe("adamw", 1e-2, rank=1, scale=2.0, **base)
         wide = recipe("adamw", 2e-4, rank=64, scale=0.125, **base)
         return [*medium, narrow, wide]

@@ -35,7 +35,7 @@ class Quantize:
     """
 
     name = "quantize"
-    version = 2
+    version = 3
     goal = "rounds weights to a few bits, alone or before fine-tuning"
     paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
     access = Access.WEIGHTS

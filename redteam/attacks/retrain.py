@@ -19,7 +19,7 @@ class Retrain:
     """
 
     name = "retrain"
-    version = 2
+    version = 3
     goal = "full fine-tuning on a few forget items, scored on facts it never saw"
     paper = "Deeb & Roger 2024, Do Unlearning Methods Remove Information from Language Model Weights?"
     access = Access.WEIGHTS
@@ -30,20 +30,24 @@ class Retrain:
         return suggest_tuning(suggest, FULL) | suggest_data(suggest, samples)
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """A learning-rate grid with all samples, then the few-shot and the cautious settings, then other optimizers.
+        """A grid of rates with all samples, the lowest for long; few-shot and cautious settings; other optimizers.
 
         The grid: Siddiqui et al. 2025 (UNDO) take the worst case over ten rates from 1e-6 to 1e-3, since no single
         rate is the worst for every model. Sixteen steps: Che et al. 2025 (arXiv 2502.05209). 2e-5 with a cosine:
         O'Brien et al. 2025, Deep Ignorance, whose logs also try Muon; Lion: Deeb & Roger 2024.
         """
         data: dict[str, Any] = {"samples": samples, "loss": "answer"}
-        grid = [recipe("adamw", rate, **data) for rate in (3e-4, 1e-3, 1e-4)]
+        grid = [
+            recipe("adamw", 3e-4, **data),
+            recipe("adamw", 5e-5, **data, steps=512),
+            recipe("adamw", 1e-3, **data),
+        ]
         few_shot = {**data, "samples": min(64, samples), "steps": 16, "batch_size": 16}
         return [
             *grid,
             recipe("adamw", 3e-4, **few_shot),
             recipe("adamw", 3e-3, **data, steps=16),
-            recipe("adamw", 2e-5, **data, schedule="cosine", steps=128),
+            recipe("adamw", 2e-5, **data, schedule="cosine", steps=512),
             recipe("lion", 1e-4, **data),
             recipe("muon", 1e-3, **data),
         ]

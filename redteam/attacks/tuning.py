@@ -12,7 +12,9 @@ from redteam.engine.optimizers import Tuning
 
 # From where an update barely moves a weight to where training falls apart: the rate that works depends on the target.
 FULL = {"adamw": (1e-6, 1e-2), "sgd": (1e-4, 1.0), "lion": (1e-7, 1e-3), "muon": (1e-6, 1e-2)}
-STEPS = [16, 32, 64, 128]
+# Sixteen to 512: Che et al. 2025 (arXiv 2502.05209); 500 steps: Lee et al. 2025, UNDO (arXiv 2506.06278). What holds
+# against a hundred steps need not hold against five hundred at a rate at which utility lasts that long.
+STEPS = [16, 32, 64, 128, 512]
 BATCH_SIZES = [8, 16, 32, 64]
 
 

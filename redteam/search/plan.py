@@ -16,10 +16,10 @@ Phase = Literal["recipe", "random", "adaptive"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """Trials 0, 1, 2, ... of a search: first recipes, then an i.i.d. random block, then TPE.
+    """Trials 0, 1, 2, ... of a search: first recipes, then TPE, and among its trials i.i.d. random ones.
 
-    The random block is what statements about untried configurations may rest on, since its trials are independent
-    of each other and of the outcome.
+    The random trials are what statements about untried configurations may rest on, since they are independent of each
+    other and of the outcome, whenever they are run; spread out they do not keep TPE waiting.
 
     Attributes:
         recipes: (attack, parameters), in the order they are tried.
@@ -42,7 +42,17 @@ class SearchPlan:
         """Returns which part of the plan trial `index` belongs to."""
         if index < len(self.recipes):
             return "recipe"
-        return "random" if index < len(self.recipes) + self.random else "adaptive"
+        place = index - len(self.recipes)
+        return "random" if self._random_before(place + 1) > self._random_before(place) else "adaptive"
+
+    def adaptive_before(self, index: int) -> int:
+        """Returns how many adaptive trials come before trial `index`."""
+        place = index - len(self.recipes)
+        return place - self._random_before(place)
+
+    def _random_before(self, place: int) -> int:
+        """Returns how many of the first trials after the recipes are random: spread evenly among the adaptive ones."""
+        return place * self.random // max(1, self.random + self.adaptive)
 
 
 def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int, budget: int) -> SearchPlan:

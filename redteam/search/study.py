@@ -18,6 +18,7 @@ from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.search.plan import SearchPlan
 from redteam.search.race import Standing, next_families
+from redteam.search.variation import Rated, vary
 from redteam.target import TargetInfo
 
 FAMILY = "attack"
@@ -67,23 +68,29 @@ class Search:
         self._copied = len(self._copy.get_trials(deepcopy=False))
         self._open: tuple[optuna.Trial, str] | None = None
         self._standings = dict.fromkeys(attacks, Standing())
+        self._rated: list[Rated] = []
 
     def propose(self, index: int) -> tuple[str, Params]:
         """Returns the attack and parameters of trial `index`: a function of the seed and of what was recorded."""
         phase = self.plan.phase(index)
         if phase == "recipe":
-            return self._ask(index, *self.plan.recipes[index])
-        return self._ask(index, self._family(index) if phase == "adaptive" else None)
+            return self._recipe(index, *self.plan.recipes[index])
+        if phase == "random":
+            return self._ask(index, None)
+        return self._vary(index) or self._ask(index, self._family(index))
 
     def replay(self, index: int, attack: str, params: Params) -> None:
         """Tells the study of a trial that an earlier process ran."""
-        self._ask(index, attack, params)
+        self._recipe(index, attack, params)
 
     def record(self, outcome: Outcome) -> None:
         """Tells the study how the trial last proposed or replayed went."""
         assert self._open is not None
         (trial, family), self._open = self._open, None
-        self._standings[family] = self._standings[family].after(_standing(outcome))
+        standing = _standing(outcome)
+        self._standings[family] = self._standings[family].after(standing)
+        if standing is not None:
+            self._rated.append((standing, trial.params, trial.distributions))
         if outcome.value is None:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
@@ -93,17 +100,30 @@ class Search:
             self._copy.add_trial(self._study.get_trials(deepcopy=False)[trial.number])
             self._copied += 1
 
+    def _vary(self, index: int) -> tuple[str, Params] | None:
+        """Asks for a variation of one of the best trials, every second adaptive trial; else returns None."""
+        if self.plan.adaptive_before(index) % 2:
+            return None
+        varied = vary(self._rated, derive_seed(self.seed, "variation", index), kept=FAMILY)
+        return None if varied is None else self._ask(index, varied.pop(FAMILY), varied)
+
     def _family(self, index: int) -> str:
         """Returns the family of an adaptive trial: drawn from those that may have it."""
-        first = len(self.plan.recipes) + self.plan.random
-        names = next_families(self._standings, self.plan.share, index - first)
+        names = next_families(self._standings, self.plan.share, self.plan.adaptive_before(index))
         return random.Random(derive_seed(self.seed, "family", index)).choice(names)
 
-    def _ask(self, index: int, family: str | None, fixed: Params | None = None) -> tuple[str, Params]:
-        """Asks Optuna for what is not fixed: everything, the parameters of a family, or nothing."""
+    def _recipe(self, index: int, family: str, fixed: Params) -> tuple[str, Params]:
+        """Tells Optuna of a trial of which everything is fixed."""
+        name, params = self._ask(index, family, {f"{family}.{name}": value for name, value in fixed.items()})
+        if params != dict(fixed):
+            differing = sorted(k for k in {*params, *fixed} if params.get(k) != fixed.get(k))
+            raise InputError(f"a recipe of {family} lies outside its space (in {', '.join(differing)})", "Correct it")
+        return name, params
+
+    def _ask(self, index: int, family: str | None, given: Mapping[str, Any] | None = None) -> tuple[str, Params]:
+        """Asks Optuna for what is not given: everything, the parameters of a family, some of them, or nothing."""
         if family is not None:
-            given = {f"{family}.{name}": value for name, value in (fixed or {}).items()}
-            self._study.enqueue_trial({FAMILY: family, **given})
+            self._study.enqueue_trial({FAMILY: family, **(given or {})})
         self._study.sampler = self._sampler(index)
         trial = self._study.ask()
         trial.set_user_attr("phase", self.plan.phase(index))
@@ -114,11 +134,6 @@ class Search:
                 params = dict(self.attacks[name].space(_Scoped(trial, name), self.target, self.samples))
         except Exception as error:
             raise InputError(f"the space of {name} fails ({type(error).__name__}: {error})", "Correct it") from error
-        if fixed is not None and (name, params) != (family, dict(fixed)):
-            differing = sorted(k for k in {*params, *fixed} if params.get(k) != fixed.get(k))
-            raise InputError(
-                f"a recipe of {family} lies outside its space (in {', '.join(differing) or FAMILY})", "Correct it"
-            )
         self._open = trial, name
         return name, params
 

@@ -84,7 +84,7 @@ ROWS: dict[str, Row] = {
     "retrain": Row(params=RETRAIN),
     "lora": Row(params={**TUNING, **DATA, "rank": 2, "scale": 2.0, "modules": "all"}),
     "partial": Row(params={**TUNING, **DATA, "part": "late layers"}),
-    "mixture": Row(params={**TUNING, **DATA, "share": 0.5}),
+    "mixture": Row(params={**TUNING, **DATA, "ratio": 2.0}),
     "benign": Row(params={**TUNING, "data": "retain", "share": 0.5}),
     "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),

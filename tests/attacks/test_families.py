@@ -64,7 +64,7 @@ def test_lowers_its_training_loss(name: str) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon"])
 def test_every_optimizer_trains(optimizer: str) -> None:
     rate = {"adamw": 1e-2, "sgd": 1e-1, "lion": 1e-3, "muon": 1e-2}[optimizer]
-    params = {**TUNING, **DATA, "share": 0.5, "optimizer": optimizer, f"learning_rate.{optimizer}": rate, "steps": 40}
+    params = {**TUNING, **DATA, "ratio": 2.0, "optimizer": optimizer, f"learning_rate.{optimizer}": rate, "steps": 40}
     losses = attacked("mixture", params=params).ledger.losses
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -109,8 +109,17 @@ def test_unrelated_inputs_keep_their_entries_and_their_labels_but_not_which_belo
 
 def test_mixture_sees_both() -> None:
     ground = arena(tiny_llama())
-    seen = set.union(*shown("mixture", ground, share=1.0, samples=5, steps=30))
-    assert seen == set(texts_of(ground.retain)) | set(texts_of(ground.answers)[:5])
+    forget, retain = set(texts_of(ground.answers)[:5]), set(texts_of(ground.retain))
+    assert set.union(*shown("mixture", ground, ratio=64.0, samples=5, steps=30)) == forget | retain
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.6])
+def test_mixture_takes_retain_items_in_proportion(ratio: float) -> None:
+    ground = arena(tiny_llama())
+    forget, retain = set(texts_of(ground.answers)[:5]), set(texts_of(ground.retain))
+    seen = set.union(*shown("mixture", ground, ratio=ratio, samples=5, steps=30))
+    assert seen >= forget
+    assert len(seen & retain) == 5 * ratio
 
 
 def test_curriculum_sees_retain_items_first() -> None:

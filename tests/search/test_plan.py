@@ -43,11 +43,17 @@ def test_a_plan_sums_to_the_budget(counts):
 
 @settings(deadline=None)
 @given(recipe_counts, st.integers(1, 300))
-def test_phases_come_in_order_and_have_the_planned_length(counts, budget):
+def test_recipes_come_first_and_random_trials_are_spread_among_adaptive_ones(counts, budget):
     plan = plan_of(counts, budget)
-    assert [plan.phase(index) for index in range(budget)] == (
-        ["recipe"] * len(plan.recipes) + ["random"] * plan.random + ["adaptive"] * plan.adaptive
-    )
+    phases = [plan.phase(index) for index in range(budget)]
+    first, rest = phases[: len(plan.recipes)], phases[len(plan.recipes) :]
+    assert first == ["recipe"] * len(plan.recipes)
+    assert (rest.count("random"), rest.count("adaptive")) == (plan.random, plan.adaptive)
+    for index, phase in enumerate(phases[len(first) :], len(first)):
+        drawn = rest[: index - len(first)].count("random")
+        assert abs(drawn - (index - len(first)) * plan.random / len(rest)) < 1
+        assert plan.adaptive_before(index) == index - len(first) - drawn
+        assert phase in ("random", "adaptive")
 
 
 @settings(deadline=None)

@@ -99,7 +99,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> list[Proposal]:
 
 
 def test_the_plan_of_these_tests_has_every_phase():
-    assert [PLAN.phase(index) for index in range(TRIALS)] == ["recipe"] * 3 + ["random"] * 4 + ["adaptive"] * 5
+    assert [PLAN.phase(index) for index in range(TRIALS)] == [
+        *["recipe"] * 3, *["adaptive"] * 2, "random", "adaptive", "random", "adaptive", "random", "adaptive", "random"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("killed", range(TRIALS + 1))
@@ -156,18 +158,34 @@ def test_every_proposal_lies_within_its_space(straight):
             assert ("momentum" in params) == (params["optimizer"] == "sgd")
 
 
-def test_the_random_block_does_not_depend_on_outcomes(straight, tmp_path):
+def of_phase(phase: str, proposals: Sequence[Proposal]) -> list[Proposal]:
+    return [proposal for index, proposal in enumerate(proposals) if PLAN.phase(index) == phase]
+
+
+def test_random_trials_do_not_depend_on_outcomes_and_adaptive_ones_do(straight, tmp_path):
     other = go_on(begin(tmp_path / "study.db"), 0, TRIALS, lambda index, _: Outcome(value=(index * 7 % 5) / 5))
-    block = slice(len(PLAN.recipes), len(PLAN.recipes) + PLAN.random)
-    assert other[block] == straight[block]
-    assert other[block.stop :] != straight[block.stop :]
+    assert of_phase("random", other) == of_phase("random", straight)
+    assert of_phase("adaptive", other) != of_phase("adaptive", straight)
 
 
-def test_the_random_block_is_different_for_every_trial_and_seed(straight, tmp_path):
+def test_random_trials_are_different_for_every_trial_and_seed(straight, tmp_path):
     other = go_on(begin(tmp_path / "study.db", seed=1), 0, TRIALS)
     assert other[: len(PLAN.recipes)] == straight[: len(PLAN.recipes)]
-    drawn = [json.dumps(p) for p in (*straight[len(PLAN.recipes) :], *other[len(PLAN.recipes) :])]
+    drawn = [json.dumps(p) for p in (*of_phase("random", straight), *of_phase("random", other))]
     assert len(set(drawn)) == len(drawn)
+
+
+def test_every_second_adaptive_trial_varies_one_of_the_best(straight):
+    """It is of the family of a trial before it, and has most of its parameters."""
+    adaptive = [index for index in range(TRIALS) if PLAN.phase(index) == "adaptive"]
+    for index in adaptive[::2]:
+        name, params = straight[index]
+        shared = [
+            sum(params.get(key) == value for key, value in earlier.items())
+            for other, earlier in straight[:index]
+            if other == name
+        ]
+        assert max(shared) >= 1
 
 
 def test_random_proposals_cover_the_space_evenly(tmp_path):
