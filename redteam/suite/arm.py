@@ -24,7 +24,7 @@ from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, outcome_of
 from redteam.search.study import Search
-from redteam.suite.inputs import Inputs, Model
+from redteam.suite.inputs import Inputs, Source
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
@@ -181,7 +181,7 @@ class Arm:
         return self.run.trials[spec.key]
 
 
-def _module(model: Model) -> nn.Module:
+def _module(model: Source) -> nn.Module:
     return model.open().module
 
 

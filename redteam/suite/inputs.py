@@ -14,6 +14,7 @@ from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.factory import factory_file
 from redteam.checkpoints.identify import Kind, identify
+from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config import Manifest, TestbedRef
@@ -51,9 +52,17 @@ class Model:
         return open_target(self.path, config=self.config, arch=self.arch, base=self.base, expect_sha256=self.sha256)
 
     @property
+    def name(self) -> str:
+        """The file or directory name."""
+        return self.path.resolve().name
+
+    @property
     def description(self) -> str:
         """Digest of what it is opened with, its base included."""
         return description_digest(self.path, self.config, self.arch, self.base)
+
+
+Source = Model | Live  # what a run opens by its role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +80,7 @@ class Inputs:
         seed: of the run.
     """
 
-    models: dict[str, Model]
+    models: dict[str, Source]
     capability: Capability
     attacks: dict[str, Attack]
     skipped: dict[str, str]
@@ -110,12 +119,12 @@ class Inputs:
 
 
 def resolve_inputs(
-    target: Path,
+    target: Path | Live,
     *,
     budget: int,
-    capability: Path | None = None,
-    original: Path | None = None,
-    reference: Path | None = None,
+    capability: Path | Capability | None = None,
+    original: Path | Live | None = None,
+    reference: Path | Live | None = None,
     config: Path | None = None,
     arch: str | None = None,
     base: Path | None = None,
@@ -137,12 +146,12 @@ def resolve_inputs(
             raise InputError("both --config and --arch say how the model is built", "Give one of them")
     names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
     adversaries = {name: ATTACKS.create(name) for name in names}
-    found = open_manifest(target)
-    models = {"target": Model(path=target, sha256=weights_digest(target), config=config, arch=arch)}
-    for role, given in (("original", original), ("reference", reference)):
-        model = _beside(role, given, found)
+    found = None if isinstance(target, Live) else open_manifest(target)
+    models: dict[str, Source] = {}
+    for role, given in (("target", target), ("original", original), ("reference", reference)):
+        model = given if isinstance(given, Live) else _beside(role, given, found)
         if model is not None:
-            models[role] = replace(model, config=config, arch=arch)
+            models[role] = model if isinstance(model, Live) else replace(model, config=config, arch=arch)
     if found is not None and found[0].target.sha256 != models["target"].sha256:
         raise InputError(
             f"{target} is not the model that {found[1].name} was written for",
@@ -150,7 +159,7 @@ def resolve_inputs(
         )
     _refuse_shared_roles(models)
     models = _on_base(models, base)
-    removed = _capability(capability, found, target)
+    removed = _capability(capability, found, models["target"].name)
     usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier", access)
     return Inputs(
         models=models,
@@ -206,26 +215,28 @@ def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) 
     return Model(path=path, sha256=digest)
 
 
-def _on_base(models: dict[str, Model], base: Path | None) -> dict[str, Model]:
+def _on_base(models: dict[str, Source], base: Path | None) -> dict[str, Source]:
     """Returns the models, those that are adapters with the base that they are put on."""
-    adapters = {role: model for role, model in models.items() if identify(model.path) is Kind.ADAPTER}
+    files = {role: model for role, model in models.items() if isinstance(model, Model)}
+    adapters = {role: model for role, model in files.items() if identify(model.path) is Kind.ADAPTER}
     if base is not None and not adapters:
         raise InputError(f"--base {base} is given, but no model is an adapter", "Leave it out")
     return models | {role: replace(model, base=required_base(model.path, base)) for role, model in adapters.items()}
 
 
-def _refuse_shared_roles(models: dict[str, Model]) -> None:
+def _refuse_shared_roles(models: Mapping[str, Source]) -> None:
     """Refuses a reference that is one of the other models: whatever is attacked would look like it never knew."""
     for role in ("target", "original"):
         if "reference" in models and role in models and models[role].sha256 == models["reference"].sha256:
             raise InputError(
-                f"the reference {models['reference'].path} is the {role}", "Give a model that never had the capability"
+                f"the reference is the {role} ({models['reference'].name})",
+                "Give a model that never had the capability",
             )
 
 
-def _capability(given: Path | None, found: tuple[Manifest, Path] | None, target: Path) -> Capability:
+def _capability(given: Path | Capability | None, found: tuple[Manifest, Path] | None, target: str) -> Capability:
     if given is not None:
-        loaded = load_capability(given)
+        loaded = given if isinstance(given, Capability) else load_capability(given)
     elif found is None:
         raise InputError(
             f"what was removed from {target} is not known", "Give --capability FILE.toml (see examples/birthdays)"

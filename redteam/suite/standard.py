@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from redteam.attacks.contract import Access, unfitness
-from redteam.capabilities.items import SPLITS, Item
+from redteam.capabilities.items import SPLITS, Capability, Item
+from redteam.checkpoints.live import Live, live_model
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
@@ -26,18 +30,22 @@ from redteam.target import Target
 from redteam.trial import open_setting
 from redteam.unlearning.masked import Unmaskable
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
 RUNS = Path("results/runs")
 
 
 def attack(
-    target: Path | str,
+    target: Path | str | nn.Module,
     *,
     budget: int = 100,
-    capability: Path | str | None = None,
-    original: Path | str | None = None,
-    reference: Path | str | None = None,
+    capability: Path | str | Capability | None = None,
+    original: Path | str | nn.Module | None = None,
+    reference: Path | str | nn.Module | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     config: Path | str | None = None,
     arch: str | None = None,
     base: Path | str | None = None,
@@ -52,11 +60,13 @@ def attack(
     """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
 
     Args:
-        target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter.
+        target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter; or a module,
+            a causal language model of transformers or any classifier, which is copied and stays exactly as it is.
         budget: search trials.
-        capability: a `capability.toml`; by default what the manifest beside the target says.
+        capability: a `capability.toml`, or what one holds; by default what the manifest beside the target says.
         original: the model before unlearning; by default the manifest's.
         reference: a model that never had the capability; by default the manifest's.
+        tokenizer: of language models that are given as modules.
         config: a `config.json` for checkpoints that have none beside them.
         arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
         base: of PEFT adapters among these models, the checkpoint that they are put on.
@@ -72,11 +82,11 @@ def attack(
         InputError: something given cannot be used.
     """
     inputs = resolve_inputs(
-        Path(target),
+        _model(target, tokenizer, "target"),
         budget=budget,
-        capability=_path(capability),
-        original=_path(original),
-        reference=_path(reference),
+        capability=capability if isinstance(capability, Capability) else _path(capability),
+        original=None if original is None else _model(original, tokenizer, "original"),
+        reference=None if reference is None else _model(reference, tokenizer, "reference"),
         config=_path(config),
         arch=arch,
         base=_path(base),
@@ -90,7 +100,7 @@ def attack(
 
 def run_path(inputs: Inputs, out: Path | None) -> Path:
     """Returns where the run goes: a function of the plan, so that the same command finds it again."""
-    name = inputs.models["target"].path.resolve().name.removesuffix(".safetensors").removesuffix(".pt")
+    name = inputs.models["target"].name.removesuffix(".safetensors").removesuffix(".pt")
     return out or RUNS / f"{name}-{inputs.plan.fingerprint[:8]}"
 
 
@@ -105,7 +115,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
         target = inputs.models["target"]
         results = Results(
             suite=SUITE,
-            target=TargetResult(name=target.path.name, sha256=target.sha256),
+            target=TargetResult(name=target.name, sha256=target.sha256),
             capabilities=[result],
             exit_code=exit_code(result),
         )
@@ -258,6 +268,10 @@ def _numbers(items: Sequence[Item]) -> list[int]:
     """Returns the group of each item, counted from 0 in the order in which they occur."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(item.group, len(numbers)) for item in items]
+
+
+def _model(given: Path | str | nn.Module, tokenizer: PreTrainedTokenizerBase | None, role: str) -> Path | Live:
+    return live_model(given, tokenizer, role) if isinstance(given, nn.Module) else Path(given)
 
 
 def _path(given: Path | str | None) -> Path | None:

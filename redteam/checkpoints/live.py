@@ -1,0 +1,143 @@
+"""A model that is already in memory: attacked as a copy, so that it stays exactly as it was given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from redteam.checkpoints.contents import FLOATS, dominant_dtype
+from redteam.errors import InputError, one_line
+from redteam.target import Target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What a config says of where it came from, and not of the model.
+PROVENANCE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Live:
+    """A module of the user's own, with a role in a run.
+
+    Attributes:
+        name: for people, and in the name of the run.
+        module: a causal language model of transformers, or any classifier.
+        tokenizer: of the language model; None for a classifier.
+        sha256: of names, dtypes, shapes and bytes of its tensors.
+        description: digest of its config and tokenizer; of a classifier, of its structure as it is printed.
+    """
+
+    name: str
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    sha256: str
+    description: str
+
+    def open(self) -> Target:
+        """Returns a copy in float32 on the CPU, in evaluation mode.
+
+        Raises:
+            InputError: the module was changed since the run began, or cannot be copied.
+        """
+        if tensors_digest(self.module) != self.sha256:
+            raise InputError(f"the {self.name} was changed while it was attacked", "Leave it as it is until then")
+        with torch.random.fork_rng(devices=[]):
+            try:
+                copied = deepcopy(self.module).to(device="cpu", dtype=torch.float32).eval()
+            except Exception as error:  # anybody's module
+                raise InputError(
+                    f"the {self.name} cannot be copied ({one_line(str(error))[:200]})",
+                    "Save it, and give the checkpoint",
+                ) from error
+        for parameter in copied.parameters():
+            parameter.requires_grad_(True)
+        return Target(
+            name=self.name,
+            sha256=self.sha256,
+            module=copied,
+            tokenizer=self.tokenizer,
+            stored_dtype=_dtype(self.module, self.name),
+        )
+
+
+def live_model(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, name: str) -> Live:
+    """Returns a module with what identifies it.
+
+    Args:
+        module: a causal language model of transformers, or any classifier: a module that takes inputs [n, ...] and
+            returns logits [n, classes].
+        tokenizer: of the language model.
+        name: for people.
+
+    Raises:
+        InputError: it has no weights that can be attacked, or some that are not finite; or a language model has no
+            tokenizer.
+    """
+    _dtype(module, name)
+    language = hasattr(module, "get_input_embeddings")
+    if language and tokenizer is None:
+        raise InputError(f"the {name} is a language model without its tokenizer", "Give it: tokenizer=...")
+    bad = [key for key, tensor in _tensors(module).items() if tensor.is_floating_point() and not _finite(tensor)]
+    if bad:
+        raise InputError(f"the {name} holds NaN or infinite weights: {bad[0]} is the first", "Train it again")
+    words = tokenizer if language else None
+    return Live(
+        name=name,
+        module=module,
+        tokenizer=words,
+        sha256=tensors_digest(module),
+        description=_described(module, words),
+    )
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Returns the SHA-256 of a module's tensors, sorted by name: names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_tensors(module).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _dtype(module: nn.Module, name: str) -> str:
+    """Returns the precision that most weights are held in.
+
+    Raises:
+        InputError: there are none, or some are quantised or without memory: there is nothing that could be trained.
+    """
+    elements = Counter[str]()
+    for key, parameter in module.named_parameters():
+        if parameter.is_meta or parameter.dtype not in FLOATS:
+            kind = "without memory" if parameter.is_meta else str(parameter.dtype).removeprefix("torch.")
+            raise InputError(f"the {name} has weights that are {kind}: {key}", "Load it unquantised, in memory")
+        elements[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+    if not elements:
+        raise InputError(f"the {name} has no weights", "Give the model itself")
+    return dominant_dtype(elements)
+
+
+def _described(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if tokenizer is None:
+        return hashlib.sha256(str(module).encode()).hexdigest()
+    held: Any = module
+    config = {key: value for key, value in held.config.to_dict().items() if key not in PROVENANCE}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    told = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(f"{type(module).__name__}\n{told}\n{words}\n".encode()).hexdigest()
