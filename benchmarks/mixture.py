@@ -15,8 +15,8 @@ import torch
 from benchmarks.claims import Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS, row_of
 from redteam.judging.statistics import mean_over_seeds
+from redteam.suite.attack import attack
 from redteam.suite.memo import Memo
-from redteam.suite.standard import attack
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 SEEDS, BUDGET = (0, 1, 2), 12

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redteam.checkpoints.load import open_target
     from redteam.errors import InputError
-    from redteam.suite.standard import attack
+    from redteam.suite.attack import attack
     from redteam.testbeds.build import build_target
     from redteam.unlearning.own import unlearn
 
@@ -20,7 +20,7 @@ __all__ = ["InputError", "attack", "build_target", "open_target", "unlearn"]
 
 _HOMES = {
     "InputError": "redteam.errors",
-    "attack": "redteam.suite.standard",
+    "attack": "redteam.suite.attack",
     "build_target": "redteam.testbeds.build",
     "open_target": "redteam.checkpoints.load",
     "unlearn": "redteam.unlearning.own",

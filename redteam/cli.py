@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -30,14 +30,22 @@ app = typer.Typer(
 
 
 class Given(TypedDict):
-    """Paths that may be given beside the target."""
+    """What may be given beside the target and the capabilities."""
 
-    capability: Path | None
     original: Path | None
     reference: Path | None
     config: Path | None
     arch: str | None
     base: Path | None
+
+
+class Asked(TypedDict):
+    """What an adversary has, and how hard it tries."""
+
+    budget: int
+    attacks: list[str]
+    access: Access
+    seed: int
 
 
 def _version(wanted: bool) -> None:
@@ -61,7 +69,7 @@ def _redteam(
 def attack(
     target: options.Checkpoint,
     budget: options.Budget = 100,
-    capability: options.Capability = None,
+    capabilities: options.Capabilities = None,
     original: options.Original = None,
     reference: options.Reference = None,
     base: options.Base = None,
@@ -78,10 +86,9 @@ def attack(
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        given = Given(
-            capability=capability, original=original, reference=reference, config=config, arch=arch, base=base
-        )
-        code = _attack(target, given, out, format, budget=budget, attacks=attacks or [], access=access, seed=seed)
+        given = Given(original=original, reference=reference, config=config, arch=arch, base=base)
+        asked = Asked(budget=budget, attacks=attacks or [], access=access, seed=seed)
+        code = _attack(target, capabilities or [None], given, asked, out, format)
     raise typer.Exit(code)
 
 
@@ -231,14 +238,11 @@ def _show_space(name: str) -> None:
 
 def _attack(
     target: Path,
+    capabilities: Sequence[Path | None],
     given: Given,
+    asked: Asked,
     out: Path | None,
     format: Format,
-    *,
-    budget: int,
-    attacks: list[str],
-    access: Access,
-    seed: int,
 ) -> int:
     from rich.console import Console
 
@@ -252,11 +256,10 @@ def _attack(
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs
-        from redteam.suite.standard import run_path, run_standard
+        from redteam.suite.several import run_all
 
-        inputs = resolve_inputs(target, **given, budget=budget, attacks=attacks, access=access, seed=seed)
-        run = run_path(inputs, out)
-        results = run_standard(inputs, run, progress)
+        many = [resolve_inputs(target, capability=one, **given, **asked) for one in capabilities]
+        results, run = run_all(many, out, progress)
     if format is Format.JSON:
         typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
     else:

@@ -41,8 +41,11 @@ OutputFormat = Annotated[Format, typer.Option("--format", help="What goes to std
 Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")]
 
 Budget = Annotated[int, typer.Option(help="Search trials on the target: the one dial.")]
-Capability = Annotated[
-    Path | None, typer.Option(help="What was removed: a capability.toml (default: the manifest beside it says).")
+Capabilities = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--capability", help="What was removed: a capability.toml; repeatable (default: as the manifest says)."
+    ),
 ]
 Original = Annotated[Path | None, typer.Option(help="The model before unlearning (default: as the manifest says).")]
 Reference = Annotated[Path | None, typer.Option(help="A model that never knew (default: as the manifest says).")]

@@ -31,9 +31,9 @@ from redteam.probes.contract import ProbeReading, View
 from redteam.probes.states import read_layers
 from redteam.registry import PROBES
 from redteam.reporting.console import print_results
+from redteam.suite.attack import attack
 from redteam.suite.inputs import resolve_inputs
 from redteam.suite.memo import Memo
-from redteam.suite.standard import attack
 from redteam.testbeds.facts import Facts
 from redteam.trial import TrialSpec, open_setting, run_trial
 from redteam.unlearning.contract import UnlearningTask

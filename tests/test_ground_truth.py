@@ -50,7 +50,7 @@ def rmu(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def attack(target: Path, out: Path, **how) -> Results:
-    from redteam.suite.standard import attack
+    from redteam.suite.attack import attack
 
     return attack(target, budget=BUDGET, out=out, **how)
 

@@ -151,7 +151,7 @@ def _row(cell: Cell, places: Places, budget: int, world: World, memo: Memo) -> R
 
 
 def _run(cell: Cell, identity: Mapping[str, Any], world: World, places: Places, budget: int, memo: Memo) -> Row:
-    from redteam.suite.standard import attack
+    from redteam.suite.attack import attack
     from redteam.testbeds.build import write_target
 
     target = places.world(cell) / cell.variant / "model.pt"

@@ -33,8 +33,26 @@ def print_results(results: Results, run: Path, console: Console) -> None:
     """Prints a whole report."""
     for capability in results.capabilities:
         console.print(report(results, capability))
+    if len(results.capabilities) > 1:
+        console.print(_ranking(results), "")
     console.print(Text.assemble(("evidence  ", "dim"), str(run)))
     console.print(Text.assemble(("results   ", "dim"), str(run / "results.json")))
+
+
+def _ranking(results: Results) -> Table:
+    """Returns what came of each capability, in the order of the results: the most recovered first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("capability", "verdict", "excess recovery", "strongest"):
+        table.add_column(title)
+    for found in results.capabilities:
+        excess, attack = found.excess_recovery, found.scores["target"].attack
+        table.add_row(
+            Text(one_line(found.name)),
+            Text(found.verdict, style=COLOURS[found.verdict]),
+            "" if excess is None else f"{excess.estimate:.1%}  [{excess.low:.1%}, {excess.high:.1%}]",
+            "" if attack is None else Text(one_line(str(attack["name"]))),
+        )
+    return table
 
 
 def report(results: Results, capability: CapabilityResult) -> RenderableType:

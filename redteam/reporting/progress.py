@@ -7,7 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from redteam.errors import one_line
 
 LOG_EVERY = 15.0  # seconds between log lines where there is no terminal
 
@@ -62,8 +65,8 @@ class RunProgress(_Bar):
     def stage(self, what: str) -> None:
         """Names what is being done; the best score is that of the model at hand."""
         self._stage, self._best = what, 0.0
-        self._bar.update(self._task, description=what, best="")
-        self._log(what, now=True)
+        self._bar.update(self._task, description=escape(one_line(what)), best="")  # names are anybody's text
+        self._log(one_line(what), now=True)
 
     def trial(self, score: float | None) -> None:
         """Counts a trial."""

@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from torch import nn
-
-from redteam.attacks.contract import Access, unfitness
-from redteam.capabilities.items import SPLITS, Capability, Item
-from redteam.checkpoints.live import Live, live_model
+from redteam.attacks.contract import unfitness
+from redteam.capabilities.items import SPLITS, Item
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
@@ -23,79 +19,16 @@ from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.decoys import decoy_kind, make_decoy
-from redteam.suite.inputs import SUITE, Inputs, resolve_inputs
+from redteam.suite.inputs import SUITE, Inputs
 from redteam.suite.memo import Key, Memo
-from redteam.suite.progress import Progress, Silent
+from redteam.suite.progress import Progress
 from redteam.target import Target
 from redteam.trial import open_setting
 from redteam.unlearning.masked import Unmaskable
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
 RUNS = Path("results/runs")
-
-
-def attack(
-    target: Path | str | nn.Module,
-    *,
-    budget: int = 100,
-    capability: Path | str | Capability | None = None,
-    original: Path | str | nn.Module | None = None,
-    reference: Path | str | nn.Module | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    config: Path | str | None = None,
-    arch: str | None = None,
-    base: Path | str | None = None,
-    attacks: Sequence[str] = (),
-    access: Access | str = Access.WEIGHTS,
-    probes: Sequence[str] = (),
-    seed: int = 0,
-    out: Path | str | None = None,
-    progress: Progress | None = None,
-    memo: Memo | None = None,
-) -> Results:
-    """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
-
-    Args:
-        target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter; or a module,
-            a causal language model of transformers or any classifier, which is copied and stays exactly as it is.
-        budget: search trials.
-        capability: a `capability.toml`, or what one holds; by default what the manifest beside the target says.
-        original: the model before unlearning; by default the manifest's.
-        reference: a model that never had the capability; by default the manifest's.
-        tokenizer: of language models that are given as modules.
-        config: a `config.json` for checkpoints that have none beside them.
-        arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
-        base: of PEFT adapters among these models, the checkpoint that they are put on.
-        attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
-        access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
-        probes: names of `redteam list probes`; by default all of them, and those of installed packages.
-        seed: of the run.
-        out: run directory; by default one under `results/runs` that is named after target and plan.
-        progress: hears how far the run is.
-        memo: shared by runs of one process, so that what several of them need is done once.
-
-    Raises:
-        InputError: something given cannot be used.
-    """
-    inputs = resolve_inputs(
-        _model(target, tokenizer, "target"),
-        budget=budget,
-        capability=capability if isinstance(capability, Capability) else _path(capability),
-        original=None if original is None else _model(original, tokenizer, "original"),
-        reference=None if reference is None else _model(reference, tokenizer, "reference"),
-        config=_path(config),
-        arch=arch,
-        base=_path(base),
-        attacks=attacks,
-        access=Access(access),
-        probes=probes,
-        seed=seed,
-    )
-    return run_standard(inputs, run_path(inputs, _path(out)), progress or Silent(), memo)
 
 
 def run_path(inputs: Inputs, out: Path | None) -> Path:
@@ -268,11 +201,3 @@ def _numbers(items: Sequence[Item]) -> list[int]:
     """Returns the group of each item, counted from 0 in the order in which they occur."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(item.group, len(numbers)) for item in items]
-
-
-def _model(given: Path | str | nn.Module, tokenizer: PreTrainedTokenizerBase | None, role: str) -> Path | Live:
-    return live_model(given, tokenizer, role) if isinstance(given, nn.Module) else Path(given)
-
-
-def _path(given: Path | str | None) -> Path | None:
-    return None if given is None else Path(given)

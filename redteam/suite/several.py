@@ -1,0 +1,92 @@
+"""Several capabilities of one model: each a run of its own, side by side in one directory, and one ranked result."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from redteam.checkpoints.staging import write_text
+from redteam.errors import InputError
+from redteam.evidence.results import CapabilityResult, Results
+from redteam.suite.inputs import Inputs
+from redteam.suite.memo import Memo
+from redteam.suite.progress import Progress
+from redteam.suite.standard import run_path, run_standard
+
+ORDER = ("RECOVERED", "INCONCLUSIVE", "RESISTED")  # what most needs looking at first
+
+
+def run_all(
+    many: Sequence[Inputs], out: Path | None, progress: Progress, memo: Memo | None = None
+) -> tuple[Results, Path]:
+    """Runs the protocol for each capability, and returns what was found, the most recovered first, and where it is.
+
+    Of one capability the directory is the run itself. Of several it holds a run for each, and their common
+    `results.json`; each is resumed by itself.
+
+    Raises:
+        InputError: two capabilities have one name, or the directory is the run of a single one.
+    """
+    if len(many) == 1:
+        path = run_path(many[0], out)
+        return run_standard(many[0], path, progress, memo), path
+    ordered = sorted(many, key=lambda inputs: inputs.capability.name)
+    names = [inputs.capability.name for inputs in ordered]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two capabilities are called {twice!r}", "Give each a name of its own")
+    path = out or _common_path(ordered)
+    if (path / "manifest.json").exists():
+        raise InputError(f"{path} is the run of one capability", "Choose another place with --out")
+    found, done = [], 0
+    for number, inputs in enumerate(ordered):
+        place = path / f"{number:02d}-{re.sub('[^a-z0-9]+', '-', inputs.capability.name.lower())[:40].strip('-')}"
+        named = _Named(progress, inputs.capability.name, done, len(ordered) - number)
+        found.append(run_standard(inputs, place, named, memo))
+        done = named.done
+    results = _together(found)
+    write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
+    return results, path
+
+
+def _common_path(many: Sequence[Inputs]) -> Path:
+    """Returns a directory named after the target and all the plans."""
+    prints = "\n".join(inputs.plan.fingerprint for inputs in many)
+    single = run_path(many[0], None)
+    return single.with_name(f"{single.name.rpartition('-')[0]}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}")
+
+
+def _together(found: Sequence[Results]) -> Results:
+    capabilities = sorted((result for results in found for result in results.capabilities), key=_rank)
+    return found[0].model_copy(
+        update={"capabilities": capabilities, "exit_code": max(results.exit_code for results in found)}
+    )
+
+
+def _rank(result: CapabilityResult) -> tuple[int, float, str]:
+    """Orders by verdict, then by how much came back; what is not defined last."""
+    excess = result.excess_recovery
+    return ORDER.index(result.verdict), -excess.estimate if excess is not None else 2.0, result.name
+
+
+class _Named:
+    """Says of which capability a stage is, and counts on from the capabilities before it."""
+
+    def __init__(self, progress: Progress, name: str, done: int, left: int) -> None:
+        self.progress, self.name, self.done, self.left = progress, name, done, left
+        self.before = done
+
+    def plan(self, trials: int) -> None:
+        """As `Progress`; those that are left are taken to need as many trials as this one."""
+        self.progress.plan(self.before + trials * self.left)
+
+    def stage(self, what: str) -> None:
+        """As `Progress`."""
+        self.progress.stage(f"{self.name}: {what}")
+
+    def trial(self, score: float | None) -> None:
+        """As `Progress`."""
+        self.done += 1
+        self.progress.trial(score)
