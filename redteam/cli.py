@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from redteam import options
-from redteam.access import Access
 from redteam.errors import InputError
 from redteam.options import Format, Kind
+
+if TYPE_CHECKING:
+    from redteam.project import Asked
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
@@ -27,25 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 error, 3 inconclusive, 130 interrupted (the same command goes on).",
 )
-
-
-class Given(TypedDict):
-    """What may be given beside the target and the capabilities."""
-
-    original: Path | None
-    reference: Path | None
-    config: Path | None
-    arch: str | None
-    base: Path | None
-
-
-class Asked(TypedDict):
-    """What an adversary has, and how hard it tries."""
-
-    budget: int
-    attacks: list[str]
-    access: Access
-    seed: int
 
 
 def _version(wanted: bool) -> None:
@@ -67,8 +50,8 @@ def _redteam(
 
 @app.command()
 def attack(
-    target: options.Checkpoint,
-    budget: options.Budget = 100,
+    target: options.Target = None,
+    budget: options.Budget = None,
     capabilities: options.Capabilities = None,
     original: options.Original = None,
     reference: options.Reference = None,
@@ -76,8 +59,8 @@ def attack(
     config: options.Config = None,
     arch: options.Arch = None,
     attacks: options.Attacks = None,
-    access: options.Adversary = Access.WEIGHTS,
-    seed: options.Seed = 0,
+    access: options.Adversary = None,
+    seed: options.Seed = None,
     out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
@@ -86,10 +69,33 @@ def attack(
     Run the same command again to go on after an interruption.
     """
     with _errors(format, after_interrupt="the same command goes on from here"):
-        given = Given(original=original, reference=reference, config=config, arch=arch, base=base)
-        asked = Asked(budget=budget, attacks=attacks or [], access=access, seed=seed)
-        code = _attack(target, capabilities or [None], given, asked, out, format)
+        from redteam.project import asked_for
+
+        given = {
+            "capabilities": tuple(capabilities) if capabilities else None,
+            "original": original,
+            "reference": reference,
+            "base": base,
+            "config": config,
+            "arch": arch,
+            "attacks": tuple(attacks) if attacks else None,
+            "access": access,
+            "budget": budget,
+            "seed": seed,
+        }
+        code = _attack(asked_for(target, given), out, format)
     raise typer.Exit(code)
+
+
+@app.command()
+def init() -> None:
+    """Ask a few questions and write redteam.toml and a first capability.toml: then `redteam attack` needs no more."""
+    with _errors(Format.TABLE):
+        from redteam.interview import interview
+
+        for path in interview(_ask, lambda text: typer.echo(text, err=True)):
+            typer.echo(path)
+        typer.echo("Next: redteam attack", err=True)
 
 
 @app.command()
@@ -236,35 +242,37 @@ def _show_space(name: str) -> None:
     print_space(example_space(ATTACKS.create(name)), Console())
 
 
-def _attack(
-    target: Path,
-    capabilities: Sequence[Path | None],
-    given: Given,
-    asked: Asked,
-    out: Path | None,
-    format: Format,
-) -> int:
+def _attack(asked: Asked, out: Path | None, format: Format) -> int:
     from rich.console import Console
 
     from redteam.checkpoints.identify import identify
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
 
-    identify(target)  # a mistyped path is told at once, not after seconds of imports
-    if given["arch"] is not None:
-        typer.echo(f"{given['arch']} is code of yours and is run to build the model", err=True)
+    identify(asked.target)  # a mistyped path is told at once, not after seconds of imports
+    if asked.arch is not None:
+        typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs
         from redteam.suite.several import run_all
 
-        many = [resolve_inputs(target, capability=one, **given, **asked) for one in capabilities]
+        many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
         results, run = run_all(many, out, progress)
     if format is Format.JSON:
         typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
         print_results(results, run, Console())
     return results.exit_code
+
+
+def _ask(question: str, default: str) -> str:
+    """Asks on stderr, so that stdout holds results alone."""
+    typer.echo(f"{question}{f' [{default}]' if default else ''}: ", nl=False, err=True)
+    try:
+        return input()
+    except EOFError:
+        raise InputError("the questions were not all answered", "Run it in a terminal") from None
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from redteam.access import Access
 from redteam.errors import InputError
 
 # What parsers raise on hostile text: their decode errors are ValueErrors, as are numbers of thousands of digits.
@@ -172,6 +173,45 @@ class ClassesFile(Strict):
     seed: int = 0
 
 
+class ProjectFile(Strict):
+    """`redteam.toml`: what `redteam attack` is asked for where it is given no checkpoint.
+
+    Attributes:
+        target: the checkpoint. `$NAME` in a path is taken from the environment.
+        capability: files that say what was removed, or one; none for what the manifest beside the target says.
+        original: the model before unlearning.
+        reference: a model that never had the capability.
+        base: of a PEFT adapter, the model that it was trained on.
+        config: a config.json, if none lies beside the target.
+        arch: `FILE.py:FUNCTION` that builds a classifier.
+        attacks: by name, or `FILE.py:CLASS`; none for all.
+        access: what the adversary has.
+        budget: search trials on the target.
+        seed: of the run.
+    """
+
+    target: str = Field(min_length=1)
+    capability: Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)] = []
+    original: str | None = None
+    reference: str | None = None
+    base: str | None = None
+    config: str | None = None
+    arch: str | None = None
+    attacks: list[str] = []
+    access: Access = Access.WEIGHTS
+    budget: int = Field(default=100, ge=1)
+    seed: int = 0
+
+
+def read_project_file(path: Path) -> ProjectFile:
+    """Reads a `redteam.toml`.
+
+    Raises:
+        InputError: it is missing, not TOML, or not of this form.
+    """
+    return _validated(ProjectFile, _toml(path, "Write it again: redteam init"), path)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Reads a sidecar manifest.
 
@@ -193,13 +233,17 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
     """
     if not path.is_file():
         raise InputError(f"there is no capability file {path}", "Check the path given to --capability")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
-        raise InputError(f"{path} is not readable TOML ({error})", "See examples/birthdays for one that is") from error
+    data = _toml(path, "See examples/birthdays for one that is")
     if "arrays" in data:
         return _validated(ClassesFile, data, path)
     return _validated(CapabilityFile, data, path)
+
+
+def _toml(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
+        raise InputError(f"{path} is not readable TOML ({error})", remedy) from error
 
 
 def expand_path(text: str, beside: Path) -> Path:

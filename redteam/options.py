@@ -40,7 +40,14 @@ Checkpoint = Annotated[
 OutputFormat = Annotated[Format, typer.Option("--format", help="What goes to stdout.")]
 Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")]
 
-Budget = Annotated[int, typer.Option(help="Search trials on the target: the one dial.")]
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A .pt or .safetensors file, or the directory of a Hugging Face model or PEFT adapter"
+        " (default: as redteam.toml says, and the options with it)."
+    ),
+]
+Budget = Annotated[int | None, typer.Option(help="Search trials on the target: the one dial (default: 100).")]
 Capabilities = Annotated[
     list[Path] | None,
     typer.Option(
@@ -55,9 +62,10 @@ Attacks = Annotated[
     list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
 ]
 Adversary = Annotated[
-    Access, typer.Option("--access", help="What the adversary has; each has what comes after it too.")
+    Access | None,
+    typer.Option("--access", help="What the adversary has; each has what comes after it too (default: weights)."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]

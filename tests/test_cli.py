@@ -55,6 +55,7 @@ def test_options_are_frozen() -> None:
         ],
         "unlearn": ["--label-fraction", "--out", "--seed", "--set", "--testbed", "--then"],
         "inspect": ["--config", "--digest", "--format"],
+        "init": [],
         "list": ["--format"],
         "show": [],
     }  # fmt: skip

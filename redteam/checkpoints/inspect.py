@@ -49,6 +49,7 @@ class Inspected:
         tensors: dtype and shape by name.
         architecture: what is known of the architecture; None if nothing is.
         described_by: where that is written; None if it is only suggested by the names of the tensors.
+        language: whether it is a language model, or might be one; else a classifier.
         tokenizer: where the tokenizer is; None if there is none.
         method: by which the manifest says that it was made; None without a manifest.
         missing: what an attack lacks, each with the remedy: a clause and a sentence.
@@ -62,6 +63,7 @@ class Inspected:
     tensors: Mapping[str, TensorEntry]
     architecture: str | None
     described_by: str | None
+    language: bool
     tokenizer: str | None
     method: str | None
     missing: tuple[tuple[str, str], ...]
@@ -126,7 +128,8 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     tokenizer = where if found.tokenizer and config is None else _tokenizer_in(folder)
     manifest = open_manifest(path)
     suggested = _suggested(found.tensors)
-    missing = list(_missing(description, suggested, folder, tokenizer))
+    language = KEY not in description if description is not None else "language model" in (suggested or "")
+    missing = list(_missing(description, language, folder, tokenizer))
     if manifest is None:
         missing.append(("no manifest says what was removed", "Give --capability, and --original and --reference"))
     return Inspected(
@@ -138,6 +141,7 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
         tensors=found.tensors,
         architecture=suggested if description is None else _named(description),
         described_by=None if description is None else where,
+        language=language,
         tokenizer=tokenizer,
         method=manifest[0].method if manifest else None,
         missing=tuple(missing),
@@ -158,6 +162,7 @@ def _adapter(path: Path, size: int, found: _Found) -> Inspected:
         tensors=found.tensors,
         architecture=f"low-rank adapter: {sizes}, on {', '.join(changed)}",
         described_by=str(path / ADAPTER_CONFIG),
+        language=True,
         tokenizer=None,
         method=None,
         missing=(
@@ -208,14 +213,13 @@ def _tokenizer_in(folder: Path) -> str | None:
 
 
 def _missing(
-    description: Mapping[str, Any] | None, suggested: str | None, folder: Path, tokenizer: str | None
+    description: Mapping[str, Any] | None, language: bool, folder: Path, tokenizer: str | None
 ) -> Iterator[tuple[str, str]]:
     if description is None:
         yield (
             "nothing says how the model is built",
             "Give its config.json with --config, or what builds it with --arch",
         )
-    language = KEY not in description if description is not None else "language model" in (suggested or "")
     if language and tokenizer is None:
         yield f"there is no tokenizer in {folder}", "Put tokenizer.json there: tokenizer.save_pretrained(directory)"
 
