@@ -245,11 +245,12 @@ def _show_space(name: str) -> None:
 def _attack(asked: Asked, out: Path | None, format: Format) -> int:
     from rich.console import Console
 
+    from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
 
-    identify(asked.target)  # a mistyped path is told at once, not after seconds of imports
+    identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
     if asked.arch is not None:
         typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
 

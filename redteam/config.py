@@ -260,7 +260,8 @@ def expand_path(text: str, beside: Path) -> Path:
         return os.environ[name]
 
     expanded = Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, text))
-    return expanded if expanded.is_absolute() else beside.parent / expanded
+    # An address of the hub is no path: `redteam.checkpoints.hub`.
+    return expanded if expanded.is_absolute() or text.startswith("hf:") else beside.parent / expanded
 
 
 def _validated(model: type[Model], data: Any, path: Path) -> Model:

@@ -35,7 +35,11 @@ class Kind(StrEnum):
 
 
 Checkpoint = Annotated[
-    Path, typer.Argument(help="A .pt or .safetensors file, or the directory of a Hugging Face model or PEFT adapter.")
+    Path,
+    typer.Argument(
+        help="A .pt or .safetensors file, the directory of a Hugging Face model or PEFT adapter,"
+        " or hf://org/name@revision."
+    ),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What goes to stdout.")]
 Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")]
@@ -43,8 +47,8 @@ Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies b
 Target = Annotated[
     Path | None,
     typer.Argument(
-        help="A .pt or .safetensors file, or the directory of a Hugging Face model or PEFT adapter"
-        " (default: as redteam.toml says, and the options with it)."
+        help="A .pt or .safetensors file, the directory of a Hugging Face model or PEFT adapter,"
+        " or hf://org/name@revision (default: as redteam.toml says, and the options with it)."
     ),
 ]
 Budget = Annotated[int | None, typer.Option(help="Search trials on the target: the one dial (default: 100).")]

@@ -12,6 +12,7 @@ from typing import Any
 from redteam.checkpoints.adapter_config import adapted_modules, adapter_config, trained_on
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
+from redteam.checkpoints.hub import located
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.manifest import open_manifest
 from redteam.checkpoints.shards import ADAPTER_CONFIG, shard_paths
@@ -114,6 +115,7 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     Raises:
         InputError: it is none of these, is damaged, or wants something run; `attack` would refuse it likewise.
     """
+    path = located(path)
     kind = identify(path)
     files = shard_paths(path) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)

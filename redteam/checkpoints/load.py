@@ -29,6 +29,7 @@ from redteam.checkpoints.description import build_config, load_tokenizer, tokeni
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
+from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.quiet import quiet_transformers
@@ -53,7 +54,7 @@ def open_target(
 
     Args:
         path: a Hugging Face directory, a .safetensors file, a .pt file written by torch.save, or the directory of a
-            PEFT adapter. What it is shows in its content, not in its name.
+            PEFT adapter, or an address hf://org/name@revision. What it is shows in its content, not in its name.
         config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
             checkpoint carries, else config.json beside it.
         arch: instead of a config, a function of the user's own that builds the classifier: `path/to/file.py:function`.
@@ -67,6 +68,7 @@ def open_target(
     Raises:
         InputError: the checkpoint cannot be trusted, understood or completed, or has another digest.
     """
+    path = located(path)
     kind = identify(path)
     digest = weights_digest(path)
     if expect_sha256 is not None and digest != expect_sha256:
@@ -82,7 +84,7 @@ def open_target(
         module, tokenizer = _built(path, weights, contents, config, arch)
         refuse_nonfinite(module.state_dict(), path)
     return Target(
-        name=path.name or path.resolve().name,
+        name=model_name(path),
         sha256=digest,
         module=module,
         tokenizer=tokenizer,
@@ -92,7 +94,7 @@ def open_target(
 
 def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, arch: str | None) -> Target:
     """Opens the base of an adapter and merges the adapter into it; the tokenizer is the base's."""
-    base = required_base(path, base)
+    base = located(required_base(path, base))
     if arch is not None:
         raise InputError(f"{path} is an adapter, and --arch builds a classifier", "Merge the adapter into its base")
     if identify(base) is Kind.ADAPTER:
@@ -103,7 +105,7 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         module = merge_adapter(found.module, path)
         refuse_nonfinite(module.state_dict(), path)
-    return replace(found, name=path.name or path.resolve().name, sha256=digest, module=module)
+    return replace(found, name=model_name(path), sha256=digest, module=module)
 
 
 def _built(

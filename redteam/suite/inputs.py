@@ -13,6 +13,7 @@ from redteam.capabilities.items import Capability, overlapping_groups, overlappi
 from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.factory import factory_file
+from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
@@ -53,8 +54,8 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The file or directory name."""
-        return self.path.resolve().name
+        """The file or directory name, or the model's on the hub."""
+        return model_name(self.path)
 
     @property
     def description(self) -> str:
@@ -146,6 +147,7 @@ def resolve_inputs(
             raise InputError("both --config and --arch say how the model is built", "Give one of them")
     names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
     adversaries = {name: ATTACKS.create(name) for name in names}
+    target = target if isinstance(target, Live) else located(target)
     found = None if isinstance(target, Live) else open_manifest(target)
     models: dict[str, Source] = {}
     for role, given in (("target", target), ("original", original), ("reference", reference)):
@@ -158,7 +160,7 @@ def resolve_inputs(
             "Build it again with `redteam unlearn`, or remove that file and give --capability",
         )
     _refuse_shared_roles(models)
-    models = _on_base(models, base)
+    models = _on_base(models, None if base is None else located(base))
     removed = _capability(capability, found, models["target"].name)
     usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier", access)
     return Inputs(
@@ -206,6 +208,7 @@ def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) 
     path = given or (found[1].parent / ref.path if found and ref else None)
     if path is None:
         return None
+    path = located(path)
     identify(path)
     digest = weights_digest(path)
     if given is None and digest != ref.sha256:

@@ -33,7 +33,7 @@ RUNS = Path("results/runs")
 
 def run_path(inputs: Inputs, out: Path | None) -> Path:
     """Returns where the run goes: a function of the plan, so that the same command finds it again."""
-    name = inputs.models["target"].name.removesuffix(".safetensors").removesuffix(".pt")
+    name = inputs.models["target"].name.replace("/", "-").removesuffix(".safetensors").removesuffix(".pt")
     return out or RUNS / f"{name}-{inputs.plan.fingerprint[:8]}"
 
 
