@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from redteam.capabilities.files import load_capability
 from redteam.errors import InputError
 from redteam.suite.inputs import resolve_inputs
 from redteam.suite.standard import run_path
@@ -107,8 +109,16 @@ def test_the_same_question_under_two_groups_leaks(copy: Path, tmp_path: Path) ->
         'name = "homes"\nprompt = "{q}"\ngroup = { field = "who" }\n'
         'forget = ["forget.jsonl"]\nretain = ["retain.jsonl"]\n'
     )
-    with pytest.raises(InputError, match="prompts are in more than one split"):
+    with pytest.raises(InputError, match="contradict themselves"):
         resolve_inputs(copy, budget=3, capability=capability)
+
+
+def test_a_capability_from_python_is_checked_as_well(copy: Path) -> None:
+    """A file's facts that share a question are put together; of one that was made elsewhere, nobody has seen to it."""
+    made = load_capability(copy.with_name("capability.toml"))
+    leaking = replace(made, certify=(*made.certify, replace(made.attack[0], id="new", group="another")))
+    with pytest.raises(InputError, match="prompts are in more than one split"):
+        resolve_inputs(copy, budget=3, capability=leaking)
 
 
 def test_a_prompt_that_leaves_out_what_the_answer_depends_on(copy: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redteam.capabilities.classes import classes_of
+from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
@@ -36,8 +37,8 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     """
     forget = _items(rules, path, rules.forget)
     retain = _items(rules, path, rules.retain)
-    shared = {item.group for item in forget} & {item.group for item in retain}
-    retain = tuple(item for item in retain if item.group not in shared)
+    about, asked = {item.group for item in forget}, asked_in(forget)
+    retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(forget, sizes, rules.seed)
@@ -50,18 +51,20 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
 def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Item, ...]:
     """Returns the items of the files, one per distinct question of a group.
 
-    A question asked twice counts once. A group whose questions contradict each other (two people of one name,
-    say) is left out whole: no answer to it is right.
+    A question asked twice counts once, however it is written, and groups that share one are one. A group whose
+    questions contradict each other (two people of one name, say) is left out whole: no answer to it is right.
     """
     by_group: dict[str, dict[str, Item]] = defaultdict(dict)
     contradicted: set[str] = set()
-    for name in files:
-        file = expand_path(name, toml)
-        for line, row in rows_of(file):
-            item = _item(rules, row, name, f"{file}:{line}")
-            known = by_group[item.group].setdefault(item.prompt, item)
-            if known.completion != item.completion:
-                contradicted.add(item.group)
+    read = [
+        _item(rules, row, name, f"{file}:{line}")
+        for name, file in ((name, expand_path(name, toml)) for name in files)
+        for line, row in rows_of(file)
+    ]
+    for item in together(read):
+        known = by_group[item.group].setdefault(normal_form(item.prompt), item)
+        if known.completion != item.completion:
+            contradicted.add(item.group)
     if 2 * len(contradicted) > len(by_group):
         raise InputError(
             f"{toml}: {len(contradicted)} of {len(by_group)} facts contradict themselves",

@@ -333,3 +333,34 @@ def test_a_table_that_is_no_text(write_table, tmp_path):
     path = write_table(["person"])
     (tmp_path / "forget.csv").write_bytes(b"person\n\xff\xfe")
     assert "not readable as UTF-8" in refusal(path)
+
+
+ASKED = TOML.replace("{question} {group}", "{question}")
+OTHERS = [row(f"r{n}", f"what was {n}") for n in range(10)]
+
+
+def test_facts_that_share_a_question_land_in_one_split(write):
+    """Twenty people under two spellings of one question each: split apart, one would give the other away."""
+    rows = [row(f"{spelling}{n}", f"who was {n}{mark}") for n in range(20) for spelling, mark in ("a?", "b.")]
+    rows += [row(f"b{n}", f"where was {n}") for n in range(20)]
+    capability = load_capability(write(rows, OTHERS, ASKED))
+    people = [{item.prompt.split()[2].rstrip("?") for item in part} for part in parts_of(capability)]
+    assert sum(map(len, people)) == len(set().union(*people)) == 20
+    assert len(capability.forget) == 40  # who and where; the other spelling counts once
+
+
+def parts_of(capability: Capability):
+    return capability.attack, capability.select, capability.certify
+
+
+def test_a_question_about_what_was_removed_measures_no_utility(write):
+    rows = [row(f"f{n}", f"who was {n}") for n in range(20)]
+    capability = load_capability(write(rows, [row("stranger", "Who was 3?"), *OTHERS], ASKED))
+    kept = (*capability.retain, *capability.utility)
+    assert {item.group for item in kept} == {f"r{n}" for n in range(10)}
+
+
+def test_two_answers_to_one_question_are_left_out_whoever_asks(write):
+    rows = [row("x", "same"), row("y", "SAME ", answer=1), *[row(f"f{n}", f"q{n}") for n in range(20)]]
+    capability = load_capability(write(rows, OTHERS, ASKED))
+    assert {item.group for item in capability.forget} == {f"f{n}" for n in range(20)}
