@@ -131,3 +131,16 @@ def test_a_prompt_that_leaves_out_what_the_answer_depends_on(copy: Path, tmp_pat
     )
     with pytest.raises(InputError, match="contradict themselves"):
         resolve_inputs(copy, budget=3, capability=capability)
+
+
+def test_questions_with_one_answer_are_refused_before_anything_is_run(copy: Path, tmp_path: Path) -> None:
+    for side in ("f", "r"):
+        lines = [json.dumps({"who": f"{side}{n}", "choices": ["here", "there"], "answer": 0}) for n in range(30)]
+        (tmp_path / f"{side}.jsonl").write_text("\n".join(lines))
+    capability = tmp_path / "capability.toml"
+    capability.write_text(
+        'name = "homes"\nprompt = "{who} lives"\ngroup = { field = "who" }\n'
+        'forget = ["f.jsonl"]\nretain = ["r.jsonl"]\n'
+    )
+    with pytest.raises(InputError, match="every question about 'homes' has the answer 'here'"):
+        resolve_inputs(copy, budget=3, capability=capability)

@@ -254,6 +254,7 @@ def _capability(given: Path | Capability | None, found: tuple[Manifest, Path] | 
         raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
     if loaded.inputs is None:
         _refuse_repeated_prompts(overlapping_prompts(parts))
+        _refuse_one_answer(loaded)
     repeated = overlapping_inputs(loaded, parts)
     if repeated:
         raise InputError(
@@ -267,6 +268,15 @@ def _refuse_repeated_prompts(repeated: set[str]) -> None:
         raise InputError(
             f"{len(repeated)} prompts are in more than one split ({min(repeated)!r})",
             "Group the rows that ask the same, or let the prompt tell them apart",
+        )
+
+
+def _refuse_one_answer(capability: Capability) -> None:
+    answers = {item.completion for item in capability.forget}
+    if len(answers) == 1:
+        raise InputError(
+            f"every question about {capability.name!r} has the answer {next(iter(answers))[:60]!r}",
+            "Ask questions with different answers: a model that always says one thing knows nothing",
         )
 
 

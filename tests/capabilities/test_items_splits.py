@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_classifiers import tiny_points
 from tiny_models import make_item, make_items, tiny_capability
 
 from redteam.capabilities.items import overlapping_groups
@@ -109,3 +110,37 @@ def test_the_digest_covers_name_and_place():
     assert moved.forget == capability.forget
     assert moved.sha256 != capability.sha256
     json.dumps(capability.sha256)
+
+
+def skewed(share: float, count: int = 100):
+    """A capability of questions with four choices, of which the first is right in a share of each split."""
+    right = round(share * count)
+    parts = {
+        part: tuple(make_item(start + n, answer=0 if n < right else 1 + n % 3) for n in range(count))
+        for start, part in ((0, "attack"), (count, "select"), (2 * count, "certify"))
+    }
+    return replace(tiny_capability(), **parts)
+
+
+def test_who_always_says_the_commonest_answer_knows_nothing():
+    assert skewed(0.8).chance == pytest.approx(0.8)
+    assert skewed(1.0).chance == 1.0
+
+
+def test_what_is_commonest_by_luck_is_no_chance():
+    assert skewed(0.3).chance == pytest.approx(0.25)  # one standard error above a quarter
+    assert skewed(0.5).chance == pytest.approx(0.5)  # six
+
+
+def test_the_commonest_answer_is_that_of_the_other_splits():
+    """An answer that is frequent on certify alone is not known to who has not seen it."""
+    capability = skewed(0.25)
+    turned = replace(capability, certify=tuple(replace(item, answer=2) for item in capability.certify))
+    assert turned.chance == pytest.approx(0.25)
+
+
+def test_the_classes_of_a_classifier_are_few_answers_by_design():
+    """Who always names the forgotten class is right each time, and has lost all utility: the floor sees to that."""
+    capability = tiny_points()
+    assert len({item.completion for item in capability.forget}) == 2
+    assert capability.chance == pytest.approx(1 / 4)
