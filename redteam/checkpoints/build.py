@@ -20,6 +20,7 @@ from redteam.checkpoints.shards import shard_paths
 from redteam.errors import InputError
 
 SHOWN = 2  # names quoted per kind of difference
+KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForImageClassification": "image classifier"}
 SLACK = 10_000_000  # parameters: a small model may differ from its config by a large factor
 
 
@@ -49,16 +50,21 @@ class Weights:
         return as_float32(strip_prefix(stored), self.path)
 
 
-def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
+def build_module(config: PreTrainedConfig, weights: Weights, auto: Any = AutoModelForCausalLM) -> PreTrainedModel:
     """Builds the module in evaluation mode with float32 weights on the CPU.
 
     Nothing is initialised at random: the module is laid out on the meta device and the tensors are put in. Tied
     weights may be absent from the file.
 
+    Args:
+        config: of the model.
+        weights: checked, not yet in a module.
+        auto: the auto class of transformers whose models are meant.
+
     Raises:
-        InputError: the config is of no causal language model, or does not fit the weights.
+        InputError: the config is of no such model, or does not fit the weights.
     """
-    empty = _lay_out(config, weights)
+    empty = _lay_out(config, weights, auto)
     model_class, source = type(empty), weights.source
     if isinstance(source, Mapping):
         source = named_as(empty.state_dict().keys(), source)
@@ -87,9 +93,9 @@ def build_module(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
     return module
 
 
-def _lay_out(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
+def _lay_out(config: PreTrainedConfig, weights: Weights, auto: Any) -> PreTrainedModel:
     """Returns the module without memory, once its sizes are plausible: a config may claim any size."""
-    if config.num_hidden_layers > weights.tensors:
+    if getattr(config, "num_hidden_layers", 0) > weights.tensors:
         raise InputError(
             f"the config describes {config.num_hidden_layers} layers, "
             f"but {weights.path} holds {weights.tensors} tensors",
@@ -97,12 +103,12 @@ def _lay_out(config: PreTrainedConfig, weights: Weights) -> PreTrainedModel:
         )
     try:
         with torch.device("meta"):
-            empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            empty: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
     except Exception as error:  # every architecture checks its config in its own way
         raise InputError(
-            f"{weights.path}: no causal language model can be built from its config "
+            f"{weights.path}: no {KINDS[auto.__name__]} can be built from its config "
             f"({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
-            "Give the config.json of a causal language model",
+            f"Give the config.json of a {KINDS[auto.__name__]}",
         ) from error
     wanted = sum(parameter.numel() for parameter in empty.parameters())
     if wanted > 4 * weights.elements + SLACK:

@@ -12,13 +12,16 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedCo
 from redteam.checkpoints.untrusted import TOKENIZER_FILES, read_json, without_code
 from redteam.errors import InputError
 
+LANGUAGE, PICTURES = ("num_hidden_layers", "hidden_size", "vocab_size"), ("num_labels",)  # sizes that configs must have
 
-def build_config(data: Mapping[str, Any], where: str) -> PreTrainedConfig:
-    """Builds the config of a causal language model.
+
+def build_config(data: Mapping[str, Any], where: str, sizes: tuple[str, ...] = LANGUAGE) -> PreTrainedConfig:
+    """Builds the config of a causal language model, or of another with such sizes.
 
     Args:
         data: what config.json holds.
         where: it came from, for messages.
+        sizes: names of what must be positive numbers.
 
     Raises:
         InputError: it asks for code, is of an unknown or unsuitable kind, or has values that make no sense.
@@ -32,11 +35,11 @@ def build_config(data: Mapping[str, Any], where: str) -> PreTrainedConfig:
         )
     try:
         config = AutoConfig.for_model(kind, **clean)
-        sizes = [config.num_hidden_layers, config.hidden_size, config.vocab_size]
+        found = [getattr(config, name) for name in sizes]
     except Exception as error:  # every config class checks its values in its own way
         raise InputError(f"{where} is no usable config of a {kind} model ({str(error)[:200]})", "Correct it") from error
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InputError(f"{where} has sizes that are not positive numbers: {sizes}", "Correct it")
+    if not all(isinstance(size, int) and size > 0 for size in found):
+        raise InputError(f"{where} has sizes that are not positive numbers: {found}", "Correct it")
     return config
 
 

@@ -11,6 +11,7 @@ from redteam.errors import InputError
 # What transformers reads a config and a tokenizer from.
 DESCRIPTION = (
     "config.json",
+    "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

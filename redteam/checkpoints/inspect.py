@@ -16,7 +16,14 @@ from redteam.checkpoints.hub import located
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.manifest import open_manifest
 from redteam.checkpoints.shards import ADAPTER_CONFIG, shard_paths
-from redteam.checkpoints.untrusted import KEY, TOKENIZER_FILES, parse_description, read_json, without_code
+from redteam.checkpoints.untrusted import (
+    KEY,
+    TOKENIZER_FILES,
+    classifies_images,
+    parse_description,
+    read_json,
+    without_code,
+)
 from redteam.errors import InputError
 
 QUICK = 2**28  # bytes whose digest takes less than a second
@@ -130,7 +137,9 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     tokenizer = where if found.tokenizer and config is None else _tokenizer_in(folder)
     manifest = open_manifest(path)
     suggested = _suggested(found.tensors)
-    language = KEY not in description if description is not None else "language model" in (suggested or "")
+    language = "language model" in (suggested or "")
+    if description is not None:
+        language = KEY not in description and not classifies_images(description)
     missing = list(_missing(description, language, folder, tokenizer))
     if manifest is None:
         missing.append(("no manifest says what was removed", "Give --capability, and --original and --reference"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForImageClassification, PreTrainedTokenizerBase
 
 from redteam.checkpoints.adapter import merge_adapter
 from redteam.checkpoints.adapter_config import required_base
@@ -25,16 +25,17 @@ from redteam.checkpoints.contents import (
     refuse_nonfinite,
     strip_prefix,
 )
-from redteam.checkpoints.description import build_config, load_tokenizer, tokenizer_from_text
+from redteam.checkpoints.description import PICTURES, build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.legacy import read_torch
+from redteam.checkpoints.pictures import ImageClassifier, normalisation, refuse_other_pictures
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
-from redteam.checkpoints.untrusted import KEY, parse_description, read_json
+from redteam.checkpoints.untrusted import KEY, classifies_images, parse_description, read_json
 from redteam.errors import InputError
 from redteam.target import Target
 
@@ -118,7 +119,17 @@ def _built(
     data, where = _description(path, config_file, contents)
     if KEY in data:
         return build_architecture(data, where, weights), None
+    if classifies_images(data):
+        folder = config_file.parent if config_file is not None else path.parent
+        return _pictures(data, where, weights, folder), None
     return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents)
+
+
+def _pictures(data: dict[str, Any], where: str, weights: Weights, folder: Path) -> nn.Module:
+    """Returns an image classifier of transformers, which normalises images as its processor would."""
+    refuse_other_pictures(data, where, weights.tensors)
+    module = build_module(build_config(data, where, PICTURES), weights, AutoModelForImageClassification)
+    return ImageClassifier(module, *normalisation(folder)).eval()
 
 
 def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:

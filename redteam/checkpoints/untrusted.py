@@ -28,6 +28,7 @@ DROPPED = {
     "use_kernels",
     "_name_or_path",
 }
+PICTURES = "ForImageClassification"  # how the classes of transformers end that classify images
 KEY = "redteam_architecture"  # of a classifier's description, in a config.json
 MAX_TEXT = 10_000  # characters of a description
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -77,3 +78,9 @@ def parse_description(text: Any, where: str) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise InputError(f"{where} is no readable description of an architecture", "Write it again with redteam")
     return description
+
+
+def classifies_images(data: Mapping[str, Any]) -> bool:
+    """Returns whether a config describes a classifier of images."""
+    named = data.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith(PICTURES) for name in named)
