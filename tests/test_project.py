@@ -123,7 +123,7 @@ def test_a_run_from_the_file_is_the_run_of_the_options(untrained: Path, tmp_path
 def questions(tmp_path: Path) -> Path:
     for name in ("forget", "retain"):
         rows = [
-            {"person": f"{name} {n}", "question": f"Who is {n}?", "choices": ["a", "b"], "answer": n % 2}
+            {"person": f"{name} {n}", "question": f"Who is {name} {n}?", "choices": ["a", "b"], "answer": n % 2}
             for n in range(20)
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -163,7 +163,7 @@ def test_of_a_target_with_a_manifest_nothing_more_is_asked(untrained: Path, tmp_
 def test_a_table_with_a_column_for_each_choice(questions: Path) -> None:
     model_in(questions)
     for name in ("forget", "retain"):
-        lines = ["person,question,A,B,answer", *(f"{name} {n},Who is {n}?,x,y,A" for n in range(20))]
+        lines = ["person,question,A,B,answer", *(f"{name} {n},Who is {name} {n}?,x,y,{'AB'[n % 2]}" for n in range(20))]
         (questions / f"{name}.csv").write_text("\n".join(lines))
     done = redteam_in(questions, "init", answers="model\n\nforget.csv\nretain.csv\n\n\n\n\n\n\n")
     assert done.returncode == 0, done.stderr

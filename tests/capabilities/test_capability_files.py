@@ -59,7 +59,7 @@ def refusal(path: Path) -> str:
 
 
 def test_reads_items_and_splits_them_by_group(write):
-    forget = [row(f"p{n}", question, answer=1) for n in range(20) for question in ("born", "died")]
+    forget = [row(f"p{n}", question, answer=n % 3) for n in range(20) for question in ("born", "died")]
     capability = load_capability(write(forget))
     assert capability.name == "birthdays"
     assert [len({i.group for i in part}) for part in (capability.attack, capability.select, capability.certify)] == [
