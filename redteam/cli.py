@@ -256,9 +256,11 @@ def _attack(asked: Asked, out: Path | None, format: Format) -> int:
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs
-        from redteam.suite.several import run_all
+        from redteam.suite.several import remarks, run_all
 
         many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
+        for remark in dict.fromkeys(remark for inputs in many for remark in remarks(inputs)):
+            progress.note(remark)
         results, run = run_all(many, out, progress)
     if format is Format.JSON:
         typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)

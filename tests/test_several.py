@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results,
     assert [found["name"] for found in json.loads(done.stdout)["capabilities"]]
     assert "Zeta [red]: searching the target" in done.stderr
     assert "alpha: searching the target" in done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: {name} has 8 facts to certify on, at least 30 are needed for a verdict"
+        for name in ("Zeta [red]", "alpha")
+    ]
+
+
+def test_what_keeps_a_run_from_a_verdict_is_said_before_it(untrained: Path, two: list[Path], tmp_path: Path) -> None:
+    alone = tmp_path / "alone.pt"
+    shutil.copy(untrained, alone)
+    done = command("attack", alone, f"--capability={two[1]}", "-a", "noop", "--budget", "1", "-o", tmp_path / "run")
+    assert done.returncode == 3, done.stderr
+    first = done.stderr.splitlines()[:3]
+    assert first[:2] == [
+        f"note: no {role} was given, and without one there is no verdict: --{role}"
+        for role in ("original", "reference")
+    ]
+    assert first[2].startswith("note: alpha has 8 facts")
 
 
 def test_two_of_one_name_are_refused_before_anything_is_run(untrained: Path, two: list[Path], tmp_path: Path) -> None:

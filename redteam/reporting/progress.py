@@ -57,6 +57,10 @@ class RunProgress(_Bar):
         self._task: TaskID = self._bar.add_task("opening", total=None, best="")
         self._stage, self._best, self._done, self._total = "opening", 0.0, 0, 0
 
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(f"note: {one_line(text)}", markup=False, highlight=False, soft_wrap=True)
+
     def plan(self, trials: int) -> None:
         """Sets the number of trials of the run."""
         self._total = trials

@@ -10,6 +10,8 @@ from pathlib import Path
 from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Results
+from redteam.judging.flags import check_items
+from redteam.judging.verdict import STANDARD_POLICY
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress
@@ -49,6 +51,18 @@ def run_all(
     results = _together(found)
     write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
     return results, path
+
+
+def remarks(inputs: Inputs) -> list[str]:
+    """Returns what keeps a run from any verdict, whatever it finds: better known before it than after."""
+    lacking = [
+        f"no {role} was given, and without one there is no verdict: --{role}"
+        for role in ("original", "reference")
+        if role not in inputs.models
+    ]
+    certify, select = (len({i.group for i in part}) for part in (inputs.capability.certify, inputs.capability.select))
+    few = check_items(certify, select, STANDARD_POLICY)
+    return lacking if few is None else [*lacking, f"{inputs.capability.name} has {few.explanation} for a verdict"]
 
 
 def _common_path(many: Sequence[Inputs]) -> Path:
