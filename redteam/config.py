@@ -8,6 +8,7 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +18,10 @@ from redteam.errors import InputError
 
 # What parsers raise on hostile text: their decode errors are ValueErrors, as are numbers of thousands of digits.
 UNREADABLE = (OSError, ValueError, RecursionError)
+LONGEST = 256 * 2**10  # bytes of a file that a person writes; parsers may take thirty times as much
+DOTS = 100  # of one key in TOML: its parser keeps every beginning of it, so that it takes their square
+QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
+WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -100,21 +105,22 @@ class GroupRule(Strict):
     @field_validator("pattern")
     @classmethod
     def _has_a_group(cls, pattern: str | None) -> str | None:
+        shown = repr((pattern or "")[:80])
         try:
             groups = re.compile(pattern or "()").groups
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{shown} is no regular expression ({error})") from error
         if groups < 1:
-            raise ValueError(f"{pattern!r} has no group: put the name of the fact in parentheses")
+            raise ValueError(f"{shown} has no group: put the name of the fact in parentheses")
         return pattern
 
 
 class Shares(Strict):
     """Relative sizes of the three splits of the forget groups."""
 
-    attack: float = Field(default=0.4, gt=0, allow_inf_nan=False)
-    select: float = Field(default=0.2, gt=0, allow_inf_nan=False)
-    certify: float = Field(default=0.4, gt=0, allow_inf_nan=False)
+    attack: float = Field(default=0.4, gt=0, le=1e9)
+    select: float = Field(default=0.2, gt=0, le=1e9)
+    certify: float = Field(default=0.4, gt=0, le=1e9)
 
 
 class CapabilityFile(Strict):
@@ -144,6 +150,19 @@ class CapabilityFile(Strict):
     splits: Shares = Shares()
     seed: int = 0
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_not_wide(cls, prompt: str) -> str:
+        """What else may be wrong with a template the rows will tell, with their line."""
+        try:
+            formats = [spec or "" for _, _, spec, _ in Formatter().parse(prompt)]
+        except ValueError:
+            return prompt
+        for spec in formats:
+            if not WIDTH.fullmatch(spec):
+                raise ValueError(f"no field can be formatted as {spec[:40]!r}")
+        return prompt
+
 
 class ClassesFile(Strict):
     """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
@@ -165,7 +184,7 @@ class ClassesFile(Strict):
     arrays: str
     inputs: str = "x"
     labels: str = "y"
-    classes: str | Annotated[int, Field(ge=2)]
+    classes: str | Annotated[int, Field(ge=2, le=100_000)]
     forget: list[str | int] = Field(min_length=1)
     channels: Literal["first", "last"] = "first"
     most: int = Field(default=1000, ge=3)
@@ -219,7 +238,7 @@ def read_manifest(path: Path) -> Manifest:
         InputError: it is not JSON, or not of this form.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(_text(path))
     except UNREADABLE as error:
         raise InputError(f"{path} is not readable JSON ({error})", "Write it again with `redteam unlearn`") from error
     return _validated(Manifest, data, path)
@@ -231,7 +250,7 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
     Raises:
         InputError: it is missing, not TOML, or not of this form.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no capability file {path}", "Check the path given to --capability")
     data = _toml(path, "See examples/birthdays for one that is")
     if "arrays" in data:
@@ -241,9 +260,18 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
 
 def _toml(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = _text(path)
+        if max(line.count(".") for line in QUOTED.sub("", text).split("\n")) > DOTS:
+            raise ValueError(f"a key has more than {DOTS} parts")
+        return tomllib.loads(text)
     except UNREADABLE as error:
         raise InputError(f"{path} is not readable TOML ({error})", remedy) from error
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"it has more than {LONGEST} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def expand_path(text: str, beside: Path) -> Path:
@@ -269,10 +297,11 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the top level"
+        where = ".".join(str(part) for part in first["loc"])[:200] or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         remedy = _meant(model, first["loc"]) if first["type"] == "extra_forbidden" else "Correct that key"
-        raise InputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}{more}", remedy) from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {where}: {said}{more}", remedy) from error
 
 
 def _meant(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:

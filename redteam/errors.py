@@ -7,6 +7,8 @@ leaves with exit code 2. Errors of our own making stay ordinary exceptions.
 
 from __future__ import annotations
 
+MAX_FOUND = MAX_REMEDY = 600  # characters: what a message quotes may be out of a file, and of any length
+
 
 class InputError(Exception):
     """Something given to redteam cannot be used.
@@ -17,8 +19,8 @@ class InputError(Exception):
     """
 
     def __init__(self, found: str, remedy: str) -> None:
-        self.found = one_line(found)
-        self.remedy = one_line(remedy)
+        self.found = one_line(clipped(found, MAX_FOUND))
+        self.remedy = one_line(clipped(remedy, MAX_REMEDY))
         super().__init__(f"{self.found.rstrip('.')}. {self.remedy}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
@@ -29,3 +31,8 @@ class InputError(Exception):
 def one_line(text: str) -> str:
     """Returns `text` on one line without control characters: it may quote a file that nobody vouches for."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def clipped(text: str, most: int) -> str:
+    """Returns a text of `most` characters at most: of a longer one the beginning and the end."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[len(text) - most // 3 + 5 :]}"

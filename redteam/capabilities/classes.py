@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from redteam.capabilities.splits import split_by_group
 from redteam.config import ClassesFile, expand_path
 from redteam.errors import InputError
 
+INFLATED = 100  # times the size of their file that arrays may have
 RETAINED = 10  # examples of what stays, for each of what was removed
 
 
@@ -64,10 +68,11 @@ def classes_of(rules: ClassesFile, path: Path) -> Capability:
 
 def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
     """Returns the arrays that are needed; a pickled one is refused, not unpickled."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no file of arrays {file}", "Check `arrays` in the capability file")
     wanted = [rules.inputs, rules.labels, *([rules.classes] if isinstance(rules.classes, str) else [])]
     try:
+        _refuse_inflated(file)
         with np.load(file, allow_pickle=False) as held:
             missing = [name for name in wanted if name not in held]
             if missing:
@@ -75,7 +80,10 @@ def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
                     f"{file} has no array {missing[0]!r}, it has {', '.join(sorted(held))[:200]}",
                     "Name its arrays in the capability file",
                 )
-            return {name: held[name] for name in wanted}
+            arrays = {name: held[name] for name in wanted}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # else the bytes of an entry
+                raise ValueError("an entry is no array")
+            return arrays
     except InputError:
         raise
     except Exception as error:  # numpy raises whatever its parsers stumble over
@@ -84,10 +92,24 @@ def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
+def _refuse_inflated(file: Path) -> None:
+    """Refuses an archive that would be far larger in memory than numbers are that were measured."""
+    size = os.path.getsize(file)
+    with zipfile.ZipFile(file) as archive:
+        inflated = sum(entry.file_size for entry in archive.infolist())
+    if inflated > INFLATED * size:
+        raise InputError(f"{file} has {size} bytes and says that it holds {inflated}", "Write it with numpy.savez")
+
+
 def _names(rules: ClassesFile, held: dict[str, NDArray[Any]], file: Path) -> tuple[str, ...]:
     if isinstance(rules.classes, int):
         return tuple(str(number) for number in range(rules.classes))
-    names = tuple(str(name) for name in held[rules.classes].reshape(-1).tolist())
+    given = held[rules.classes].reshape(-1)
+    if given.dtype.kind == "U" and given.size and given.itemsize:
+        characters = np.ascontiguousarray(given).view(given.dtype.str[0] + "u4")
+        if int(characters.max()) > sys.maxunicode:  # numpy would make strings of them that break whatever reads them
+            raise InputError(f"{file}: {rules.classes!r} holds no text", "Write it with numpy.savez")
+    names = tuple(str(name) for name in given.tolist())
     if len(names) < 2 or len(set(names)) != len(names):
         raise InputError(f"{file}: {rules.classes!r} does not name two or more different classes", "Name each once")
     return names
@@ -105,7 +127,8 @@ def _inputs(rules: ClassesFile, given: NDArray[Any], file: Path) -> NDArray[np.f
     """Returns the examples as float32 [n, ...], bytes divided by 255, channels before height and width."""
     if given.ndim < 2 or given.dtype.kind not in "fiu":
         raise InputError(f"{file}: {rules.inputs!r} is {given.dtype} of shape {given.shape}", "Give numbers [n, ...]")
-    inputs = given.astype(np.float32) / (255 if given.dtype == np.uint8 else 1)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
+        inputs = given.astype(np.float32) / (255 if given.dtype == np.uint8 else 1)
     if rules.channels == "last":
         inputs = np.moveaxis(inputs, -1, 1)
     if not np.isfinite(inputs).all():

@@ -14,8 +14,10 @@ from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
 from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
+from redteam.engine.deadline import AttackHung, within
 from redteam.errors import InputError
 
+PATIENCE = 2.0  # seconds for a pattern to find the group of one row; some take for ever
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -127,7 +129,8 @@ def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) ->
     found = {listed[reading]: reading for reading in readings if 0 <= reading < len(listed)}
     if len(found) > 1:
         raise InputError(
-            f"{where}: {rules.answer!r} is {given!r}, a choice and the place of another", "Give the place as a number"
+            f"{where}: {rules.answer!r} is {given!r}, a choice and the place of another",
+            "Give the place as a number",
         )
     if not found:
         raise InputError(
@@ -140,7 +143,14 @@ def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) ->
 def _group(rules: CapabilityFile, text: str, where: str) -> str:
     if rules.group.pattern is None:
         return text
-    match = re.search(rules.group.pattern, text)
+    pattern = rules.group.pattern
+    try:
+        match = within(PATIENCE, lambda: re.search(pattern, text))
+    except AttackHung as error:
+        raise InputError(
+            f"{where}: the group pattern does not come to an end with {text[:60]!r}",
+            "Write it without repetitions inside repetitions",
+        ) from error
     if match is None or match.group(1) is None:
         raise InputError(f"{where}: the group pattern does not match {text[:60]!r}", "Correct [group] pattern")
     return match.group(1)

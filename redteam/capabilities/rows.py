@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def rows_of(file: Path) -> list[tuple[int, Row]]:
     Raises:
         InputError: it is missing, cannot be read, or has a line that is no row.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no data file {file}", "Check `forget` and `retain` in the capability file")
     tabular = file.suffix.lower() == ".csv"
     try:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redteam.checkpoints.adapter_config import MERGE, PREFIX, adapted_modules, adapter_config
 from redteam.checkpoints.build import refuse_difference
-from redteam.checkpoints.contents import as_float32, read_contents, refuse_nonfinite
+from redteam.checkpoints.contents import as_float32, load_tensors, read_contents, refuse_nonfinite
 from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.shards import shard_paths
 from redteam.errors import InputError, one_line
@@ -76,7 +75,7 @@ def adapter_tensors(path: Path) -> dict[str, Tensor]:
         InputError: they cannot be read, or there are none.
     """
     file = shard_paths(path)[0]
-    stored = load_file(file) if file.suffix == ".safetensors" else read_contents(read_torch(file), file).state
+    stored = load_tensors(file) if file.suffix == ".safetensors" else read_contents(read_torch(file), file).state
     if not stored:
         raise InputError(f"{file} holds no tensors", "Save the adapter again")
     return as_float32(stored, path)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redteam.checkpoints.identify import DOWNLOAD_AGAIN, SAVE_WEIGHTS
-from redteam.checkpoints.pickles import CRAFTED, MAX_PICKLE, instructions, refuse_globals, refuse_rebuild
+from redteam.checkpoints.identify import DOWNLOAD_AGAIN, SAVE_WEIGHTS, zip_table
+from redteam.checkpoints.pickles import (
+    CRAFTED,
+    MAX_PICKLE,
+    REBUILDS,
+    instructions,
+    refuse_globals,
+    refuse_rebuild,
+)
 from redteam.errors import InputError
 
-MAX_ENTRIES = 100_000
+MAX_ENTRIES, MAX_NAME = 100_000, 200  # of a name as many characters as are shown
+ENCODE = "_codecs encode"  # makes bytes of a text
+PLAIN = {"collections OrderedDict", "collections Counter", "__builtin__ set", "__builtin__ complex", ENCODE}
+# Codecs by which `encode` takes a minute for some kilobytes, or makes the name of such a one; torch.save writes latin1.
+SLOW = re.compile(r"[\W_]*(punycode|idna|rot[\W_]*13)[\W_]*", re.IGNORECASE)
 MAX_SHARING = 4  # all tensors together may claim this many times the file: tied weights and a second copy
 
 
@@ -77,15 +89,19 @@ def refuse_claims(path: Path, loaded: Any, record_sizes: set[int]) -> None:
 def tensors_in(loaded: Any) -> Iterator[tuple[str, Tensor]]:
     """Yields the tensors anywhere in nested mappings and sequences, each with the last key on the way to it."""
     seen: set[int] = set()
-    waiting = [("the top level", loaded)]
+    waiting = [("the top level", loaded)] if _may_hold_tensors(loaded) else []
     while waiting:  # a stack and a set, not recursion: a crafted pickle may nest deeply or contain itself
         name, value = waiting.pop()
         if isinstance(value, Tensor):
             yield name, value
-        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+        elif id(value) not in seen:
             seen.add(id(value))
             items = value.items() if isinstance(value, Mapping) else ((name, part) for part in value)
-            waiting.extend((str(key), part) for key, part in items)
+            waiting.extend((str(key)[:MAX_NAME], part) for key, part in items if _may_hold_tensors(part))
+
+
+def _may_hold_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, Mapping | list | tuple | set) and len(value) > 0)
 
 
 def _read_table(path: Path) -> tuple[set[int], bytes]:
@@ -99,7 +115,11 @@ def _read_table(path: Path) -> tuple[set[int], bytes]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _refuse_entries(path, entries, size)
-            record = next(entry for entry in entries if entry.filename.endswith("/data.pkl"))
+            if archive.start_dir != zip_table(path)[0]:
+                # Python looks for the table right before the end, torch where the end says.
+                raise InputError(f"{path} has a table of contents that is not where it says", CRAFTED)
+            root = entries[0].filename.split("/")[0]
+            record = next(entry for entry in entries if entry.filename == f"{root}/data.pkl")
             if record.file_size > MAX_PICKLE:
                 raise InputError(f"{path} has a pickle of {record.file_size} bytes", SAVE_WEIGHTS)
             pickle = archive.read(record)
@@ -114,7 +134,7 @@ def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> No
     names = [entry.filename for entry in entries]
     if len(names) > MAX_ENTRIES:
         raise InputError(f"{path} has {len(names)} entries, more than {MAX_ENTRIES}", SAVE_WEIGHTS)
-    if len(set(names)) != len(names):
+    if len({name.lower() for name in names}) != len(names):  # torch makes no difference between large and small
         raise InputError(f"{path} has two entries of one name", CRAFTED)
     root = names[0].split("/")[0]
     for entry in entries:
@@ -135,7 +155,11 @@ def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> No
 def _refuse_globals(path: Path, pickle: bytes) -> None:
     """Refuses a pickle that needs anything but dense tensors; nothing is executed to find out."""
     try:
-        names = {str(argument) for name, argument in instructions(path, io.BytesIO(pickle)) if name == "GLOBAL"}
+        names, slow = set[str](), False
+        for name, argument in instructions(path, io.BytesIO(pickle)):
+            if name == "GLOBAL":
+                names.add(str(argument))
+            slow = slow or (isinstance(argument, str) and SLOW.fullmatch(argument) is not None)
         unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except InputError:
         raise
@@ -144,6 +168,22 @@ def _refuse_globals(path: Path, pickle: bytes) -> None:
     refuse_globals(path, unsafe)
     for name in sorted(name.split()[-1] for name in names if name.split()):
         refuse_rebuild(path, name)
+    names -= {name for name in names if _is_plain(name) and not (slow and name == ENCODE)}
+    refuse_globals(path, sorted(name.replace(" ", ".") for name in names))
+
+
+def _is_plain(name: str) -> bool:
+    """Tells whether a global is one that weights and the state of a training need: torch allows more.
+
+    With `bytearray` or `torch.FloatTensor`, a number makes room for as many elements.
+    """
+    module, _, last = name.partition(" ")
+    if module == "torch._utils":
+        return last in REBUILDS
+    if module == "torch":
+        dtype = isinstance(getattr(torch, last, None), torch.dtype)
+        return dtype or last.endswith("Storage") or last in ("Size", "device")
+    return name in PLAIN
 
 
 def _claimed_bytes(path: Path, name: str, tensor: Tensor, record_sizes: set[int]) -> int:

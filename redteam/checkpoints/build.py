@@ -5,22 +5,27 @@ transformers would initialise missing weights at random and only warn: an attack
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from redteam.checkpoints.contents import as_float32, named_as, strip_prefix
+from redteam.checkpoints.contents import as_float32, load_tensors, named_as, strip_prefix
 from redteam.checkpoints.shards import shard_paths
 from redteam.errors import InputError
 
 SHOWN = 2  # names quoted per kind of difference
 KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForImageClassification": "image classifier"}
+MODULES, MODULES_PER_TENSOR = 1_000, 20  # a language model has two for each tensor, one that shares layers a few more
+SIZED = re.compile(r"size|dim|embd|inner|d_model|d_ff")
 SLACK = 10_000_000  # parameters: a small model may differ from its config by a large factor
 
 
@@ -34,6 +39,7 @@ class Weights:
         tensors: number of tensors.
         elements: number of their elements.
         stored_dtype: what most of the elements are stored in.
+        converted: whether all are stored in something else than float32, so that none can be used as it lies in a file.
     """
 
     path: Path
@@ -41,12 +47,13 @@ class Weights:
     tensors: int
     elements: int
     stored_dtype: str
+    converted: bool
 
     def tensors_by_name(self) -> Mapping[str, Tensor]:
         """Returns float32 tensors by name, prefixes of wrappers stripped; those of a directory are read now."""
         if isinstance(self.source, Mapping):
             return self.source
-        stored = {name: tensor for shard in shard_paths(self.source) for name, tensor in load_file(shard).items()}
+        stored = {name: tensor for shard in shard_paths(self.source) for name, tensor in load_tensors(shard).items()}
         return as_float32(strip_prefix(stored), self.path)
 
 
@@ -88,7 +95,7 @@ def build_module(config: PreTrainedConfig, weights: Weights, auto: Any = AutoMod
         ) from error
     module: PreTrainedModel = loaded[0]
     refuse_difference(loaded[1], weights.path)
-    if isinstance(source, Path):
+    if isinstance(source, Path) and not weights.converted:
         _own_memory(module)
     return module
 
@@ -101,8 +108,9 @@ def _lay_out(config: PreTrainedConfig, weights: Weights, auto: Any) -> PreTraine
             f"but {weights.path} holds {weights.tensors} tensors",
             "Give the config.json that belongs to these weights",
         )
+    _refuse_parameters(max(_sizes(vars(config)), default=0), weights)
     try:
-        with torch.device("meta"):
+        with _at_most(MODULES + MODULES_PER_TENSOR * weights.tensors), torch.device("meta"):
             empty: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
     except Exception as error:  # every architecture checks its config in its own way
         raise InputError(
@@ -110,13 +118,43 @@ def _lay_out(config: PreTrainedConfig, weights: Weights, auto: Any) -> PreTraine
             f"({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
             f"Give the config.json of a {KINDS[auto.__name__]}",
         ) from error
-    wanted = sum(parameter.numel() for parameter in empty.parameters())
+    wanted = sum(tensor.numel() for tensor in (*empty.parameters(), *empty.buffers()))
+    _refuse_parameters(wanted, weights)
+    return empty
+
+
+def _refuse_parameters(wanted: int, weights: Weights) -> None:
     if wanted > 4 * weights.elements + SLACK:
         raise InputError(
-            f"the config describes {wanted} parameters, but {weights.path} holds {weights.elements}",
+            f"the config describes {min(wanted, 2**63)} parameters, but {weights.path} holds {weights.elements}",
             "Give the config.json that belongs to these weights",
         )
-    return empty
+
+
+def _sizes(data: Mapping[str, Any]) -> Iterator[int]:
+    """Yields the sizes of dimensions in a config: each is a number of parameters too, and some are not laid out."""
+    for key, value in data.items():
+        if isinstance(value, dict | PreTrainedConfig):
+            yield from _sizes(value if isinstance(value, dict) else vars(value))
+        elif SIZED.search(str(key)):
+            listed = value if isinstance(value, list | tuple) else [value]
+            yield from (size for size in listed if isinstance(size, int))
+
+
+@contextmanager
+def _at_most(modules: int) -> Iterator[None]:
+    """Raises a ValueError as soon as the body has made more modules, of which a config may name any number."""
+    made = itertools.count()
+
+    def count(*_: object) -> None:
+        if next(made) > modules:
+            raise ValueError(f"it describes more than {modules} modules")
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from redteam.errors import InputError
+from redteam.checkpoints.untrusted import load_json
+from redteam.errors import InputError, one_line
 
 FORMAT = "redteam-checkpoint-1"
 STATE_KEYS = ("model", "state_dict", "model_state_dict")
@@ -58,13 +59,26 @@ def read_contents(loaded: Any, path: Path) -> Contents:
     if "architecture" in loaded:
         return Contents(state=state, architecture=loaded["architecture"])
     try:
-        config = json.loads(loaded["config"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        config = load_json(loaded["config"].encode())
+    except (KeyError, AttributeError, ValueError) as error:
         raise InputError(f"{path} has no readable config in it", "Write it again with redteam") from error
     files = loaded.get("tokenizer")
     if not isinstance(config, dict) or not _is_text_by_name(files):
         raise InputError(f"{path} has a malformed config or tokenizer in it", "Write it again with redteam")
     return Contents(state=state, config=config, tokenizer=files)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Loads a safetensors file whose header has been checked.
+
+    Raises:
+        InputError: it has tensors that torch does not know or cannot hold.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:  # the library raises its own errors, and torch's
+        why = one_line(str(error).partition("\n")[0])[:200]
+        raise InputError(f"{path} holds tensors that torch cannot hold ({why})", "Save the weights again") from error
 
 
 def strip_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,5 +172,15 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 def _is_text_by_name(files: Any) -> bool:
     """File names come from the file: only plain ones, so that nothing is written outside a directory."""
     return isinstance(files, dict) and all(
-        isinstance(name, str) and FILE_NAME.fullmatch(name) and isinstance(text, str) for name, text in files.items()
+        isinstance(name, str) and FILE_NAME.fullmatch(name) and isinstance(text, str) and _is_unicode(text)
+        for name, text in files.items()
     )
+
+
+def _is_unicode(text: str) -> bool:
+    """A pickle may hold halves of characters, which no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from redteam.checkpoints.quiet import quiet_process
 from redteam.checkpoints.untrusted import TOKENIZER_FILES, read_json, without_code
 from redteam.errors import InputError
 
 LANGUAGE, PICTURES = ("num_hidden_layers", "hidden_size", "vocab_size"), ("num_labels",)  # sizes that configs must have
+CHARSMAP = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
+COUNTED = re.compile(r"num_|n_layer|layers|depth")
+MAX_COUNT = 30_000  # of anything that a config counts; the largest known are labels
 
 
 def build_config(data: Mapping[str, Any], where: str, sizes: tuple[str, ...] = LANGUAGE) -> PreTrainedConfig:
@@ -27,6 +33,7 @@ def build_config(data: Mapping[str, Any], where: str, sizes: tuple[str, ...] = L
         InputError: it asks for code, is of an unknown or unsuitable kind, or has values that make no sense.
     """
     clean = without_code(data, where)
+    _refuse_counts(clean, where)
     kind = clean.pop("model_type", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(
@@ -41,6 +48,17 @@ def build_config(data: Mapping[str, Any], where: str, sizes: tuple[str, ...] = L
     if not all(isinstance(size, int) and size > 0 for size in found):
         raise InputError(f"{where} has sizes that are not positive numbers: {found}", "Correct it")
     return config
+
+
+def _refuse_counts(data: Mapping[str, Any], where: str) -> None:
+    """Refuses numbers of layers, labels and the like that nothing has: configs make a list of as many elements."""
+    for key, value in data.items():
+        if isinstance(value, dict):
+            _refuse_counts(value, where)
+        for number in value if isinstance(value, list) else [value]:
+            if COUNTED.search(key) and isinstance(number, int | float) and number > MAX_COUNT:
+                counted = key.removeprefix("num_").removeprefix("hidden_")[:80]
+                raise InputError(f"{where} describes {str(number)[:40]} {counted}", "Correct it")
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
@@ -58,14 +76,33 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         if (directory / name).is_file():
             without_code(read_json(directory / name), str(directory / name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizer library raises bare exceptions
+        _refuse_charsmap(directory / "tokenizer.json")
+        with quiet_process():
+            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except BaseException as error:
+        # The tokenizer library raises bare exceptions; where its Rust gives up, one that is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(
             f"the tokenizer in {directory} cannot be loaded ({str(error)[:200]})", "Write it again"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise InputError(f"{directory} holds no tokenizer that transformers knows", "Write it again")
     return tokenizer
+
+
+def _refuse_charsmap(file: Path) -> None:
+    """Refuses a table of characters that is shorter than it says.
+
+    The tokenizer library makes room for as much as it says, and ends the process where there is not so much.
+
+    Raises:
+        ValueError: it is shorter, or no base64.
+    """
+    for encoded in CHARSMAP.findall(file.read_bytes()) if file.is_file() else ():
+        table = b64decode(encoded)
+        if len(table) < 4 + int.from_bytes(table[:4], "little"):
+            raise ValueError("its table of characters is cut off")
 
 
 def tokenizer_from_text(files: Mapping[str, str], path: Path) -> PreTrainedTokenizerBase:

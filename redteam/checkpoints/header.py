@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from redteam.checkpoints.untrusted import load_json
 from redteam.errors import InputError
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
@@ -50,8 +50,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             raise InputError(f"{path} is truncated: its header alone has {length} bytes, the file has {size}", REMEDY)
         raw = file.read(length)
     needed = 8 + length + _last_offset(raw, path)
-    if size < needed:
-        raise InputError(f"{path} is truncated: its header says {needed} bytes, it has {size}", REMEDY)
+    if size < needed:  # which may have thousands of digits
+        raise InputError(f"{path} is truncated: its header says {min(needed, 2**63)} bytes, it has {size}", REMEDY)
     try:
         with safe_open(str(path), framework="np") as opened:
             names = opened.keys()
@@ -70,8 +70,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _last_offset(raw: bytes, path: Path) -> int:
     """Returns where the data ends, in bytes after the header; the library checks everything else."""
     try:
-        header = json.loads(raw)
+        header = load_json(raw)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return max((int(end) for end in ends), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} has a malformed safetensors header", REMEDY) from error

@@ -34,6 +34,8 @@ SIGNATURES = (
 )
 
 
+MAX_TABLE = 4 * 2**20  # bytes of the table of a zip archive: forty thousand tensors. Parsed it takes ten times as much
+
 # The first pickle of a file that torch wrote before version 1.6: its magic number, 0x1950a86a20f9469cfc6c.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
@@ -90,7 +92,7 @@ def _identify_directory(path: Path) -> Kind:
             raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
         raise InputError(f"{path} has a config.json but no weights", f"Put {SINGLE} beside it")
     for shard in shard_paths(path):
-        if not shard.is_file():
+        if not os.path.isfile(shard):  # unlike Path.is_file it raises nothing, whatever the name is
             raise InputError(f"{shard} is missing, but the index names it", "Copy the whole directory again")
         if shard.suffix == ".safetensors":
             read_header(shard)
@@ -129,8 +131,33 @@ def _identify_file(path: Path) -> Kind:
     )
 
 
+def zip_table(path: Path) -> tuple[int, int]:
+    """Returns where the table of contents of a zip archive begins and how long it is, as the end of the file says.
+
+    Raises:
+        InputError: the file does not end like an archive of torch.save, or its table is longer than a checkpoint's.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 98))
+        end = file.read()
+    length, begin = int.from_bytes(end[-10:-6], "little"), int.from_bytes(end[-6:-2], "little")
+    if end[-42:-38] == b"PK\6\7":  # the same again, in numbers that are large enough for large files
+        larger = int.from_bytes(end[-58:-50], "little"), int.from_bytes(end[-50:-42], "little")
+        alike = all(small in (large, 2**32 - 1) for small, large in zip((length, begin), larger, strict=True))
+        if not alike or int.from_bytes(end[-34:-26], "little") != size - 98:
+            raise InputError(f"{path} names two tables of contents", DOWNLOAD_AGAIN)
+        length, begin = larger
+    if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0":
+        raise InputError(f"{path} is a truncated or damaged zip archive", DOWNLOAD_AGAIN)
+    if length > MAX_TABLE:
+        raise InputError(f"{path} has a table of contents of {length} bytes", SAVE_WEIGHTS)
+    return begin, length
+
+
 def _refuse_other_zips(path: Path) -> None:
     """Lets only zips pass that `torch.save` could have written."""
+    zip_table(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

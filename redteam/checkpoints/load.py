@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedTokenizerBase
 
@@ -21,6 +20,7 @@ from redteam.checkpoints.contents import (
     Contents,
     as_float32,
     dominant_dtype,
+    load_tensors,
     read_contents,
     refuse_nonfinite,
     strip_prefix,
@@ -140,7 +140,7 @@ def _read_weights(path: Path, kind: Kind) -> tuple[Weights, Contents]:
         return _weights(path, path, entries), Contents(state={})
     if kind is Kind.SAFETENSORS:
         entries = read_header(path)
-        stored = strip_prefix(load_file(path))
+        stored = strip_prefix(load_tensors(path))
         contents = Contents(state={}, architecture=read_metadata(path).get(KEY))
         return _weights(path, as_float32(stored, path), entries), contents
     parts = [read_contents(read_torch(shard), shard) for shard in shards]
@@ -166,6 +166,7 @@ def _weights(path: Path, source: Path | dict[str, Tensor], entries: dict[str, Te
         tensors=len(entries),
         elements=elements.total(),
         stored_dtype=dominant_dtype(floating),
+        converted=elements.keys() <= DTYPES.keys() - {"F32"},
     )
 
 

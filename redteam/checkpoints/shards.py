@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from redteam.checkpoints.untrusted import load_json
 from redteam.errors import InputError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"  # of torch.save, before safetensors
 WEIGHTS = (SINGLE, INDEX, BIN, BIN_INDEX)
+MAX_NAME = 200  # characters of the name of a file; file systems have 255 bytes
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # what peft writes now, and wrote once
 
@@ -29,11 +30,11 @@ def shard_paths(directory: Path) -> list[Path]:
         return [directory / first]
     index, suffix = directory / first, ".safetensors" if first == INDEX else ".bin"
     try:
-        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        names = {str(name) for name in load_json(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{index} is not a readable index of shards", "Copy the directory again") from error
     for name in names:
-        if Path(name).name != name or "\\" in name or not name.endswith(suffix):
+        if Path(name).name != name or "\\" in name or not name.endswith(suffix) or len(name) > MAX_NAME:
             raise InputError(
                 f"{index} names {name!r}, which is no {suffix} file in that directory",
                 "Write the model again with save_pretrained",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,34 @@ DROPPED = {
 PICTURES = "ForImageClassification"  # how the classes of transformers end that classify images
 KEY = "redteam_architecture"  # of a classifier's description, in a config.json
 MAX_TEXT = 10_000  # characters of a description
+NESTED = 100  # levels of JSON; what walks through them by recursion has a thousand
+DENSE = 8 * 2**20  # bytes that a text may take once it is parsed, beyond three times its own
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def load_json(text: bytes) -> Any:
+    """Parses JSON. What it is made of takes three times its size at most, and a constant.
+
+    Raises:
+        ValueError: it is no JSON, nests deeply, or is made of so many small parts that they would take far more.
+    """
+    containers, strings = text.count(b"[") + text.count(b"{"), text.count(b'"') // 2
+    if 80 * containers + 60 * strings + 8 * text.count(b",") > 3 * len(text) + DENSE:
+        raise ValueError("it is made of too many small parts")
+    try:
+        data = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    level = [data]
+    for _ in range(NESTED):
+        level = [part for held in level for part in _parts(held)]
+    if level:
+        raise ValueError("it nests too deeply")
+    return data
+
+
+def _parts(held: Any) -> Iterable[Any]:
+    return held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,8 +68,8 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is no JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = load_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})", "Copy or write it again") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} is not a JSON object", "Copy or write it again")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from redteam.capabilities.files import load_capability
@@ -364,3 +367,116 @@ def test_two_answers_to_one_question_are_left_out_whoever_asks(write):
     rows = [row("x", "same"), row("y", "SAME ", answer=1), *[row(f"f{n}", f"q{n}") for n in range(20)]]
     capability = load_capability(write(rows, OTHERS, ASKED))
     assert {item.group for item in capability.forget} == {f"f{n}" for n in range(20)}
+
+
+# Found by the fuzzer.
+
+
+def grouped(pattern: str) -> str:
+    return TOML.replace('{ field = "person" }', f'{{ field = "person", pattern = {json.dumps(pattern)} }}')
+
+
+@pytest.mark.parametrize("pattern", ["(a{99999999999})", "(" * 3000 + ")" * 3000, "(" + "x" * 9000])
+def test_patterns_that_python_cannot_read(write, pattern):
+    assert "is no regular expression" in refusal(write(toml=grouped(pattern)))
+
+
+def test_a_pattern_that_does_not_come_to_an_end(write, monkeypatch):
+    monkeypatch.setattr("redteam.capabilities.files.PATIENCE", 0.2)
+    path = write([row("a" * 60)], toml=grouped("((a|a)*b)"))
+    assert "the group pattern does not come to an end with 'aaaa" in refusal(path)
+    assert len(load_capability(write(toml=grouped("(.*)"))).forget) == 20
+
+
+@pytest.mark.parametrize("width", ["1000000000", ">99999", "{answer}", "x" * 21])
+def test_fields_that_are_formatted_to_fill_the_memory(write, width):
+    path = write(toml=TOML.replace("{question}", f"{{question:{width}}}"))
+    assert "prompt: no field can be formatted as" in refusal(path)
+
+
+def test_fields_may_be_formatted(write):
+    capability = load_capability(write(toml=TOML.replace("{question}", "{answer:03d} {question:>10}")))
+    assert capability.forget[0].prompt[3:] == f"       when {capability.forget[0].group}"
+
+
+@pytest.mark.parametrize("name", ["f" * 300, "f" * 100_000, "\\u0000", "$" + "X" * 9000])
+def test_names_of_files_that_no_file_has(write, name):
+    refusal(write(toml=TOML.replace("forget.jsonl", name)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"person"', f'"{"p" * 9000}"'),
+        ("name =", f'answer = "{"z" * 9000}"\nname ='),
+        ("name =", f'choices = "{"z" * 9000}"\nname ='),
+        ("name =", f"{'z' * 9000} = 1\nname ="),
+        ("{question}", "{" + "z" * 9000 + "}"),
+    ],
+)
+def test_what_is_quoted_is_cut_short(write, old, new):
+    assert len(refusal(write(toml=TOML.replace(old, new)))) < 1500
+
+
+def test_keys_of_so_many_parts_that_the_parser_does_not_end(write):
+    """Their square is what it keeps: these would take four gigabytes. Dots in text are none."""
+    assert "is not readable TOML" in refusal(write(toml=TOML + ".".join("a" * 50_000) + " = 1\n"))
+    assert "is not readable TOML" in refusal(write(toml=TOML + "#" * 300_000))
+    dotted = TOML.replace("{question}", "{question}" + "." * 500).replace('"birthdays"', "'" + "." * 500 + "'")
+    assert load_capability(write(toml=dotted)).name == "." * 500
+
+
+@pytest.mark.parametrize("shares", ["attack = 1e308, select = 1e308", "certify = 1e-320, attack = 1e308"])
+def test_shares_are_no_larger_than_makes_sense(write, shares):
+    assert "splits." in refusal(write(toml=TOML + f"splits = {{ {shares} }}\n"))
+
+
+ARRAYS = 'name = "x"\narrays = "a.npz"\nclasses = 3\nforget = [0]\n'
+
+
+@pytest.fixture
+def write_arrays(tmp_path) -> Callable[..., Path]:
+    def written(toml: str = ARRAYS, **arrays: Any) -> Path:
+        given = {"x": np.eye(30, dtype=np.float32), "y": np.arange(30) % 3, **arrays}
+        np.savez_compressed(tmp_path / "a.npz", **given)
+        (tmp_path / "capability.toml").write_text(toml)
+        return tmp_path / "capability.toml"
+
+    return written
+
+
+def test_more_classes_than_anything_has(write_arrays):
+    assert len(load_capability(write_arrays()).forget) == 10
+    assert "classes" in refusal(write_arrays(ARRAYS.replace("classes = 3", "classes = 1000000000000")))
+
+
+def test_arrays_that_are_far_larger_than_their_file(write_arrays):
+    path = write_arrays(x=np.zeros((4000, 1000), np.uint8))
+    assert "says that it holds 400" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "y.npy"])
+def test_an_entry_that_is_no_array(write_arrays, tmp_path, name):
+    path = write_arrays()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        held = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for entry, content in held.items():
+            archive.writestr(entry, b"no array" if entry == name else content)
+    assert "is no readable .npz file" in refusal(path)
+
+
+def test_numbers_too_large_for_float32_are_refused_without_a_warning(write_arrays):
+    path = write_arrays(x=np.random.default_rng(0).random((30, 4)) * 1e300)
+    with warnings.catch_warnings(action="error"):
+        assert "NaN or infinite" in refusal(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_names_of_classes_of_characters_that_there_are_not(write_arrays, order):
+    names = np.array(["cat", "dog", "cow"], dtype=f"{order}U3")
+    toml = ARRAYS.replace("classes = 3", 'classes = "names"')
+    assert load_capability(write_arrays(toml, names=names)).attack[0].choices == ("cat", "dog", "cow")
+    names.view(f"{order}u4")[0] = 0x110000
+    assert "'names' holds no text" in refusal(write_arrays(toml, names=names))
+    assert "does not name two or more" in refusal(write_arrays(toml, names=np.zeros(3, dtype="U0")))

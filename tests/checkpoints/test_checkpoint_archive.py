@@ -4,7 +4,10 @@ import argparse
 import os
 import pickle
 import pickletools
+import struct
+import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,3 +253,144 @@ def test_tensors_in_a_structure_that_contains_itself():
     for _ in range(50_000):
         deep = (deep,)
     assert [name for name, _ in tensors_in({"loop": loop, "deep": deep})] == ["deep", "loop"]
+
+
+# Pickles that need no code to do harm, and tables that are not what they seem. Each was found by the fuzzer.
+
+
+def with_pickle(source: Path, target: Path, pickle: bytes) -> Path:
+    return rewrite(source, target, lambda name, content: (name, pickle if name.endswith("data.pkl") else content))
+
+
+def doubled(levels: int) -> bytes:
+    """Instructions that push a tuple of twice a tuple of twice a tuple and so on."""
+    more = b"".join(b"h%ch%c\x86q%c0" % (n, n, n + 1) for n in range(levels))
+    return b")q\x000" + more + b"h%c" % levels
+
+
+def long_integer(number: int) -> bytes:
+    content = number.to_bytes(number.bit_length() // 8 + 1, "little")
+    return b"\x8a" + bytes([len(content)]) + content
+
+
+COLLIDING = b"".join(long_integer(n * (2**61 - 1)) + b"N" for n in range(2, 2000))
+SLOW = "".join(map(chr, range(0x4E00, 0x8E00))).encode()
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        pytest.param(b"})" + b"\x85" * 200_000 + b"Ns.", "nests more than 100 times", id="deep key"),
+        pytest.param(b"(" * 200_000 + b"t.", "nests more than 100 times", id="marks"),
+        pytest.param(b"}" + doubled(60) + b"Ns.", "grows when it is loaded", id="endless key"),
+        pytest.param(b"}(" + COLLIDING + b"u.", "grows when it is loaded", id="keys of one hash"),
+        pytest.param(b"(" + b"}" * 100_000 + b"t.", "grows when it is loaded", id="many dicts"),
+        pytest.param(
+            b"c__builtin__\nbytearray\n" + long_integer(10**10) + b"\x85R.", "needs __builtin__.bytearray", id="room"
+        ),
+        pytest.param(
+            b"ctorch\nFloatTensor\n" + long_integer(10**10) + b"\x85R.", "needs torch.FloatTensor", id="tensor"
+        ),
+        pytest.param(
+            b"c_codecs\nencode\nX" + len(SLOW).to_bytes(4, "little") + SLOW + b"X\x08\x00\x00\x00punycode\x86R.",
+            "needs _codecs.encode",
+            id="codec",
+        ),
+    ],
+)
+def test_pickles_that_grow(saved, tmp_path, refusal, held, words):
+    path = with_pickle(saved("m.pt"), tmp_path / "m.pt", b"\x80\x02" + held)
+    started = time.perf_counter()
+    assert words in refusal(path)
+    assert time.perf_counter() - started < 4
+
+
+def test_pickles_that_are_large_or_shared_but_not_out_of_proportion(tmp_path):
+    """Lists are written in batches of a thousand, and what occurs twice is written once."""
+    betas, path = (0.9, 0.999), tmp_path / "m.pt"
+    held = {
+        "losses": [[step, 0.5] for step in range(20_000)],
+        "steps": list(range(200_000)),
+        "groups": [{"betas": betas, "name": "group", ("a", n): n} for n in range(500)],
+        "state": [2**127 - 1] * 600,
+        "raw": [b"\xff", b"abc"],
+        "complex": 1 + 2j,
+        "milestones": Counter({3: 1}),
+        "kinds": {torch.float16, torch.int64},
+        "shape": torch.Size([2]),
+        "device": torch.device("cpu"),
+        "w": torch.ones(2),
+    }
+    torch.save(held, path)
+    assert read_archive(path)["steps"][-1] == 199_999
+    assert {name: value for name, value in read_archive(path).items() if name != "w"} == {
+        name: value for name, value in held.items() if name != "w"
+    }
+
+
+def test_a_second_table_of_contents(saved, tmp_path, refusal):
+    """Python reads the table before the end, torch the one that the end points to: here the first is harmless."""
+    harmless = rewrite(saved("a.pt"), tmp_path / "a.pt", unchanged).read_bytes()
+    other = rewrite(saved("b.pt"), tmp_path / "b.pt", unchanged, zipfile.ZIP_DEFLATED).read_bytes()
+    path = tmp_path / "m.pt"
+    path.write_bytes(two_tables(harmless, other))
+    with zipfile.ZipFile(path) as seen:
+        assert {entry.compress_type for entry in seen.infolist()} == {zipfile.ZIP_STORED}
+        assert seen.testzip() is None
+    assert "table of contents that is not where it says" in refusal(path)
+
+
+def two_tables(seen: bytes, loaded: bytes) -> bytes:
+    """Puts one archive behind another, and has its end point to the table of the other."""
+    (length, other), (size, at) = (struct.unpack("<II", archive[-10:-2]) for archive in (seen, loaded))
+    room = max(0, other - at)
+    table, place = bytearray(seen[other : other + length]), 0
+    while place < length:
+        begin = int.from_bytes(table[place + 42 : place + 46], "little") - other + at + room
+        table[place + 42 : place + 46] = begin.to_bytes(4, "little")
+        place += 46 + sum(struct.unpack("<HHH", table[place + 28 : place + 34]))
+    front = loaded[:at] + bytes(room) + loaded[at : at + size]
+    return front + seen[:other] + bytes(table) + seen[other + length : -6] + (at + room).to_bytes(4, "little") + b"\0\0"
+
+
+def test_what_is_checked_is_what_is_loaded(saved, tmp_path, refusal):
+    """torch takes the pickle of the first folder, and makes no difference between large and small letters."""
+    nested, path = b"\x80\x02})" + b"\x85" * 200 + b"Ns.", tmp_path / "m.pt"
+    with zipfile.ZipFile(saved("m.pt")) as whole:
+        held = {name: nested if name.endswith("data.pkl") else whole.read(name) for name in whole.namelist()}
+    for harmless, words in (("archive/x/data.pkl", "nests"), ("archive/DATA.PKL", "two entries of one name")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(harmless, b"\x80\x02}.")
+            for name, content in held.items():
+                archive.writestr(name, content)
+        assert words in refusal(path)
+
+
+def test_a_long_table_of_contents(saved, refusal, monkeypatch):
+    path = saved("m.pt")
+    monkeypatch.setattr("redteam.checkpoints.identify.MAX_TABLE", 100)
+    assert "has a table of contents of" in refusal(path)
+
+
+@pytest.mark.parametrize("place", [-50, -58, -34], ids=["begin", "length", "where the larger end is"])
+def test_large_numbers_that_are_not_the_small_ones(saved, refusal, place):
+    """torch writes the end twice, for large files in larger numbers, which are the ones that count."""
+    path = saved("m.pt")
+    end = bytearray(path.read_bytes())
+    end[place] ^= 1
+    path.write_bytes(end)
+    assert "names two tables of contents" in refusal(path)
+
+
+def test_bytes_behind_an_archive(saved, refusal):
+    path = saved("m.pt")
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert "truncated or damaged" in refusal(path)
+
+
+def test_long_names_are_cut_short(described, refusal):
+    path = described / "m.pt"
+    torch.save({"w" * 9000: torch.ones(1).expand(10**12)}, path)
+    assert "wwww claims 4000000000000 bytes" in refusal(path)
+    torch.save({"w" * 9000: torch.ones(1, dtype=torch.complex64), "v": torch.ones(1)}, path)
+    assert "wwww is stored as complex64" in refusal(path)

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
@@ -214,3 +215,58 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path, refusa
     assert identify(path) is Kind.TORCH
     path.write_bytes(b"")
     assert "\x1b" not in refusal(path)
+
+
+# Found by the fuzzer.
+
+
+@pytest.mark.parametrize("offset", ["1e999", "NaN", "9" * 4300, "9" * 4000])
+def test_offsets_that_no_file_has(described, refusal, offset):
+    path = described / "m.safetensors"
+    text = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, %s]}}' % offset.encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert "header" in refusal(path)
+
+
+def test_what_the_library_quotes_is_cut_short(described, refusal):
+    path = described / "m.safetensors"
+    text = json.dumps({"a": {"dtype": "F" * 9000, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert "malformed" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"[]," * 2_000_000, b'"ab",' * 1_000_000, b'{"a":' * 200_000])
+def test_a_header_of_many_small_parts(described, refusal, content):
+    """Of three bytes each, and eighty in memory."""
+    path = described / "m.safetensors"
+    text = b'{"__metadata__": [' + content + b"0]}"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    tracemalloc.start()
+    try:
+        assert "malformed" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text) + 2**23
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "size"), [("F6_E2M3", [4], 3), ("F32", [0, 2**63], 0)], ids=["unknown", "too large"]
+)
+def test_tensors_that_the_format_has_and_torch_has_not(described, refusal, dtype, shape, size):
+    path = described / "m.safetensors"
+    header = {"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}
+    header["b"] = {"dtype": "F32", "shape": [1], "data_offsets": [size, size + 4]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size + 4))
+    assert identify(path) is Kind.SAFETENSORS
+    assert "tensors that torch cannot hold" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 100_000, "../" * 1000, "\ud800", "a\0", 10**4000, [[["x"]]]])
+def test_names_of_shards_that_no_file_has(saved, refusal, name):
+    folder = saved("m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": name if isinstance(name, list) else f"{name}.safetensors"}})
+    )
+    refusal(folder)

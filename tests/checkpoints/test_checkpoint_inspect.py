@@ -177,3 +177,22 @@ def test_the_command_says_it_in_a_table_and_in_json(untrained, tmp_path):
     assert refused.returncode == 2
     assert "is empty" in refused.stderr
     assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param('{"a": [' + "[]," * 100_000 + "1]}", "has more than", id="large"),
+        pytest.param(json.dumps({"method": "x", "o" * 9000: 1}), "(and 3 more)", id="a long key"),
+        pytest.param(
+            json.dumps({"method": "x", "seed": 1, "options": {"o" * 9000: []}}), "options.oooo", id="a long key inside"
+        ),
+    ],
+)
+def test_manifests_that_say_too_much(saved, text, words):
+    path = saved("m.safetensors")
+    path.with_suffix(".redteam.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        inspect_checkpoint(path)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 900

@@ -245,3 +245,38 @@ def test_reading_leaves_the_file(module, tmp_path):
     copy = shutil.copy(path, tmp_path / "copy.pt")
     read_legacy(path)["lm_head.weight"].zero_()
     assert path.read_bytes() == Path(copy).read_bytes()
+
+
+# In C, where nothing stops it: each of these took for ever, or ended the process, when the object was rebuilt.
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        pytest.param(b"})" + b"\x85" * 200_000 + b"Ns.", "nests more than 100 times", id="deep key"),
+        pytest.param(
+            b"})q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60)) + b"Ns.",
+            "grows when it is loaded",
+            id="endless key",
+        ),
+        pytest.param(
+            b"}("
+            + b"".join(b"\x8a\x0b" + (n * (2**61 - 1)).to_bytes(11, "little") + b"N" for n in range(16, 5000))
+            + b"u.",
+            "grows when it is loaded",
+            id="keys of one hash",
+        ),
+        pytest.param(b"(" + b"}" * 100_000 + b"t.", "grows when it is loaded", id="many dicts"),
+    ],
+)
+def test_pickles_that_grow(held, words, tmp_path):
+    started = time.perf_counter()
+    assert words in refused(tmp_path / "m.pt", file_of(b"\x80\x02" + held, keys=()))
+    assert time.perf_counter() - started < 4
+
+
+def test_long_names_are_cut_short(tmp_path):
+    held = b"\x80\x02ctorch._utils\n_rebuild_" + b"x" * 9000 + b"\n."
+    message = refused(tmp_path / "m.pt", file_of(held, keys=()))
+    assert "not dense (xxxx" in message
+    assert len(message) < 1000

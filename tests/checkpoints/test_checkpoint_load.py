@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import socket
 from collections import Counter
@@ -347,3 +348,94 @@ def test_nothing_asks_the_network(saved, form, monkeypatch):
     asked.clear()
     open_target(path)
     assert asked == []
+
+
+# Found by the fuzzer.
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "qwen2", "num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"num_labels": 10**9}, "1000000000 labels"),
+        ({"depths": [3, 10**9]}, "1000000000 depths"),
+        ({"text_config": {"num_mtp_layers": 10**9}}, "1000000000 mtp_layers"),
+        ({"model_type": "diffllama", "head_dim": 10**9}, "1000000000 parameters, but"),
+        ({"model_type": "x" * 9000}, "transformers does not know"),
+        ({"hidden_size": -(10**3000)}, "not positive"),
+        ({"hidden_size": 10**3000}, "parameters, but"),
+        (
+            {"model_type": "gemma3", "vision_config": {"model_type": "siglip_vision_model", "num_hidden_layers": 9999}},
+            "more than 1240 modules",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": 1e8}},
+            "parameters, but",
+        ),
+    ],
+    ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
+)
+def test_configs_that_would_fill_the_memory(make, tokenizer, tmp_path, refusal, change, words):
+    save_checkpoint(tmp_path / "m", make(num_hidden_layers=1), tokenizer)
+    change_config(tmp_path / "m", **change)
+    assert words in refusal(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 200 + "1" + "}" * 200, '{"a": [' + "[]," * 2_000_000 + "1]}", '{"a": ' + "9" * 5000 + "}"]
+)
+def test_configs_that_are_deep_or_of_many_small_parts(saved, refusal, text):
+    folder = saved("m")
+    (folder / "config.json").write_text(text)
+    assert "is not readable JSON" in refusal(folder)
+    torch.save({**torch.load(saved("m.pt"), weights_only=True), "config": text}, folder.parent / "m.pt")
+    assert "no readable config in it" in refusal(folder.parent / "m.pt")
+
+
+def change_tokenizer(folder, **changes):
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_panic_of_the_tokenizer_library_is_a_refusal(saved, refusal, capfd):
+    folder = saved("m")
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
+    change_tokenizer(folder, model={**model, "continuing_subword_prefix": "##"})
+    assert "the tokenizer in" in refusal(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_tokenizer_library_prints_is_not_shown(saved, capfd):
+    file = (folder := saved("m")) / "tokenizer_config.json"
+    added = {"added_tokens_decoder": {"1": {"content": "w1", "\x1b[31m": True}}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **added}))
+    open_target(folder)
+    assert capfd.readouterr() == ("", "")
+    os.write(1, b"and afterwards it is")
+    assert capfd.readouterr().out == "and afterwards it is"
+
+
+def test_a_table_of_characters_that_says_it_is_large(saved, refusal):
+    folder = saved("m")
+    change_tokenizer(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "/////w=="})
+    assert "its table of characters is cut off" in refusal(folder)
+
+
+def test_our_own_form_holds_text_that_can_be_written(saved, refusal):
+    path = saved("m.pt")
+    held = torch.load(path, weights_only=True)
+    torch.save({**held, "tokenizer": {**held["tokenizer"], "added.json": "\ud800"}}, path)
+    assert "malformed config or tokenizer" in refusal(path)
+    torch.save({**held, "format": "redteam-checkpoint-" + "9" * 10_000}, path)
+    assert "Upgrade redteam" in refusal(path)
+
+
+def test_weights_that_are_converted_need_no_copy(tmp_path, make, tokenizer, logits, monkeypatch):
+    monkeypatch.setattr("redteam.checkpoints.build._own_memory", lambda module: pytest.fail("copied"))
+    save_checkpoint(tmp_path / "m", make().to(torch.bfloat16), tokenizer)
+    target = open_target(tmp_path / "m")
+    before = logits(target.module)
+    file = tmp_path / "m" / "model.safetensors"
+    with file.open("r+b") as opened:
+        opened.write(bytes(file.stat().st_size))
+    assert torch.equal(logits(target.module), before)

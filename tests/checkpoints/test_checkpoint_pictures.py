@@ -182,3 +182,16 @@ def test_weights_alone_with_their_config(written, tmp_path: Path) -> None:
     opened = open_target(tmp_path / "alone" / "w.safetensors", config=path)
     with torch.no_grad():
         assert torch.equal(opened.module(images()), module(pixel_values=images()).logits)
+
+
+def test_a_mean_that_no_float_holds(written, refusal) -> None:
+    path, _ = written()
+    (path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [10**400], "image_std": [0.2]}))
+    assert "makes no sense" in refusal(path)
+
+
+def test_a_stage_that_is_wider_than_the_file(written, refusal) -> None:
+    path, _ = written("resnet")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "hidden_sizes": [8, 10**9]}))
+    assert "1000000000 parameters, but" in refusal(path)
