@@ -22,8 +22,14 @@ LONGEST = 256 * 2**10  # bytes of a file that a person writes; parsers may take 
 DOTS = 100  # of one key in TOML: its parser keeps every beginning of it, so that it takes their square
 QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
 WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
+Scorer = Literal["choice", "calibrated", "cloze", "loss", "exact", "f1"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _listed(given: Any) -> Any:
+    """Lets one name stand for a list of one."""
+    return [given] if isinstance(given, str) else given
 
 
 class Strict(BaseModel):
@@ -128,10 +134,15 @@ class CapabilityFile(Strict):
 
     Attributes:
         name: for people and records.
-        scorer: how an item is scored; "choice" compares the likelihood of the choices.
-        prompt: a template over the row's fields and `{group}`.
-        choices: the field that lists the choices, or the fields that hold one each.
-        answer: the field that says which choice is right: its place counted from 0, its letter, or its text.
+        scorer: how an item is scored, or several ways, of which the first decides. Of choices, "choice" compares their
+            likelihood, "calibrated" what the prompt adds to it. Of a right answer alone, "cloze" is its likelihood,
+            "loss" that of the whole text, "exact" and "f1" compare it with what the model writes.
+        prompt: a template over the row's fields, `{group}`, and `{options}`: the choices by letter, in every order.
+        chat: whether the prompt is what a user says, in the model's own chat template.
+        choices: the field that lists the choices, or the fields that hold one each. Where no scorer compares choices,
+            none need be.
+        answer: the field that says which choice is right: its place counted from 0, its letter, or its text. Without
+            choices it holds the right answer.
         group: which rows speak of the same fact.
         forget: files of the removed capability, JSON lines or `.csv`. `$NAME` in a path is taken from the environment.
         retain: files of what the model should still know, same form.
@@ -140,15 +151,23 @@ class CapabilityFile(Strict):
     """
 
     name: str = Field(min_length=1)
-    scorer: Literal["choice"] = "choice"
+    scorer: Annotated[list[Scorer], Field(min_length=1), BeforeValidator(_listed)] = ["choice"]
     prompt: str
-    choices: str | Annotated[list[str], Field(min_length=2)] = "choices"
+    chat: bool = False
+    choices: str | Annotated[list[str], Field(min_length=2)] | None = None
     answer: str = "answer"
     group: GroupRule
     forget: list[str] = Field(min_length=1)
     retain: list[str] = Field(min_length=1)
     splits: Shares = Shares()
     seed: int = 0
+
+    @field_validator("scorer")
+    @classmethod
+    def _names_each_once(cls, scorers: list[str]) -> list[str]:
+        if len(set(scorers)) != len(scorers):
+            raise ValueError("a scorer is named twice")
+        return scorers
 
     @field_validator("prompt")
     @classmethod
@@ -210,7 +229,7 @@ class ProjectFile(Strict):
     """
 
     target: str = Field(min_length=1)
-    capability: Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)] = []
+    capability: Annotated[list[str], BeforeValidator(_listed)] = []
     original: str | None = None
     reference: str | None = None
     base: str | None = None

@@ -33,7 +33,7 @@ from redteam.engine.surroundings import surroundings_kept
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
-Split = Literal["select", "certify", "utility"]
+Split = str  # "select", "certify", "utility", or "certify:SCORER" of a scorer that does not decide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +104,7 @@ class Setting:
 
     Attributes:
         released: the weights every trial starts from.
-        choices: the splits that are scored.
+        choices: the splits that are scored; certify once more for each scorer that does not decide.
         answers: the attack split, loss on answers.
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
@@ -131,8 +131,9 @@ class Setting:
         """
         if rewrite is as_it_is:
             return self.choices[split]
-        items = asked(getattr(self.capability, split), rewrite)
-        encoded = encode_scoring(self.capability, items, self.target.tokenizer)
+        part, _, scorer = split.partition(":")
+        items = asked(getattr(self.capability, part), rewrite)
+        encoded = encode_scoring(self.capability, items, self.target.tokenizer, scorer or None)
         refuse_misfit(self.target, [encoded])
         return encoded
 
@@ -149,6 +150,8 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         "certify": encode_scoring(capability, capability.certify, tokenizer),
         "utility": encode_scoring(capability, capability.utility, tokenizer),
     }
+    for scorer in capability.scorers[1:]:
+        choices[f"certify:{scorer}"] = encode_scoring(capability, capability.certify, tokenizer, scorer)
     target.module.eval()
     refuse_misfit(target, list(choices.values()))
     try:
@@ -253,7 +256,7 @@ class _Scoring:
 
     def __init__(self, setting: Setting, spec: TrialSpec) -> None:
         self.setting = setting
-        self.splits: tuple[Split, ...] = ("select", "utility", "certify") if spec.certify else ("select", "utility")
+        self.splits = ("select", "utility", *(s for s in setting.choices if spec.certify and s.startswith("certify")))
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
         self.outputs_moved = 0.0
         self.seconds = 0.0

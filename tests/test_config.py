@@ -184,7 +184,7 @@ def test_any_json_is_a_manifest_or_refused_in_one_line(write, change: dict[str, 
 
 def test_a_capability_file_with_its_defaults(write) -> None:
     rules = read_capability_file(write(CAPABILITY, "capability.toml"))
-    assert (rules.scorer, rules.choices, rules.answer, rules.seed) == ("choice", "choices", "answer", 0)
+    assert (rules.scorer, rules.choices, rules.answer, rules.seed) == (["choice"], None, "answer", 0)
     assert rules.splits == Shares(attack=0.4, select=0.2, certify=0.4)
     assert rules.group == GroupRule(field="person")
 
@@ -223,7 +223,7 @@ def test_an_unknown_key_of_the_group_rule(write) -> None:
         ('{ field = "person" }', '"person"', "group"),
         ('"person" }', '"person", pattern = "(" }', "group.pattern"),
         ('"person" }', '"person", pattern = "no group" }', "group.pattern"),
-        ('"person" }', '"person" }\nscorer = "cloze"', "scorer"),
+        ('"person" }', '"person" }\nscorer = "bleu"', "scorer.0"),
         ('"person" }', '"person" }\nsplits = { attack = 0 }', "splits.attack"),
         ('"person" }', '"person" }\nsplits = { certify = -0.1 }', "splits.certify"),
         ('"person" }', '"person" }\nsplits = { select = nan }', "splits.select"),

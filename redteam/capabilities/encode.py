@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from redteam.capabilities.chat import answered, opening
 from redteam.capabilities.items import Item
 from redteam.engine.batches import TokenSet
 from redteam.errors import InputError
@@ -23,9 +24,9 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *,
     Raises:
         InputError: the tokenizer leaves nothing of an answer, or no token before it.
     """
-    pairs = _boundaries(tokenizer, items, [(item.completion,) for item in items])
+    pairs = boundaries(tokenizer, items, [(item.completion,) for item in items])
     starts = [1 if whole_text else start for start, _ in pairs]
-    return TokenSet.from_sequences([full[0] for _, full in pairs], starts, _pad(tokenizer))
+    return TokenSet.from_sequences([full[0] for _, full in pairs], starts, pad_of(tokenizer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,10 @@ def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) ->
     Raises:
         InputError: the tokenizer leaves nothing of a choice, or no token before it.
     """
-    encoded = _boundaries(tokenizer, items, [item.choices for item in items])
+    encoded = boundaries(tokenizer, items, [item.choices for item in items])
     counts = torch.tensor([len(item.choices) for item in items])
     answers = torch.tensor([item.answer for item in items])
-    pad = _pad(tokenizer)
+    pad = pad_of(tokenizer)
     if all(len(full) == start + 1 for start, sequences in encoded for full in sequences):
         prompts = [sequences[0][:start] for start, sequences in encoded]
         rows = TokenSet.from_sequences(prompts, [len(p) for p in prompts], pad)
@@ -79,16 +80,15 @@ def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) ->
     )
 
 
-def _boundaries(
+def boundaries(
     tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], choices: Sequence[tuple[str, ...]]
 ) -> list[tuple[int, list[list[int]]]]:
     """Returns for each item where its choices begin, and prompt + choice as tokens for each choice."""
-    texts = [
-        text
-        for item, offered in zip(items, choices, strict=True)
-        for text in (item.prompt, *(f"{item.prompt} {choice}" for choice in offered))
-    ]
-    tokens = iter(tokens_of(tokenizer, texts))
+    texts = []
+    for item, offered in zip(items, choices, strict=True):
+        before = opening(tokenizer, item.prompt, chat=item.chat)
+        texts += [before, *(answered(before, choice, chat=item.chat) for choice in offered)]
+    tokens = iter(tokens_of(tokenizer, texts, chat=any(item.chat for item in items)))
     return [
         (_boundary(item, offered, next(tokens), sequences := [next(tokens) for _ in offered]), sequences)
         for item, offered in zip(items, choices, strict=True)
@@ -113,11 +113,21 @@ def _boundary(item: Item, choices: tuple[str, ...], prompt: list[int], sequences
     return start
 
 
-def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Returns the tokens of each text, without one that closes it; one call costs as much as a hundred texts."""
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, chat: bool = False) -> list[list[int]]:
+    """Returns the tokens of each text, without one that closes it; one call costs as much as a hundred texts.
+
+    Args:
+        tokenizer: of the model.
+        texts: what the model reads.
+        chat: whether they come from a chat template, which has put the special tokens there already.
+    """
     end = tokenizer.eos_token_id
     # Masks are not asked for: to make them takes longer than to find the tokens.
-    found = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+    found = tokenizer(
+        list(texts), add_special_tokens=not chat, return_attention_mask=False, return_token_type_ids=False
+    )["input_ids"]
+    if chat:  # what ends a message may be what ends a text; an answer comes after it
+        return [list(ids) for ids in found]
     # Some tokenizers close every text with an end token; it would stand between a prompt and its choice.
     return [list(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
@@ -130,6 +140,7 @@ def common_beginning(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns the token that fills batches up; it is masked, so that any does where there is none."""
     pad = tokenizer.pad_token_id
     return int(pad) if pad is not None else 0

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+from redteam.capabilities.answers import OPEN
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
 from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
@@ -18,7 +22,6 @@ from redteam.engine.deadline import AttackHung, within
 from redteam.errors import InputError
 
 PATIENCE = 2.0  # seconds for a pattern to find the group of one row; some take for ever
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def load_capability(path: Path) -> Capability:
@@ -41,13 +44,54 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     retain = _items(rules, path, rules.retain)
     about, asked = {item.group for item in forget}, asked_in(forget)
     retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
+    _refuse_unlisted(rules, path)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(forget, sizes, rules.seed)
         kept, utility = split_by_group(retain, (0.5, 0.5), rules.seed)
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more facts under forget and retain") from error
-    return Capability(name=rules.name, attack=attack, select=select, certify=certify, retain=kept, utility=utility)
+    return Capability(
+        name=rules.name,
+        attack=listed(attack),
+        select=listed(select),
+        certify=listed(certify),
+        retain=listed(kept),
+        utility=listed(utility),
+        scorers=tuple(rules.scorer),
+        premise=_premise(rules, path) if "calibrated" in rules.scorer else None,
+    )
+
+
+def _premise(rules: CapabilityFile, path: Path) -> str:
+    """Returns the prompt with nothing asked in it: every field is "N/A" (Zhao et al. 2021, arXiv 2102.09690)."""
+    try:
+        return rules.prompt.format_map(_Nothing())
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: no premise can be made of the prompt ({error!r})",
+            'Leave "calibrated" out of `scorer`, or name whole fields without a format',
+        ) from error
+
+
+class _Nothing(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "N/A"
+
+
+def _refuse_unlisted(rules: CapabilityFile, path: Path) -> None:
+    """Refuses options by letter where the answer is not to be chosen: a letter is no answer by itself."""
+    if _lists_options(rules) and set(rules.scorer) & OPEN:
+        raise InputError(
+            f"{path}: the prompt lists {{options}}, and {sorted(set(rules.scorer) & OPEN)[0]!r} chooses none",
+            "Leave {options} out of the prompt, or that scorer out of `scorer`",
+        )
+
+
+def _lists_options(rules: CapabilityFile) -> bool:
+    with suppress(ValueError):  # what is wrong with a template the rows tell, with their line
+        return any(name == FIELD for _, name, _, _ in Formatter().parse(rules.prompt))
+    return False
 
 
 def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Item, ...]:
@@ -76,17 +120,10 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
 
 
 def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
-    listed = _choices(rules, row, where)
     group = _group(rules, str(_field(row, rules.group.field, where)), where)
-    answer = _answer(rules, _field(row, rules.answer, where), listed, where)
-    right = listed[answer]
-    choices = tuple(dict.fromkeys(listed))
-    if len(choices) < 2:
-        raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
-    if not all(choice.strip() for choice in choices):
-        raise InputError(f"{where} has an empty choice", "A model cannot be asked how likely nothing is")
+    choices, answer = _answers(rules, row, where)
     try:
-        prompt = rules.prompt.format_map({**row, "group": group})
+        prompt = rules.prompt.format_map({**row, "group": group, FIELD: MARK})
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{where}: the prompt template fails ({error!r})", "Use fields of the rows and {group}"
@@ -94,7 +131,26 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
     if not prompt.strip():
         raise InputError(f"{where}: the prompt is empty", "Correct `prompt` in the capability file")
     identity = f"{file}:{where.rpartition(':')[2]}"
-    return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=choices.index(right))
+    return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=answer, chat=rules.chat)
+
+
+def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ...], int]:
+    """Returns the distinct choices and which is right; the right answer alone where nothing is chosen."""
+    given = _field(row, rules.answer, where)
+    if rules.choices is None and OPEN.issuperset(rules.scorer):
+        if not str(given).strip():
+            raise InputError(f"{where} has an empty answer", "A model cannot be asked how likely nothing is")
+        return (str(given),), 0
+    offered = _choices(rules, row, where)
+    right = offered[_answer(rules, given, offered, where)]
+    choices = tuple(dict.fromkeys(offered))
+    if len(choices) < 2:
+        raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
+    if not all(choice.strip() for choice in choices):
+        raise InputError(f"{where} has an empty choice", "A model cannot be asked how likely nothing is")
+    if _lists_options(rules) and len(choices) > len(LETTERS):
+        raise InputError(f"{where} has {len(choices)} choices, there are {len(LETTERS)} letters", "List fewer")
+    return choices, choices.index(right)
 
 
 def _field(row: Row, name: str, where: str) -> Any:
@@ -105,13 +161,14 @@ def _field(row: Row, name: str, where: str) -> Any:
 
 def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
     """Returns the choices that one field lists, or several hold; empty ones of several are left out."""
-    if not isinstance(rules.choices, str):
+    if isinstance(rules.choices, list):
         held = [str(_field(row, name, where)) for name in rules.choices]
         return [choice for choice in held if choice.strip()]
-    listed = _field(row, rules.choices, where)
-    if not isinstance(listed, list):
-        raise InputError(f"{where}: {rules.choices!r} is no list", "Or name the fields that hold a choice each")
-    return [str(choice) for choice in listed]
+    name = rules.choices or "choices"
+    offered = _field(row, name, where)
+    if not isinstance(offered, list):
+        raise InputError(f"{where}: {name!r} is no list", "Or name the fields that hold a choice each")
+    return [str(choice) for choice in offered]
 
 
 def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) -> int:

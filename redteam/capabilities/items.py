@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from redteam.capabilities.answers import OPEN, constant_score
+from redteam.config import Scorer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,15 +21,17 @@ SPLITS = ("attack", "select", "certify", "retain", "utility")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A multiple-choice question about one fact.
+    """A question about one fact.
 
     Attributes:
         id: unique within its capability.
         group: which fact (or entity) it is about; splits never divide a group.
         prompt: what a language model reads; of an image, a description for people.
-        choices: distinct continuations, without the leading space; for a classifier the names of all its classes.
+        choices: distinct continuations, without the leading space; the right one alone if wrong ones are not known; for
+            a classifier the names of all its classes.
         answer: index of the right one.
         row: of a classifier's item, the row of its capability's `inputs` that the model sees.
+        chat: whether the prompt is what a user says, in the model's own chat template, and the answer its reply.
     """
 
     id: str
@@ -36,6 +40,7 @@ class Item:
     choices: tuple[str, ...]
     answer: int
     row: int | None = None
+    chat: bool = False
 
     @property
     def completion(self) -> str:
@@ -55,6 +60,8 @@ class Capability:
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
         inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text.
+        scorers: how an item is scored. The first decides; what the others say of the same models is told beside it.
+        premise: a prompt that asks nothing, for the scorer "calibrated".
     """
 
     name: str
@@ -64,14 +71,21 @@ class Capability:
     retain: tuple[Item, ...]
     utility: tuple[Item, ...]
     inputs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+    scorers: tuple[str, ...] = ("choice",)
+    premise: str | None = None
 
     def __post_init__(self) -> None:
         """Checks that the items and the inputs belong together.
 
         Raises:
-            ValueError: an item names a row that is not there, or none although there are inputs; or the inputs are not
-                float32.
+            ValueError: an item names a row that is not there, or none although there are inputs; the inputs are not
+                float32; there is no scorer, or an unknown one, or one that needs a premise has none.
         """
+        unknown = set(self.scorers) - set(get_args(Scorer))
+        if not self.scorers or unknown:
+            raise ValueError(f"scorers are {self.scorers}, known are {get_args(Scorer)}")
+        if "calibrated" in self.scorers and self.premise is None:
+            raise ValueError("the scorer 'calibrated' needs a premise")
         if self.inputs is not None and self.inputs.dtype.name != "float32":
             raise ValueError(f"inputs are {self.inputs.dtype.name}, not float32")
         rows = 0 if self.inputs is None else len(self.inputs)
@@ -85,27 +99,36 @@ class Capability:
         return self.attack + self.select + self.certify
 
     @property
+    def scorer(self) -> str:
+        """The one that decides."""
+        return self.scorers[0]
+
+    @property
     def chance(self) -> float:
+        """Expected score on `certify` of a model that knows nothing, by the scorer that decides; see `chance_by`."""
+        return self.chance_by(self.scorer)
+
+    def chance_by(self, scorer: str) -> float:
         """Expected score on `certify` of a model that knows nothing: it draws one of the choices blindly.
 
         Or it always says what is most often right in the other forget splits, where that is right more often than blind
         draws would be by luck. Of a classifier's class the answers are all one by design, and that is not counted.
         """
-        blind = sum(1 / len(item.choices) for item in self.certify) / len(self.certify)
-        constant = self._constant_answer() if self.inputs is None else 0.0
+        blind = blind_score(scorer, self.certify)
+        known = [item.completion for item in (*self.attack, *self.select)]
+        asked = [item.completion for item in self.certify]
+        constant = constant_score(scorer, known, asked) if self.inputs is None else 0.0
         lucky = blind + LUCK * (blind * (1 - blind) / len(self.certify)) ** 0.5
         return constant if constant > lucky else blind
-
-    def _constant_answer(self) -> float:
-        """Returns how often the most frequent answer of the other forget splits is right on `certify`."""
-        common, _ = Counter(item.completion for item in (*self.attack, *self.select)).most_common(1)[0]
-        return sum(item.completion == common for item in self.certify) / len(self.certify)
 
     @property
     def sha256(self) -> str:
         """Digest of every item of every split, and of the inputs' shape and bytes where there are some."""
         content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
-        digest = hashlib.sha256(json.dumps({"name": self.name, **content}, sort_keys=True).encode())
+        about: dict[str, Any] = {"name": self.name, **content}
+        if self.scorers != ("choice",):
+            about |= {"scorers": self.scorers, "premise": self.premise}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         if self.inputs is not None:
             digest.update(json.dumps(list(self.inputs.shape)).encode())
             digest.update(self.inputs.astype("<f4").tobytes())
@@ -113,8 +136,14 @@ class Capability:
 
 
 def _content(item: Item) -> dict[str, Any]:
-    """Returns an item's fields; the row of a text item is left out, which it has none of."""
-    return {name: value for name, value in asdict(item).items() if name != "row" or value is not None}
+    """Returns an item's fields; a row is left out where there is none, and the chat where there is none."""
+    left_out = {"row": item.row is None, "chat": not item.chat}
+    return {name: value for name, value in asdict(item).items() if not left_out.get(name, False)}
+
+
+def blind_score(scorer: str, items: Sequence[Item]) -> float:
+    """Returns the expected score of blind draws from each item's choices; where nothing is chosen, 0."""
+    return 0.0 if scorer in OPEN else sum(1 / len(item.choices) for item in items) / len(items)
 
 
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from redteam.capabilities.open_answers import EncodedCalibrated
 from redteam.capabilities.reading import Encoded, EncodedInputs
 from redteam.engine.batches import TokenSet
 from redteam.errors import InputError, one_line
@@ -21,9 +22,17 @@ def refuse_misfit(target: Target, data: Sequence[Encoded]) -> None:
     for encoded in data:
         if isinstance(encoded, EncodedInputs):
             _refuse_classes(target, encoded)
-    tokens = [encoded.rows for encoded in data if not isinstance(encoded, EncodedInputs)]
+    tokens = [rows for encoded in data for rows in _rows(encoded)]
     if tokens:
         _refuse_unreadable(target, tokens)
+
+
+def _rows(encoded: Encoded) -> list[TokenSet]:
+    if isinstance(encoded, EncodedInputs):
+        return []
+    if isinstance(encoded, EncodedCalibrated):
+        return [encoded.asked.rows, encoded.premises.rows]
+    return [encoded.rows]
 
 
 @torch.no_grad()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from redteam.capabilities.answers import GENERATED
 from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.open_answers import (
+    EncodedAnswers,
+    EncodedCalibrated,
+    EncodedQuestions,
+    encode_likelihood,
+    encode_questions,
+)
 from redteam.engine.batches import Examples, LabelledBatch, LabelledSet
 from redteam.errors import InputError
 
@@ -45,23 +53,30 @@ class EncodedInputs:
         return LabelledBatch(self.inputs[rows], self.answers[rows])
 
 
-Encoded = EncodedChoices | EncodedInputs
+Chosen = EncodedChoices | EncodedInputs  # choices, one of them right
+Encoded = Chosen | EncodedCalibrated | EncodedAnswers | EncodedQuestions
 
 
-def encode_scoring(capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None) -> Encoded:
-    """Encodes items for the scorers.
+def encode_scoring(
+    capability: Capability,
+    items: Sequence[Item],
+    tokenizer: PreTrainedTokenizerBase | None,
+    scorer: str | None = None,
+) -> Encoded:
+    """Encodes items for a scorer.
 
     Args:
         capability: the items are of.
         items: some of its items.
         tokenizer: of the language model; None for a classifier.
+        scorer: one of the capability's; None for the one that decides.
 
     Raises:
         InputError: the model reads another kind of items, or its tokenizer leaves nothing of a choice.
     """
     if not _of_inputs(capability, tokenizer):
         assert tokenizer is not None
-        return encode_choices(tokenizer, items)
+        return _of_text(capability, items, tokenizer, scorer or capability.scorer)
     data = _labelled(capability, items)
     counts = {len(item.choices) for item in items}
     if len(counts) != 1:
@@ -94,6 +109,29 @@ def encode_training(
         assert tokenizer is not None
         return encode_answers(tokenizer, items, whole_text=whole_text)
     return _labelled(capability, items)
+
+
+def encode_chosen(capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None) -> Chosen:
+    """Encodes the choices of items, whatever the capability is scored by: what probes compare.
+
+    Raises:
+        InputError: as `encode_scoring`.
+    """
+    encoded = encode_scoring(capability, items, tokenizer, "choice")
+    assert isinstance(encoded, EncodedChoices | EncodedInputs)
+    return encoded
+
+
+def _of_text(capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, scorer: str) -> Encoded:
+    if scorer in GENERATED:
+        return encode_questions(tokenizer, items, scorer)
+    if scorer in ("cloze", "loss"):
+        return encode_likelihood(tokenizer, items, whole_text=scorer == "loss")
+    asked = encode_choices(tokenizer, items)
+    if scorer == "choice":
+        return asked
+    premises = [replace(item, prompt=str(capability.premise)) for item in items]
+    return EncodedCalibrated(asked, encode_choices(tokenizer, premises))
 
 
 def _of_inputs(capability: Capability, tokenizer: PreTrainedTokenizerBase | None) -> bool:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redteam.capabilities.encode import EncodedChoices
+from redteam.capabilities.open_answers import EncodedAnswers, EncodedCalibrated, EncodedQuestions, written
 from redteam.capabilities.reading import Encoded, EncodedInputs
+from redteam.engine.batches import TokenSet
 
 SCORING_BATCH = 512  # fixed: scores must not depend on how much memory a machine has
 
@@ -23,7 +25,8 @@ def choice_scores(module: nn.Module, encoded: Encoded) -> Scores:
     """Scores 1 where the right choice is the likeliest continuation (of a classifier: class), 0 elsewhere.
 
     A tie that includes the right choice scores one over the size of the tie, so that a model which cannot tell
-    the choices apart is at chance whatever their order.
+    the choices apart is at chance whatever their order. Answers that are not chosen score their likelihood, or how much
+    of them the model writes.
 
     Raises:
         NotFinite: a likelihood is NaN or infinite.
@@ -34,16 +37,30 @@ def choice_scores(module: nn.Module, encoded: Encoded) -> Scores:
 def choice_table(module: nn.Module, encoded: Encoded) -> Tensor:
     """Returns what a module says of every choice, float32 [items, most choices]: log-likelihoods, or class logits.
 
+    Of an answer that is not chosen, [items, 1]: the mean log-likelihood of its tokens; where the model writes,
+    [items, 2]: the score beside it.
+
     Raises:
         NotFinite: a likelihood is NaN or infinite.
     """
     if isinstance(encoded, EncodedInputs):
         return class_logits(module, encoded)
+    if isinstance(encoded, EncodedCalibrated):
+        return _calibrated(module, encoded)
+    if isinstance(encoded, EncodedAnswers):
+        return _answer_loglikelihoods(module, encoded.rows)[:, None]
+    if isinstance(encoded, EncodedQuestions):
+        likely = _answer_loglikelihoods(module, encoded.rows)
+        return torch.stack([likely, _written_scores(module, encoded)], dim=1)
     return choice_loglikelihoods(module, encoded)
 
 
 def scores_of(table: Tensor, encoded: Encoded) -> Scores:
     """Returns the scores of a table of `choice_table`, see `choice_scores`."""
+    if isinstance(encoded, EncodedAnswers):
+        return table[:, 0].double().exp().numpy()
+    if isinstance(encoded, EncodedQuestions):
+        return table[:, 1].double().numpy()
     tied = table == table.max(dim=1, keepdim=True).values
     right = tied.gather(1, encoded.answers[:, None])[:, 0]
     return (right.double() / tied.sum(dim=1).double()).numpy()
@@ -52,14 +69,16 @@ def scores_of(table: Tensor, encoded: Encoded) -> Scores:
 def share_known(module: nn.Module, encoded: Encoded) -> float:
     """Mean score corrected for chance: 1 when every item is right, about 0 for blind guesses.
 
-    Each item's score x with k choices counts as (x - 1/k) / (1 - 1/k).
+    Each item's score x with k choices counts as (x - 1/k) / (1 - 1/k); of an answer that is not chosen, as x.
 
     Raises:
         NotFinite: a likelihood is NaN or infinite.
     """
+    scores = choice_scores(module, encoded)
+    if isinstance(encoded, EncodedAnswers | EncodedQuestions):
+        return float(scores.mean())
     chance = 1 / encoded.counts.double().numpy()
-    corrected = (choice_scores(module, encoded) - chance) / (1 - chance)
-    return float(corrected.mean())
+    return float(((scores - chance) / (1 - chance)).mean())
 
 
 @torch.no_grad()
@@ -85,12 +104,36 @@ def choice_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     """
     width = int(encoded.counts.max())
     real = torch.arange(width) < encoded.counts[:, None]
-    values = _single_token(module, encoded) if encoded.single is not None else _many_tokens(module, encoded)
+    values = _single_token(module, encoded) if encoded.single is not None else _sums(module, encoded.rows)
     table = torch.full(real.shape, -torch.inf)
     table[real] = values
     if not torch.isfinite(values).all():
         raise NotFinite("the model's likelihoods are not finite")
     return table
+
+
+def _calibrated(module: nn.Module, encoded: EncodedCalibrated) -> Tensor:
+    asked = choice_loglikelihoods(module, encoded.asked)
+    premises = choice_loglikelihoods(module, encoded.premises)
+    return asked - premises.masked_fill(premises == -torch.inf, 0)
+
+
+def _answer_loglikelihoods(module: nn.Module, rows: TokenSet) -> Tensor:
+    """Returns the mean log p(token) over each row's labelled tokens, float32 [rows].
+
+    Raises:
+        NotFinite: one is NaN or infinite.
+    """
+    values = _sums(module, rows) / (rows.labels[:, 1:] >= 0).sum(dim=1)
+    if not torch.isfinite(values).all():
+        raise NotFinite("the model's likelihoods are not finite")
+    return values
+
+
+def _written_scores(module: nn.Module, encoded: EncodedQuestions) -> Tensor:
+    starts = range(0, len(encoded), SCORING_BATCH)
+    tokens = [row for start in starts for row in written(module, encoded, slice(start, start + SCORING_BATCH))]
+    return torch.tensor(encoded.score(tokens))
 
 
 def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
@@ -106,10 +149,12 @@ def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     return torch.cat(parts)
 
 
-def _many_tokens(module: nn.Module, encoded: EncodedChoices) -> Tensor:
+@torch.no_grad()
+def _sums(module: nn.Module, rows: TokenSet) -> Tensor:
+    """Returns the sum of log p(token) over each row's labelled tokens, float32 [rows]."""
     parts = []
-    for start in range(0, len(encoded.rows), SCORING_BATCH):
-        batch = encoded.rows.batch(slice(start, start + SCORING_BATCH))
+    for start in range(0, len(rows), SCORING_BATCH):
+        batch = rows.batch(slice(start, start + SCORING_BATCH))
         logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
         labels = batch.labels[:, 1:]
         scored = labels >= 0

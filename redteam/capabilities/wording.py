@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from redteam.capabilities.chat import answered, opening
 from redteam.capabilities.encode import common_beginning, encode_answers, tokens_of
 from redteam.capabilities.items import Item
 from redteam.engine.batches import TokenSet
@@ -51,8 +52,11 @@ class Wording:
 
     def longest(self, items: Sequence[Item], rewrite: Rewrite) -> int:
         """Returns how many tokens the longest of these items has when asked in some way, with its longest choice."""
-        texts = [f"{item.prompt} {max(item.choices, key=len)}" for item in asked(items, rewrite)]
-        return max(len(tokens) for tokens in tokens_of(self.tokenizer, texts))
+        texts = [
+            answered(self._opening(item.prompt), max(item.choices, key=len), chat=self.chat)
+            for item in asked(items, rewrite)
+        ]
+        return max(len(tokens) for tokens in tokens_of(self.tokenizer, texts, chat=self.chat))
 
     def place_of(self, before: str, text: str, after: str) -> tuple[list[int], slice]:
         """Returns the tokens of `before text after`, and which of them are the text's.
@@ -61,10 +65,18 @@ class Wording:
         beside it is not counted as the text's.
         """
         parts = [part for part in (before, text, after) if part]
-        whole, until, left = tokens_of(
-            self.tokenizer, [" ".join(parts), " ".join(part for part in (before, text) if part), before]
-        )
+        prompts = [" ".join(parts), " ".join(part for part in (before, text) if part), before]
+        read = [self._opening(prompt) for prompt in prompts]
+        whole, until, left = tokens_of(self.tokenizer, read, chat=self.chat)
         return whole, slice(common_beginning(left, whole), common_beginning(until, whole))
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts are what a user says in a chat."""
+        return any(item.chat for item in self.attack)
+
+    def _opening(self, prompt: str) -> str:
+        return opening(self.tokenizer, prompt, chat=self.chat)
 
 
 def asked(items: Sequence[Item], rewrite: Rewrite) -> tuple[Item, ...]:

@@ -121,6 +121,22 @@ class Tried(_Record):
     idle: str | None
 
 
+class Also(_Record):
+    """What a scorer that does not decide says of the models that the deciding one chose.
+
+    Attributes:
+        chance: expected score of a model that knows nothing.
+        before: mean score of the released weights, by role.
+        after: mean over seeds after the attack, by role, with its interval.
+        excess_recovery: of the target, with its interval; None where it is not defined.
+    """
+
+    chance: float
+    before: dict[str, float]
+    after: dict[str, Interval]
+    excess_recovery: Interval | None
+
+
 class Flag(_Record):
     """Something that weakens a verdict.
 
@@ -137,6 +153,8 @@ class CapabilityResult(_Record):
     """All that a run found about one capability.
 
     Attributes:
+        scorer: how an item is scored.
+        also: what further scorers say, by name.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         access: what the adversary had: the verdict says nothing about one who has more.
@@ -148,6 +166,8 @@ class CapabilityResult(_Record):
     verdict: Verdict
     reason: str
     chance: float
+    scorer: str = "choice"
+    also: dict[str, Also] = {}
     certify_items: int
     certify_groups: int
     seeds: int

@@ -58,8 +58,10 @@ class Evidence:
         """Returns the confirmation trials of a model, in order."""
         return [row for key, row in sorted(self.trials.items()) if key.startswith(f"{role}/confirm/")]
 
-    def stops(self, role: str) -> list[Stop]:
+    def stops(self, role: str, scorer: str = "") -> list[Stop]:
         """Returns every confirmed (configuration, step) that a seed reached, and the released weights.
+
+        The certify scores are those of the scorer that decides, or of another by its name; the stops are the same.
 
         A seed whose attack diverged before that step stands where it was last scored: an adversary would have
         stopped it there. It must not hide what the other seeds recovered.
@@ -69,21 +71,21 @@ class Evidence:
             cost=dict.fromkeys(AXES, 0.0),
             select=before["select"],
             utility=before["utility"],
-            certify=self.samples[f"{role}/before", "certify"][None],
+            certify=self.samples[f"{role}/before", _split(scorer)][None],
             attack={},
         )
         by_configuration: dict[int, list[Row]] = {}
         for row in self.confirmed(role):
             if row["state"] == "complete":
                 by_configuration.setdefault(row["configuration"], []).append(row)
-        return [released, *(stop for rows in by_configuration.values() for stop in self._stops(rows))]
+        return [released, *(stop for rows in by_configuration.values() for stop in self._stops(rows, _split(scorer)))]
 
-    def _stops(self, rows: list[Row]) -> list[Stop]:
+    def _stops(self, rows: list[Row], split: str) -> list[Stop]:
         stops = []
         for step in sorted({p["steps"] for row in rows for p in row["points"]} - {0}):
             points = [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
             asked = {"asked": points[0]["asked"]} if "asked" in points[0] else {}
-            certify = [self.samples[row["key"], f"certify@{p['steps']}"] for row, p in zip(rows, points, strict=True)]
+            certify = [self.samples[row["key"], f"{split}@{p['steps']}"] for row, p in zip(rows, points, strict=True)]
             stops.append(
                 Stop(
                     cost={axis: float(max(p[axis] for p in points)) for axis in AXES},
@@ -94,6 +96,10 @@ class Evidence:
                 )
             )
         return stops
+
+
+def _split(scorer: str) -> str:
+    return f"certify:{scorer}" if scorer else "certify"
 
 
 def read_evidence(run: Path) -> Evidence:

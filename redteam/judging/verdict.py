@@ -55,6 +55,7 @@ BLOCKS_RESISTED = (
     "probe-reads",
     "probe-failed",
     "probe-unsound",
+    "scorers-disagree",
 )
 REMEDIES = {
     "no-original": "give the model before unlearning with --original",
@@ -73,6 +74,7 @@ REMEDIES = {
     "probe-reads": "treat the capability as still present",
     "probe-failed": "correct the cause, or leave that probe out",
     "probe-unsound": "see that no fact of the certify split is in the attack split in other words",
+    "scorers-disagree": "see which of them measures what was removed, and name it first",
     "interval-wide": "add certify facts, or raise --budget",
 }
 

@@ -109,9 +109,11 @@ class Probe(Protocol):
 
 
 def unreadable(probe: Probe, view: View) -> str | None:
-    """Returns why a probe cannot read a model: it is of another kind, or a model that it needs was not given."""
+    """Returns why a probe cannot read a model: of another kind, without a model that it needs, or without choices."""
     if view.kind not in probe.kinds:
         return f"it reads: {probe.kinds}; this is a {view.kind}"
+    if any(len(item.choices) < 2 for item in view.capability.certify):
+        return "it compares choices; these questions have a right answer and no wrong ones"
     for role in ("original", "reference"):
         if role in probe.needs and getattr(view, role) is None:
             return f"it needs the {role}, which was not given"

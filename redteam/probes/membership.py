@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from redteam.capabilities.encode import EncodedChoices
-from redteam.capabilities.reading import Encoded, EncodedInputs
+from redteam.capabilities.reading import Chosen, EncodedInputs
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
 from redteam.probes.contract import ProbeReading, View
 from redteam.probes.outputs import drawn_answers, encoded_parts
@@ -57,7 +57,7 @@ class Membership:
         )
 
 
-def share_beaten(table: Tensor, encoded: Encoded) -> Scores:
+def share_beaten(table: Tensor, encoded: Chosen) -> Scores:
     """Returns the share of an item's other choices that its right one beats, a tie counts a half: float64 [items].
 
     Args:
@@ -71,7 +71,7 @@ def share_beaten(table: Tensor, encoded: Encoded) -> Scores:
     return ((points * neighbours).sum(dim=1) / (encoded.counts - 1)).numpy()
 
 
-def statistics(module: nn.Module, encoded: Encoded) -> dict[str, Tensor]:
+def statistics(module: nn.Module, encoded: Chosen) -> dict[str, Tensor]:
     """Returns each statistic of every choice's text, [items, most choices]; more of it is likelier.
 
     Raises:

@@ -8,18 +8,18 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from redteam.capabilities.reading import Encoded, encode_scoring
+from redteam.capabilities.reading import Chosen, encode_chosen
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
 from redteam.probes.contract import View
 
 
-def encoded_parts(view: View, *parts: str) -> list[Encoded]:
+def encoded_parts(view: View, *parts: str) -> list[Chosen]:
     """Returns the items of some splits ("select", "utility", ...) in the form that scorers take."""
-    return [encode_scoring(view.capability, getattr(view.capability, part), view.tokenizer) for part in parts]
+    return [encode_chosen(view.capability, getattr(view.capability, part), view.tokenizer) for part in parts]
 
 
-def drawn_answers(encoded: Encoded, seed: int) -> Encoded:
+def drawn_answers(encoded: Chosen, seed: int) -> Chosen:
     """Returns the items with a right answer drawn blindly from each item's own choices: what a control is scored on.
 
     Drawn, not permuted: items need not share their choices, and of one forgotten class all answers are the same. The

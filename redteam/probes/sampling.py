@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from redteam.capabilities.reading import Encoded
+from redteam.capabilities.reading import Chosen
 from redteam.capabilities.scorers import choice_table
 from redteam.probes.contract import ProbeReading, View
 from redteam.probes.outputs import drawn_answers, encoded_parts
@@ -68,7 +68,7 @@ class Sampling:
         )
 
 
-def probability_right(table: Tensor, encoded: Encoded, temperature: float) -> Tensor:
+def probability_right(table: Tensor, encoded: Chosen, temperature: float) -> Tensor:
     """Returns the probability that one draw is right, float64 [items].
 
     Args:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redteam.errors import one_line
-from redteam.evidence.results import CapabilityResult, Interval, Results, Scores, TimeToRecovery
+from redteam.evidence.results import Also, CapabilityResult, Interval, Results, Scores, TimeToRecovery
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.probes import probes_table
 
@@ -72,7 +72,7 @@ def _title(results: Results, capability: CapabilityResult) -> Text:
         f"  {results.target.sha256[:12]}  ·  {results.suite}\n",
         (one_line(capability.name), "bold"),
         f"  {capability.certify_items} held-out items about {capability.certify_groups} facts or entities",
-        f"  ·  chance {capability.chance:.3f}\n",
+        f"  ·  {capability.scorer}, chance {capability.chance:.3f}\n",
     )
 
 
@@ -154,6 +154,8 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "strongest", _configuration(attack)
         if "asked" in attack:
             yield "asked", attack["asked"]
+    for name, other in capability.also.items():
+        yield f"by {name}", _by_other(other)
     half = capability.time_to_recovery.get("0.5")
     if half is not None:
         yield "half back", _cost(half) + _faster(capability)
@@ -164,6 +166,19 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "alignment tax", f"{tax.estimate:.2f}  {_brackets(tax)} of utility, against the original"
     for flag in capability.flags:
         yield "flag", f"{flag.name}: {flag.explanation}"
+
+
+def _by_other(other: Also) -> str:
+    """Returns what another scorer says: each model before and after, and what came back."""
+    models = [
+        f"{role} {score:.2f}" + (f" → {other.after[role].estimate:.2f}" if role in other.after else "")
+        for role, score in other.before.items()
+    ]
+    excess = other.excess_recovery
+    recovered = (
+        "" if excess is None else f"; excess recovery {excess.estimate:.0%}, {excess.low:.0%} to {excess.high:.0%}"
+    )
+    return ", ".join(models) + recovered
 
 
 def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:

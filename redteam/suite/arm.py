@@ -212,6 +212,11 @@ def _row(result: TrialResult) -> dict[str, Any]:
 def _samples(result: TrialResult) -> dict[str, list[float]]:
     """Returns per-item scores: of the best point on select while searching, of every point on certify after."""
     if result.spec.certify:
-        return {f"certify@{p.spent.steps}": p.scores["certify"].tolist() for p in result.points}
+        return {
+            f"{split}@{point.spent.steps}": scores.tolist()
+            for point in result.points
+            for split, scores in point.scores.items()
+            if split.startswith("certify")
+        }
     best = max(result.points, key=lambda p: float(p.scores["select"].mean()))
     return {f"select@{best.spent.steps}": best.scores["select"].tolist()}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from redteam.attacks.contract import unfitness
-from redteam.capabilities.items import SPLITS, Item
+from redteam.capabilities.items import SPLITS, Item, blind_score
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
@@ -181,12 +181,14 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     row = {
         "name": capability.name,
         "chance": capability.chance,
+        "scorer": capability.scorer,
+        "also": {scorer: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
         "groups": _numbers(capability.certify),
         "ids": [item.id for item in capability.certify],
         "sizes": {name: len(getattr(capability, name)) for name in SPLITS},
         "select_groups": len({item.group for item in capability.select}),
         "utility_groups": _numbers(capability.utility),
-        "utility_chance": sum(1 / len(item.choices) for item in capability.utility) / len(capability.utility),
+        "utility_chance": blind_score(capability.scorer, capability.utility),
         "seeds": SEEDS,
         "budget": inputs.budget,
         "skipped": inputs.skipped,

@@ -167,7 +167,7 @@ def test_paths_are_relative_to_the_file_not_to_the_process(write, monkeypatch, t
         (TOML.replace('"forget.jsonl"', '"missing.jsonl"'), "there is no data file"),
         (TOML + "splits = { attack = 0 }\n", "splits.attack"),
         (TOML + "splits = { train = 1 }\n", "splits.train"),
-        (TOML + 'scorer = "bleu"\n', "scorer: "),
+        (TOML + 'scorer = "bleu"\n', "scorer.0: "),
         (TOML + 'seed = "x"\n', "seed: "),
         (TOML.replace("{question}", "{nothing}"), "KeyError('nothing')"),
         (TOML.replace("{question}", "{question"), "prompt template fails"),
@@ -480,3 +480,49 @@ def test_names_of_classes_of_characters_that_there_are_not(write_arrays, order):
     names.view(f"{order}u4")[0] = 0x110000
     assert "'names' holds no text" in refusal(write_arrays(toml, names=names))
     assert "does not name two or more" in refusal(write_arrays(toml, names=np.zeros(3, dtype="U0")))
+
+
+OPEN = TOML + 'scorer = ["f1", "cloze"]\n'
+
+
+def told(prefix: str, count: int) -> list[dict[str, Any]]:
+    return [{"person": f"{prefix}{n}", "question": "when", "answer": f"on {n} May"} for n in range(count)]
+
+
+def test_an_answer_needs_no_choices_where_none_is_chosen(write):
+    capability = load_capability(write(told("f", 20), told("r", 10), toml=OPEN))
+    assert capability.scorers == ("f1", "cloze")
+    item = next(item for item in capability.forget if item.group == "f7")
+    assert (item.choices, item.answer, item.completion, item.chat) == (("on 7 May",), 0, "on 7 May", False)
+    assert capability.chance == pytest.approx(2 / 3)  # "on 3 May" has two of three words of any other
+
+
+def test_choices_that_are_named_are_read_whatever_scores(write):
+    capability = load_capability(write(toml=OPEN + 'choices = "choices"\n'))
+    assert {len(item.choices) for item in capability.forget} == {3}
+    assert {item.completion for item in capability.forget} == {"1 May", "2 May", "3 May"}
+
+
+def test_a_chat_is_asked_for(write):
+    capability = load_capability(write(toml=TOML + "chat = true\n"))
+    assert all(item.chat for part in (capability.forget, capability.retain, capability.utility) for item in part)
+
+
+def test_a_premise_asks_nothing(write):
+    assert load_capability(write(toml=TOML + 'scorer = "calibrated"\n')).premise == "N/A N/A"
+
+
+@pytest.mark.parametrize(
+    ("rows", "toml", "says"),
+    [
+        ([*told("f", 20), {"person": "f", "question": "when", "answer": " "}], OPEN, "has an empty answer"),
+        ([*told("f", 20), {"person": "f", "question": "when"}], OPEN, "has no field 'answer'"),
+        (told("f", 20), TOML, "has no field 'choices'"),
+        (told("f", 20), TOML + 'scorer = ["f1", "choice"]\n', "has no field 'choices'"),
+        (told("f", 20), OPEN.replace("cloze", "f1"), "a scorer is named twice"),
+        (told("f", 20), TOML + "scorer = []\n", "scorer"),
+        (None, TOML.replace("{group}", "{group} {answer:02d}") + 'scorer = "calibrated"\n', "no premise can be made"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(write, rows, toml, says):
+    assert says in refusal(write(rows, toml=toml))

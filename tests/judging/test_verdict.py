@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redteam.evidence.results import Flag, Interval
+from redteam.judging import agreement, judge
 from redteam.judging import flags as checks
-from redteam.judging import judge
 from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Bounds
@@ -18,7 +18,9 @@ from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, REMEDIES, STAND
 
 NAMED = re.compile(r'name="([a-z-]+)"')
 RAISED = sorted(
-    {name for module in (checks, judge) for name in NAMED.findall(inspect.getsource(module))}  # all are spelled out
+    {
+        name for module in (agreement, checks, judge) for name in NAMED.findall(inspect.getsource(module))
+    }  # all are spelled out
 )
 
 

@@ -1,0 +1,205 @@
+"""Answers that are not chosen, against what transformers says of the same model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import make_item, tiny_capability, tiny_llama, word_tokenizer
+from tiny_views import knowing_llama, text_capability
+from torch import nn
+from transformers import GenerationConfig
+
+from redteam.capabilities.answers import constant_score, exact_match, f1, normalised
+from redteam.capabilities.items import Capability, Item, blind_score
+from redteam.capabilities.open_answers import EncodedQuestions, written
+from redteam.capabilities.reading import encode_scoring
+from redteam.capabilities.scorers import NotFinite, choice_scores, choice_table, share_known
+
+TOKENIZER = word_tokenizer("<s> $A")
+ANSWERS = ("w0", "w1 w0", "w1 w2 w0", "w3 w2", "w3 w1")
+
+
+def questions(count: int = 40) -> tuple[Item, ...]:
+    """Prompts and answers of unequal lengths, and no wrong answers."""
+    return tuple(make_item(n, choices=(ANSWERS[n % 5],)) for n in range(count))
+
+
+def open_capability(scorer: str, **changes: object) -> Capability:
+    parts = {"attack": questions(12), "select": questions(8), "certify": questions(), "retain": questions(10)}
+    return Capability(name="open", **parts, utility=questions(6), scorers=(scorer,), **changes)
+
+
+def scores(module: nn.Module, scorer: str, items: tuple[Item, ...]) -> np.ndarray:
+    return choice_scores(module, encode_scoring(open_capability(scorer), items, TOKENIZER))
+
+
+@pytest.mark.parametrize("scorer", ["cloze", "loss"])
+def test_likelihoods_are_those_of_transformers(scorer: str) -> None:
+    module = tiny_llama()
+    for item, score in zip(questions(), scores(module, scorer, questions()), strict=True):
+        ids = torch.tensor([TOKENIZER(f"{item.prompt} {item.completion}")["input_ids"]])
+        labels = ids.clone()
+        if scorer == "cloze":
+            labels[:, : len(TOKENIZER(item.prompt)["input_ids"])] = -100
+        assert score == pytest.approx(torch.exp(-module(input_ids=ids, labels=labels).loss).item(), rel=1e-5)
+
+
+def test_what_is_written_is_what_transformers_generates() -> None:
+    """With its cache and one prompt at a time, where ours has neither a cache nor one prompt."""
+    module, items = tiny_llama(), questions()
+    module.generation_config.eos_token_id = None
+    encoded = encode_scoring(open_capability("f1"), items, TOKENIZER)
+    assert isinstance(encoded, EncodedQuestions)
+    ours = written(module, encoded, slice(0, len(items)))
+    for item, tokens in zip(items, ours, strict=True):
+        ids = torch.tensor([TOKENIZER(item.prompt)["input_ids"]])
+        count = len(item.completion.split())
+        how = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=28)
+        theirs = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
+        assert tokens == theirs[0, ids.shape[1] :].tolist()
+    assert len({tuple(tokens) for tokens in ours}) > 10
+
+
+def test_the_right_answer_is_not_shown_to_the_model_that_writes() -> None:
+    module, items = tiny_llama(), questions()
+    others = tuple(replace(item, choices=(" ".join(["w9"] * len(item.completion.split())),)) for item in items)
+    first, second = (encode_scoring(open_capability("f1"), part, TOKENIZER) for part in (items, others))
+    assert isinstance(first, EncodedQuestions)
+    assert isinstance(second, EncodedQuestions)
+    assert written(module, first, slice(0, 40)) == written(module, second, slice(0, 40))
+
+
+@pytest.mark.parametrize("scorer", ["exact", "f1", "cloze"])
+def test_who_knows_says_it_and_who_does_not_does_not(scorer: str) -> None:
+    capability = replace(text_capability(many=True), scorers=(scorer,))
+    tokenizer = word_tokenizer()
+    encoded = encode_scoring(capability, capability.certify, tokenizer)
+    assert share_known(knowing_llama(capability), encoded) > 0.9
+    assert share_known(tiny_llama(1), encoded) < 0.4
+
+
+def test_what_is_written_moves_the_table_even_where_no_answer_is_right() -> None:
+    encoded = encode_scoring(open_capability("exact"), questions(), TOKENIZER)
+    first, second = (choice_table(tiny_llama(seed), encoded) for seed in (0, 1))
+    assert first.shape == (40, 2)
+    assert (first[:, 0] != second[:, 0]).all()
+
+
+@pytest.mark.parametrize("scorer", ["cloze", "loss", "exact", "f1"])
+def test_outputs_that_are_not_finite_are_no_score(scorer: str) -> None:
+    module = tiny_llama()
+    with torch.no_grad():
+        module.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(NotFinite):
+        scores(module, scorer, questions())
+
+
+def test_a_calibrated_choice_is_blind_to_what_is_likely_whatever_is_asked() -> None:
+    """A bias of the output head for one choice cancels; uncalibrated, it decides."""
+    capability = replace(tiny_capability(), scorers=("calibrated",), premise="w7")
+    module = tiny_llama(attention_bias=False)
+    module.lm_head.bias = nn.Parameter(torch.zeros(32))
+    calibrated, plain = (
+        encode_scoring(capability, capability.attack, TOKENIZER, scorer) for scorer in ("calibrated", "choice")
+    )
+    before = {name: choice_scores(module, e) for name, e in (("calibrated", calibrated), ("choice", plain))}
+    with torch.no_grad():
+        module.lm_head.bias[TOKENIZER.convert_tokens_to_ids("w2")] = 30.0
+    assert (choice_scores(module, calibrated) == before["calibrated"]).all()
+    assert (choice_table(module, plain).argmax(dim=1) == 2).all()
+    assert (choice_scores(module, plain) != before["choice"]).any()
+    assert 0 < before["calibrated"].mean() < 1
+
+
+def test_calibration_takes_off_what_the_premise_says() -> None:
+    capability = replace(text_capability(many=True), scorers=("calibrated",), premise="w7 w8")
+    module, tokenizer = tiny_llama(), word_tokenizer()
+    table = choice_table(module, encode_scoring(capability, capability.select, tokenizer))
+    asked = choice_table(module, encode_scoring(capability, capability.select, tokenizer, "choice"))
+    nothing = tuple(replace(item, prompt="w7 w8") for item in capability.select)
+    premise = choice_table(module, encode_scoring(capability, nothing, tokenizer, "choice"))
+    real = asked > -torch.inf
+    assert (~real).any()
+    assert torch.equal(table[real], (asked - premise)[real])
+    assert (table[~real] == -torch.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "expected"),
+    [
+        ("The cat sat.", "a cat sat", 1.0),  # articles, punctuation and case do not count
+        ("cat", "cat sat", 2 / 3),
+        ("dog", "cat", 0.0),
+        ("cat cat", "cat", 2 / 3),  # a word counts as often as it stands
+        ("", "cat", 0.0),
+        ("the", "an", 1.0),  # nothing is left of either
+    ],
+)
+def test_f1_of_words(said: str, right: str, expected: float) -> None:
+    assert f1(said, right) == pytest.approx(expected)
+
+
+@given(st.text(), st.text())
+def test_f1_and_exact_match(said: str, right: str) -> None:
+    assert f1(said, right) == f1(right, said)
+    assert 0 <= f1(said, right) <= 1
+    assert (f1(said, right) == 1) == (Counter(normalised(said)) == Counter(normalised(right)))
+    assert exact_match(said, said) == 1
+    assert exact_match(said, right) <= f1(said, right)
+
+
+def test_nothing_counts_after_the_end() -> None:
+    encoded = encode_scoring(open_capability("f1"), questions(1), TOKENIZER)
+    assert isinstance(encoded, EncodedQuestions)
+    end = TOKENIZER.eos_token_id
+    assert encoded.score([[0, end, 5, 6]]) == [1.0]
+    assert encoded.score([[end, 0]]) == [0.0]
+    assert 0 < encoded.score([[0, 5, 6]])[0] < 1
+
+    class Lines:
+        eos_token_id = None
+
+        def batch_decode(self, tokens: list[list[int]], **_: object) -> list[str]:
+            return [" w0\nand more of it"]
+
+    assert replace(encoded, tokenizer=Lines()).score([[0]]) == [1.0]
+
+
+def test_always_saying_one_thing_is_chance() -> None:
+    assert constant_score("exact", ["The cat", "cat", "dog"], ["cat", "a dog", "cow", "cat"]) == 0.5
+    assert constant_score("f1", ["red cat", "cat", "cat"], ["cat", "black cat"]) == pytest.approx((1 + 2 / 3) / 2)
+    assert constant_score("choice", ["A", "B", "A"], ["A", "B"]) == 0.5
+    assert constant_score("cloze", ["A"], ["A"]) == 0.0
+    capability = open_capability("exact")
+    assert capability.chance == 8 / 40  # each of five answers is right eight times
+    assert capability.chance_by("cloze") == 0.0
+    assert open_capability("f1").chance > 8 / 40
+    assert blind_score("exact", capability.certify) == 0.0
+
+
+def test_scorers_are_part_of_what_a_capability_is() -> None:
+    plain = tiny_capability()
+    others = [replace(plain, scorers=(name,)) for name in ("cloze", "exact", "f1", "loss")]
+    others.append(replace(plain, scorers=("choice", "cloze")))
+    others.append(replace(plain, attack=tuple(replace(item, chat=True) for item in plain.attack)))
+    others += [replace(plain, scorers=("calibrated",), premise=premise) for premise in ("w7", "w8")]
+    assert len({plain.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scorers": ()}, "scorers are"),
+        ({"scorers": ("bleu",)}, "bleu"),
+        ({"scorers": ("calibrated",)}, "needs a premise"),
+    ],
+)
+def test_a_capability_is_scored_by_what_there_is(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(tiny_capability(), **changes)

@@ -1,0 +1,97 @@
+"""What further scorers say, from evidence that is written down here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redteam.evidence.results import Also, Interval
+from redteam.judging.agreement import disagreement, other_scorers
+from redteam.judging.reading import Evidence
+from redteam.judging.statistics import Resampling
+
+ITEMS, DELTA = 60, 0.1
+
+
+def right(share: float) -> np.ndarray:
+    return np.array([float(n < share * ITEMS) for n in range(ITEMS)])
+
+
+def evidence(**also: float) -> Evidence:
+    """A target that an attack brings back by the deciding scorer at its second step; f1 says what `also` says."""
+    facts: dict[str, dict[str, Any]] = {"capability": {"also": {"f1": 0.0}}}
+    trials, samples = {}, {}
+    for role, before, after in (("original", 1.0, None), ("target", 0.0, 0.9), ("reference", 0.0, 0.2)):
+        facts[f"{role}/before"] = {"select": before, "utility": 1.0}
+        samples[f"{role}/before", "certify"] = right(before)
+        samples[f"{role}/before", "certify:f1"] = right(before)
+        if after is None:
+            continue
+        key = f"{role}/confirm/00-0"
+        costs = {"samples": 1, "tokens": 1, "flops": 1.0, "utility": 1.0}
+        points = [{"steps": step, "select": score, **costs} for step, score in ((1, after / 2), (2, after))]
+        trials[key] = {
+            "key": key,
+            "state": "complete",
+            "configuration": 0,
+            "attack": "x",
+            "params": {},
+            "points": points,
+        }
+        for step, score in ((1, 1.0), (2, also.get(role, 0.0))):  # f1 would choose the first step
+            samples[key, f"certify@{step}"] = right(after)
+            samples[key, f"certify:f1@{step}"] = right(score)
+    return Evidence(facts=facts, trials=trials, samples=samples)
+
+
+def found(**also: float) -> Also:
+    floors = {"target": 0.8, "reference": 0.8}
+    return other_scorers(evidence(**also), floors, Resampling.over(list(range(ITEMS)), seed=0))["f1"]
+
+
+def test_the_stop_is_the_deciding_scorers_choice() -> None:
+    also = found(target=0.5)
+    assert also.after["target"].estimate == pytest.approx(0.5)
+    assert also.after["reference"].estimate == 0.0
+    assert also.before == {"original": 1.0, "target": 0.0, "reference": 0.0}
+    assert also.excess_recovery is not None
+    assert also.excess_recovery.estimate == pytest.approx(0.5)
+    assert also.excess_recovery.low < 0.5 < also.excess_recovery.high
+
+
+def test_excess_recovery_is_against_the_reference_by_the_same_scorer() -> None:
+    also = found(target=0.75, reference=0.5)
+    assert also.excess_recovery is not None
+    assert also.excess_recovery.estimate == pytest.approx(0.5)
+
+
+def test_without_a_reference_nothing_is_claimed() -> None:
+    whole = evidence(target=0.5)
+    floors = {"target": 0.8}
+    also = other_scorers(whole, floors, Resampling.over(list(range(ITEMS)), seed=0))["f1"]
+    assert also.excess_recovery is None
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval(estimate=(low + high) / 2, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("deciding", "other", "raised"),
+    [
+        ((0.0, 0.05), (0.4, 0.6), True),
+        ((0.4, 0.6), (0.0, 0.05), True),
+        ((0.0, 0.1), (0.11, 0.6), True),
+        ((0.0, 0.1), (0.1, 0.6), False),  # the other is not sure
+        ((0.0, 0.11), (0.2, 0.6), False),  # this one is not
+        ((0.3, 0.5), (0.7, 0.9), False),  # both say that it came back
+        ((0.0, 0.05), None, False),
+        (None, (0.4, 0.6), False),
+    ],
+)
+def test_scorers_disagree_when_both_are_sure(deciding, other, raised) -> None:
+    also = Also(chance=0, before={}, after={}, excess_recovery=None if other is None else interval(*other))
+    flags = disagreement(None if deciding is None else interval(*deciding), {"f1": also}, DELTA)
+    assert [flag.name for flag in flags] == ["scorers-disagree"] * raised
