@@ -139,13 +139,14 @@ class CapabilityFile(Strict):
             "loss" that of the whole text, "exact" and "f1" compare it with what the model writes.
         prompt: a template over the row's fields, `{group}`, and `{options}`: the choices by letter, in every order.
         chat: whether the prompt is what a user says, in the model's own chat template.
-        choices: the field that lists the choices, or the fields that hold one each. Where no scorer compares choices,
-            none need be.
+        choices: the field that lists the choices, or fields that hold one each or list some. Where no scorer compares
+            choices, none need be.
         answer: the field that says which choice is right: its place counted from 0, its letter, or its text. Without
             choices it holds the right answer.
         group: which rows speak of the same fact.
         forget: files of the removed capability, JSON lines or `.csv`. `$NAME` in a path is taken from the environment.
         retain: files of what the model should still know, same form.
+        most: at most so many facts of what was removed, and so many of what stays; drawn by `seed`. All if not given.
         splits: relative sizes of the three splits.
         seed: of the split.
     """
@@ -159,6 +160,7 @@ class CapabilityFile(Strict):
     group: GroupRule
     forget: list[str] = Field(min_length=1)
     retain: list[str] = Field(min_length=1)
+    most: int | None = Field(default=None, ge=3)
     splits: Shares = Shares()
     seed: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     """
     forget = _items(rules, path, rules.forget)
     retain = _items(rules, path, rules.retain)
+    forget, retain = (_drawn(rules, items) for items in (forget, retain))
     about, asked = {item.group for item in forget}, asked_in(forget)
     retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
     _refuse_unlisted(rules, path)
@@ -92,6 +94,15 @@ def _lists_options(rules: CapabilityFile) -> bool:
     with suppress(ValueError):  # what is wrong with a template the rows tell, with their line
         return any(name == FIELD for _, name, _, _ in Formatter().parse(rules.prompt))
     return False
+
+
+def _drawn(rules: CapabilityFile, items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Returns the items of at most so many groups as the rules allow."""
+    groups = sorted({item.group for item in items})
+    if rules.most is None or len(groups) <= rules.most:
+        return items
+    kept = set(random.Random(f"most {rules.seed}").sample(groups, rules.most))
+    return tuple(item for item in items if item.group in kept)
 
 
 def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Item, ...]:
@@ -160,10 +171,11 @@ def _field(row: Row, name: str, where: str) -> Any:
 
 
 def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
-    """Returns the choices that one field lists, or several hold; empty ones of several are left out."""
+    """Returns the choices that one field lists, or several hold or list; empty ones of several are left out."""
     if isinstance(rules.choices, list):
-        held = [str(_field(row, name, where)) for name in rules.choices]
-        return [choice for choice in held if choice.strip()]
+        held = [_field(row, name, where) for name in rules.choices]
+        several = [str(choice) for part in held for choice in (part if isinstance(part, list) else [part])]
+        return [choice for choice in several if choice.strip()]
     name = rules.choices or "choices"
     offered = _field(row, name, where)
     if not isinstance(offered, list):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig, GenerationMixin
 
 from redteam.capabilities.answers import exact_match, f1
 from redteam.capabilities.encode import EncodedChoices, boundaries, pad_of
@@ -125,13 +126,38 @@ def encode_questions(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], 
 
 @torch.no_grad()
 def written(module: nn.Module, encoded: EncodedQuestions, rows: slice) -> list[list[int]]:
-    """Lets a module go on with some prompts, greedily, for as many tokens as each right answer has.
-
-    Every token is predicted from the whole text before it, as in scoring and training: hooks that attacks put on
-    positions see what they saw then, which they would not with a cache of keys and values.
+    """Lets a module go on with some prompts, greedily, for as many tokens as each right answer has, or to its end.
 
     Returns:
         The tokens of each item.
+    """
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    if hooked or not isinstance(module, GenerationMixin):
+        return _written_anew(module, encoded, rows)
+    return _generated(module, encoded, rows)
+
+
+def _generated(module: Any, encoded: EncodedQuestions, rows: slice) -> list[list[int]]:
+    """Writes with a cache of keys and values, through transformers. What a checkpoint asks for besides is not done."""
+    part, starts = encoded.rows.take(rows), encoded.starts[rows]
+    wanted, longest = part.lengths - starts, int(starts.max())
+    places = torch.arange(longest) - (longest - starts)[:, None]  # prompts end together
+    mask = (places >= 0).long()
+    ids = part.input_ids.gather(1, places.clamp(min=0)) * mask
+    kept = module.generation_config
+    module.generation_config = GenerationConfig()  # a checkpoint's may sample, or forbid words
+    try:
+        how = GenerationConfig(do_sample=False, max_new_tokens=int(wanted.max()), pad_token_id=0)
+        said = module.generate(ids, attention_mask=mask, generation_config=how)[:, longest:]
+    finally:
+        module.generation_config = kept
+    return [row[:count].tolist() for row, count in zip(said, wanted.tolist(), strict=True)]
+
+
+def _written_anew(module: nn.Module, encoded: EncodedQuestions, rows: slice) -> list[list[int]]:
+    """Writes without a cache: every token is predicted from the whole text before it, as in scoring and training.
+
+    Hooks that attacks put on positions see what they saw then, which they would not with a cache.
     """
     part, starts = encoded.rows.take(rows), encoded.starts[rows]
     wanted = part.lengths - starts

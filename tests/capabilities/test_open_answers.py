@@ -50,13 +50,17 @@ def test_likelihoods_are_those_of_transformers(scorer: str) -> None:
         assert score == pytest.approx(torch.exp(-module(input_ids=ids, labels=labels).loss).item(), rel=1e-5)
 
 
-def test_what_is_written_is_what_transformers_generates() -> None:
-    """With its cache and one prompt at a time, where ours has neither a cache nor one prompt."""
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_is_written_is_what_transformers_generates(hooked: bool) -> None:
+    """One prompt at a time, where ours takes many; with hooks ours has no cache."""
     module, items = tiny_llama(), questions()
     module.generation_config.eos_token_id = None
     encoded = encode_scoring(open_capability("f1"), items, TOKENIZER)
     assert isinstance(encoded, EncodedQuestions)
+    hook = module.model.layers[0].register_forward_hook(lambda *_: None) if hooked else None
     ours = written(module, encoded, slice(0, len(items)))
+    if hook is not None:
+        hook.remove()
     for item, tokens in zip(items, ours, strict=True):
         ids = torch.tensor([TOKENIZER(item.prompt)["input_ids"]])
         count = len(item.completion.split())
@@ -64,6 +68,17 @@ def test_what_is_written_is_what_transformers_generates() -> None:
         theirs = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
         assert tokens == theirs[0, ids.shape[1] :].tolist()
     assert len({tuple(tokens) for tokens in ours}) > 10
+
+
+def test_what_a_checkpoint_asks_of_generation_is_not_done() -> None:
+    module, items = tiny_llama(), questions()
+    encoded = encode_scoring(open_capability("f1"), items, TOKENIZER)
+    assert isinstance(encoded, EncodedQuestions)
+    plain = written(module, encoded, slice(0, 40))
+    asked = GenerationConfig(do_sample=True, temperature=9.0, repetition_penalty=5.0, num_beams=3, eos_token_id=[0, 1])
+    module.generation_config = asked
+    assert written(module, encoded, slice(0, 40)) == plain
+    assert module.generation_config is asked
 
 
 def test_the_right_answer_is_not_shown_to_the_model_that_writes() -> None:
