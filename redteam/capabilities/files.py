@@ -11,9 +11,10 @@ from typing import Any
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
-from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
+from redteam.config import CapabilityFile, ClassesFile, TextsFile, expand_path, read_capability_file
 from redteam.engine.deadline import AttackHung, within
 from redteam.errors import InputError
 
@@ -28,6 +29,8 @@ def load_capability(path: Path) -> Capability:
         InputError: a file is missing or not of the expected form, with the line; or too little is left to split.
     """
     rules = read_capability_file(path)
+    if isinstance(rules, TextsFile):
+        return texts_of(rules, path)
     return classes_of(rules, path) if isinstance(rules, ClassesFile) else capability_of(rules, path)
 
 

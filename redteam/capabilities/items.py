@@ -7,10 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
@@ -27,7 +26,7 @@ class Item:
         prompt: what a language model reads; of an image, a description for people.
         choices: distinct continuations, without the leading space; for a classifier the names of all its classes.
         answer: index of the right one.
-        row: of a classifier's item, the row of its capability's `inputs` that the model sees.
+        row: of a classifier's item, the row of its capability's `inputs` or `texts` that the model sees.
     """
 
     id: str
@@ -43,6 +42,19 @@ class Item:
         return self.choices[self.answer]
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a classifier of text reads.
+
+    Attributes:
+        rows: the texts; each item names its row.
+        by_name: whether the classes are known by their names alone, in no order: the model says which number each has.
+    """
+
+    rows: tuple[str, ...]
+    by_name: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capability:
     """What was removed, and what must stay.
@@ -54,7 +66,9 @@ class Capability:
         certify: forget items that are scored for confirmed configurations only, and reported.
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
-        inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text.
+        inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text. Of
+            `texts` their token ids, int64 [rows, longest], once a model has read them.
+        texts: of a classifier of text, what it reads.
     """
 
     name: str
@@ -63,21 +77,30 @@ class Capability:
     certify: tuple[Item, ...]
     retain: tuple[Item, ...]
     utility: tuple[Item, ...]
-    inputs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+    inputs: NDArray[Any] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+    texts: Texts | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Checks that the items and the inputs belong together.
 
         Raises:
             ValueError: an item names a row that is not there, or none although there are inputs; or the inputs are not
-                float32.
+                float32, tokens not int64.
         """
-        if self.inputs is not None and self.inputs.dtype.name != "float32":
-            raise ValueError(f"inputs are {self.inputs.dtype.name}, not float32")
+        wanted = "float32" if self.texts is None else "int64"
+        if self.inputs is not None and self.inputs.dtype.name != wanted:
+            raise ValueError(f"inputs are {self.inputs.dtype.name}, not {wanted}")
         rows = 0 if self.inputs is None else len(self.inputs)
+        if self.texts is not None:
+            rows = len(self.texts.rows) if self.inputs is None else min(rows, len(self.texts.rows))
         for item in (item for split in SPLITS for item in getattr(self, split)):
-            if (item.row is None) != (self.inputs is None) or not 0 <= (item.row or 0) < max(rows, 1):
+            if (item.row is None) != (self.kind == "language") or not 0 <= (item.row or 0) < max(rows, 1):
                 raise ValueError(f"{item.id} is about row {item.row} of {rows} rows of inputs")
+
+    @property
+    def kind(self) -> Literal["language", "classifier"]:
+        """What kind of model it is of."""
+        return "language" if self.inputs is None and self.texts is None else "classifier"
 
     @property
     def forget(self) -> tuple[Item, ...]:
@@ -92,7 +115,7 @@ class Capability:
         draws would be by luck. Of a classifier's class the answers are all one by design, and that is not counted.
         """
         blind = sum(1 / len(item.choices) for item in self.certify) / len(self.certify)
-        constant = self._constant_answer() if self.inputs is None else 0.0
+        constant = self._constant_answer() if self.kind == "language" else 0.0
         lucky = blind + LUCK * (blind * (1 - blind) / len(self.certify)) ** 0.5
         return constant if constant > lucky else blind
 
@@ -103,10 +126,12 @@ class Capability:
 
     @property
     def sha256(self) -> str:
-        """Digest of every item of every split, and of the inputs' shape and bytes where there are some."""
+        """Digest of every item of every split, and of the texts or the inputs' shape and bytes where there are some."""
         content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
         digest = hashlib.sha256(json.dumps({"name": self.name, **content}, sort_keys=True).encode())
-        if self.inputs is not None:
+        if self.texts is not None:
+            digest.update(json.dumps(asdict(self.texts), sort_keys=True).encode())
+        elif self.inputs is not None:
             digest.update(json.dumps(list(self.inputs.shape)).encode())
             digest.update(self.inputs.astype("<f4").tobytes())
         return digest.hexdigest()
@@ -129,13 +154,19 @@ def overlapping_prompts(parts: Sequence[Sequence[Item]]) -> set[str]:
 
 def overlapping_inputs(capability: Capability, parts: Sequence[Sequence[Item]]) -> set[str]:
     """Returns the ids of items whose input occurs, byte for byte, in more than one part; none where items are text."""
-    if capability.inputs is None:
+    if capability.kind == "language":
         return set()
-    content = {
-        item.id: hashlib.sha256(capability.inputs[item.row].tobytes()).hexdigest() for part in parts for item in part
-    }
+    content = {item.id: hashlib.sha256(_input(capability, item)).hexdigest() for part in parts for item in part}
     shared = _overlap([{content[item.id] for item in part} for part in parts])
     return {name for name, digest in content.items() if digest in shared}
+
+
+def _input(capability: Capability, item: Item) -> bytes:
+    assert item.row is not None
+    if capability.texts is not None:
+        return capability.texts.rows[item.row].encode("utf-8", "surrogatepass")
+    assert capability.inputs is not None
+    return bytes(capability.inputs[item.row].tobytes())
 
 
 def _overlap(parts: Sequence[set[str]]) -> set[str]:

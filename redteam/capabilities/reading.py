@@ -11,7 +11,7 @@ from torch import Tensor
 
 from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
 from redteam.capabilities.items import Capability, Item
-from redteam.engine.batches import Examples, LabelledBatch, LabelledSet
+from redteam.engine.batches import Examples, LabelledBatch, LabelledSet, TextSet
 from redteam.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ class EncodedInputs:
     """Items of a classifier, in the form that the scorer needs.
 
     Attributes:
-        inputs: float32 [items, ...].
+        inputs: float32 [items, ...], or token ids of texts.
         answers: class of each, int64 [items].
         classes: how many there are.
+        text: whether they are texts.
     """
 
     inputs: Tensor
     answers: Tensor
     classes: int
+    text: bool = False
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -40,9 +42,14 @@ class EncodedInputs:
         """Choices of each item, int64 [items]: every class is one."""
         return torch.full((len(self),), self.classes)
 
+    @property
+    def examples(self) -> LabelledSet:
+        """The same items for training on."""
+        return (TextSet if self.text else LabelledSet)(self.inputs, self.answers)
+
     def batch(self, rows: slice) -> LabelledBatch:
         """Returns the items at `rows` as one batch."""
-        return LabelledBatch(self.inputs[rows], self.answers[rows])
+        return self.examples.batch(rows)
 
 
 Encoded = EncodedChoices | EncodedInputs
@@ -69,7 +76,7 @@ def encode_scoring(capability: Capability, items: Sequence[Item], tokenizer: Pre
             f"items of {capability.name} name {min(counts)} classes, others {max(counts)}",
             "Let every item name all classes",
         )
-    return EncodedInputs(data.inputs, data.labels, counts.pop())
+    return EncodedInputs(data.inputs, data.labels, counts.pop(), isinstance(data, TextSet))
 
 
 def encode_training(
@@ -113,4 +120,5 @@ def _labelled(capability: Capability, items: Sequence[Item]) -> LabelledSet:
     assert capability.inputs is not None
     rows = [item.row for item in items if item.row is not None]
     inputs = capability.inputs[rows]  # a copy: nothing that trains may touch the capability
-    return LabelledSet(torch.from_numpy(inputs), torch.tensor([item.answer for item in items]))
+    kind = LabelledSet if capability.texts is None else TextSet
+    return kind(torch.from_numpy(inputs), torch.tensor([item.answer for item in items]))
