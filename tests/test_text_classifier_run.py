@@ -14,7 +14,6 @@ from run_redteam import redteam
 from tiny_classifiers import tiny_classifier_target, tiny_points
 from tiny_models import same_bits, tiny_capability, tiny_target, weights_of
 from tiny_texts import CLASSES, save_text_model, text_rows, text_tokenizer, tiny_text_model, write_texts
-from torch import nn
 from torch.nn import functional
 
 import redteam as package
@@ -281,20 +280,20 @@ def test_the_digest_is_of_the_texts_and_a_text_in_two_splits_is_a_leak(capabilit
 # Whole runs: a model that knows all classes, two of which its head hides, and one that never saw those.
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     rules = {"splits.attack": 0.1, "splits.select": 0.3, "splits.certify": 0.6, "forget": ["threat", "insult"]}
     capability = load_capability(write_texts(folder, text_rows(800), **rules))
-    original = learned(folder / "original", capability, forget=True, seed=0)
-    learned(folder / "reference", capability, forget=False, seed=1)
+    original = learned(folder / "original", request.param, capability, forget=True, seed=0)
+    learned(folder / "reference", request.param, capability, forget=False, seed=1)
     save_checkpoint(folder / "target", masked(original, as_read(capability, original), 5).module, text_tokenizer())
     return folder
 
 
-def learned(path: Path, capability: Capability, *, forget: bool, seed: int) -> Target:
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    target = open_target(save_text_model(path, tiny_text_model("bert", seed, **still)))
+def learned(path: Path, kind: str, capability: Capability, *, forget: bool, seed: int) -> Target:
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # what draws nothing can be repeated
+    target = open_target(save_text_model(path, tiny_text_model(kind, seed, **still)))
     read = as_read(capability, target)
     data = encode_training(read, read.retain + (read.forget if forget else ()), None)
     tuning = Tuning(learning_rate=3e-3, schedule="cosine", steps=600)
@@ -337,8 +336,8 @@ def test_a_decoy_of_a_file_leaves_all_but_the_head(world: Path) -> None:
     decoy = make_decoy("masked", original, capability, 0)
     before, after = weights_of(original.module), weights_of(decoy.module)
     moved = {name for name in after if not torch.equal(after[name], before[name])}
-    assert moved == {"model.classifier.weight"}
-    assert isinstance(original.module.head, nn.Linear)
+    assert moved <= {"model.classifier.weight", "model.score.weight"}
+    assert len(moved) == 1
 
 
 def test_a_module_is_attacked_like_its_file_and_left_as_it_is(tmp_path: Path) -> None:
