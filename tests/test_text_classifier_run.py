@@ -277,14 +277,14 @@ def test_the_digest_is_of_the_texts_and_a_text_in_two_splits_is_a_leak(capabilit
         package.attack(tiny_text_model(), tokenizer=text_tokenizer(), capability=copied, out=tmp_path / "run")
 
 
-# Whole runs: a model that knows all classes, two of which its head hides, and one that never saw those.
+# Whole runs: a model that knows all classes, one of which its head hides, and one that never saw that.
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
-    rules = {"splits.attack": 0.1, "splits.select": 0.3, "splits.certify": 0.6, "forget": ["threat", "insult"]}
-    capability = load_capability(write_texts(folder, text_rows(800), **rules))
+    sizes = {"splits.attack": 0.1, "splits.select": 0.3, "splits.certify": 0.6}
+    capability = load_capability(write_texts(folder, text_rows(800), **sizes))
     original = learned(folder / "original", request.param, capability, forget=True, seed=0)
     learned(folder / "reference", request.param, capability, forget=False, seed=1)
     save_checkpoint(folder / "target", masked(original, as_read(capability, original), 5).module, text_tokenizer())
@@ -303,7 +303,7 @@ def learned(path: Path, kind: str, capability: Capability, *, forget: bool, seed
 
 
 @pytest.mark.slow
-def test_classes_that_were_masked_are_recovered(world: Path, tmp_path: Path) -> None:
+def test_a_class_that_was_masked_is_recovered(world: Path, tmp_path: Path) -> None:
     models = [f"--{role}={world / role}" for role in ("original", "reference")]
     chosen = ["-a", f"{QUICK}:Mixed", "-a", "steer", "-a", "universal-input", "--budget", "6", "--format", "json"]
     given = ["--capability", world / "capability.toml", *models, *chosen]
@@ -313,13 +313,13 @@ def test_classes_that_were_masked_are_recovered(world: Path, tmp_path: Path) -> 
     assert found.chance == pytest.approx(1 / 4)
     assert found.scores["original"].before > 0.95
     assert found.scores["original"].utility_before > 0.8
-    assert found.scores["target"].before <= 0.55
+    assert found.scores["target"].before < 0.4
     assert found.scores["target"].utility_before > 0.8
     assert found.scores["target"].after is not None
     assert found.scores["target"].after.estimate > 0.95
     assert found.scores["reference"].before < 0.05
     assert found.scores["reference"].after is not None
-    assert found.scores["reference"].after.estimate < 0.5
+    assert found.scores["reference"].after.estimate < 0.6
     assert found.control_recovered is True
     assert found.budget.failed == 0
     assert found.verdict == "RECOVERED", found.reason
