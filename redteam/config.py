@@ -24,6 +24,7 @@ QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
 WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
 Scorer = Literal["choice", "calibrated", "cloze", "loss", "exact", "f1"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ClassCount = Annotated[int, Field(ge=2, le=100_000)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -185,32 +186,57 @@ class CapabilityFile(Strict):
         return prompt
 
 
-class ClassesFile(Strict):
-    """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
+class _ByClass(Strict):
+    """What files of classifiers have in common.
 
     Attributes:
         name: for people and records.
-        arrays: a `.npz` file, relative to this one. `$NAME` in the path is taken from the environment.
-        inputs: the array of examples [n, ...]; bytes are divided by 255.
-        labels: the array of their classes [n], counted from 0.
-        classes: the array of the classes' names, or their number.
         forget: the removed classes, by name or number.
-        channels: whether images have their channels "first" or "last"; a module reads them first.
         most: at most so many examples of what was removed, and ten times as many of what stays; drawn by `seed`.
         splits: relative sizes of the three splits.
         seed: of the split.
     """
 
     name: str = Field(min_length=1)
-    arrays: str
-    inputs: str = "x"
-    labels: str = "y"
-    classes: str | Annotated[int, Field(ge=2, le=100_000)]
     forget: list[str | int] = Field(min_length=1)
-    channels: Literal["first", "last"] = "first"
     most: int = Field(default=1000, ge=3)
     splits: Shares = Shares()
     seed: int = 0
+
+
+class ClassesFile(_ByClass):
+    """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
+
+    Attributes:
+        arrays: a `.npz` file, relative to this one. `$NAME` in the path is taken from the environment.
+        inputs: the array of examples [n, ...]; bytes are divided by 255.
+        labels: the array of their classes [n], counted from 0.
+        classes: the array of the classes' names, or their number.
+        channels: whether images have their channels "first" or "last"; a module reads them first.
+    """
+
+    arrays: str
+    inputs: str = "x"
+    labels: str = "y"
+    classes: str | ClassCount
+    channels: Literal["first", "last"] = "first"
+
+
+class TextsFile(_ByClass):
+    """`capability.toml` of a classifier of text: which classes were removed, and rows that show them.
+
+    Attributes:
+        rows: files of texts with their classes, JSON lines or `.csv`. `$NAME` in a path is taken from the environment.
+        text: the field that the model reads.
+        label: the field of the class, its name or its number, counted from 0.
+        classes: names of all classes in the model's order, or their number; by default what the rows call them, where
+            that is what the model's config calls them.
+    """
+
+    rows: list[str] = Field(min_length=1)
+    text: str = "text"
+    label: str = "label"
+    classes: Annotated[list[str], Field(min_length=2, max_length=100_000)] | ClassCount | None = None
 
 
 class ProjectFile(Strict):
@@ -265,8 +291,8 @@ def read_manifest(path: Path) -> Manifest:
     return _validated(Manifest, data, path)
 
 
-def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
-    """Reads a `capability.toml`; it is of a classifier if it names `arrays`.
+def read_capability_file(path: Path) -> CapabilityFile | ClassesFile | TextsFile:
+    """Reads a `capability.toml`; it is of a classifier if it names `arrays` or `rows`.
 
     Raises:
         InputError: it is missing, not TOML, or not of this form.
@@ -276,6 +302,8 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile:
     data = _toml(path, "See examples/birthdays for one that is")
     if "arrays" in data:
         return _validated(ClassesFile, data, path)
+    if "rows" in data:
+        return _validated(TextsFile, data, path)
     return _validated(CapabilityFile, data, path)
 
 

@@ -40,7 +40,8 @@ def interview(ask: Ask, say: Say) -> list[Path]:
     lines += _build(found, ask)
     if found.method is None:
         _refuse_written(CAPABILITY)
-        text = _questions(ask) if found.language and not lines[-1].startswith("arch") else _classes(ask)
+        asked = _questions if found.language and not lines[-1].startswith("arch") else _classes
+        text = (_texts if found.text else asked)(ask)
         for role, what in (("original", "The model before unlearning"), ("reference", "A model that never knew")):
             path = ask(f"{what}, a checkpoint (empty: there is none)", "")
             lines += [f"{role} = {_quoted(path)}" if path else f'# {role} = ""  # without it there is no verdict']
@@ -121,6 +122,25 @@ inputs = "x"
 labels = "y"             # counted from 0
 channels = "first"       # of images; "last" where the array has them last
 classes = {classes if classes.isdecimal() else _quoted(classes)}
+forget = [{forget if forget.isdecimal() else _quoted(forget)}]
+"""
+
+
+def _texts(ask: Ask) -> str:
+    """Returns the `capability.toml` of some classes of a classifier of text."""
+    name = ask("Name of what was removed", "capability")
+    rows = ask("File of texts with their classes, JSON lines or .csv", "")
+    row = _first(rows)
+    fields = ", ".join(row)
+    text = ask(f"Field that the model reads ({fields})", "text" if "text" in row else "")
+    label = ask(f"Field of the class, its name or its number ({fields})", "label" if "label" in row else "")
+    forget = ask("The class that was removed, as the rows call it", "")
+    return f"""# What was removed from the model: one or more of its classes. Paths are relative to this file.
+name = {_quoted(name)}
+rows = [{_quoted(rows)}]
+text = {_quoted(text)}
+label = {_quoted(label)}
+# classes = ["...", "..."]  # all of them in the model's order, where its config calls them otherwise than the rows do
 forget = [{forget if forget.isdecimal() else _quoted(forget)}]
 """
 

@@ -33,6 +33,23 @@ class TargetInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TextReader:
+    """How texts become what a classifier of text takes.
+
+    Attributes:
+        tokenizer: of the classifier.
+        vocabulary: tokens that it has embeddings for.
+        longest: tokens that it reads at most; longer texts are cut, as the tokenizer cuts them. None for any number.
+        classes: what its config calls them, in order.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+    longest: int | None
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """A loaded model.
 
@@ -44,6 +61,7 @@ class Target:
         tokenizer: of the language model; None for a classifier.
         stored_dtype: the precision of the weights on disk ("float32", "bfloat16", ...); attacks train float32
             master copies whatever this says.
+        reader: of a classifier of text, what makes its inputs; None for any other model.
     """
 
     name: str
@@ -51,16 +69,17 @@ class Target:
     module: nn.Module
     tokenizer: PreTrainedTokenizerBase | None
     stored_dtype: str
+    reader: TextReader | None = None
 
     @property
     def info(self) -> TargetInfo:
         """Sizes and names for parameter spaces and records."""
         parameters = sum(p.numel() for p in self.module.parameters())
-        if self.tokenizer is None:
+        if self.tokenizer is None and self.reader is None:
             return _classifier_info(self.module, parameters)
         config: Any = self.module.config
         return TargetInfo(
-            kind="language",
+            kind="language" if self.reader is None else "classifier",
             architecture=str(config.model_type),
             parameters=parameters,
             layers=int(config.num_hidden_layers),

@@ -22,6 +22,7 @@ from redteam.capabilities.items import Capability
 from redteam.capabilities.misfit import positions_of, refuse_misfit
 from redteam.capabilities.reading import Encoded, encode_scoring, encode_training
 from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
+from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
 from redteam.engine.batches import Examples
 from redteam.engine.cost import Ledger, Spent
@@ -110,7 +111,7 @@ class Setting:
         retain: retain items, loss on answers.
         start: scores of the released weights.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
-        capability: the items themselves.
+        capability: the items themselves, texts to classify as this model reads them.
     """
 
     target: Target
@@ -144,7 +145,7 @@ def open_setting(target: Target, capability: Capability) -> Setting:
     Raises:
         InputError: the model cannot read these items, or its outputs are not finite.
     """
-    tokenizer = target.tokenizer
+    tokenizer, capability = target.tokenizer, as_read(capability, target)
     choices: dict[Split, Encoded] = {
         "select": encode_scoring(capability, capability.select, tokenizer),
         "certify": encode_scoring(capability, capability.certify, tokenizer),

@@ -89,10 +89,23 @@ def test_so_does_that_of_a_classifier(tmp_path: Path) -> None:
     assert capability.inputs.shape == (200, 3, 4, 4)
 
 
+def test_so_does_that_of_a_classifier_of_text(tmp_path: Path) -> None:
+    text = block("README.md", "toml", "rows = ")
+    (tmp_path / "threats.toml").write_text(text)
+    example = re.search(r"# (\{.*\})", text)
+    assert example is not None
+    row = json.loads(example.group(1))
+    rows = [{**row, "comment": f"{row['comment']} {n}", "kind": ("praise", row["kind"])[n % 2]} for n in range(40)]
+    (tmp_path / "comments.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    capability = load_capability(tmp_path / "threats.toml")
+    assert {item.completion for item in capability.forget} == {"threat"}
+    assert len(capability.forget) == 20
+
+
 def test_every_form_of_checkpoint_names_its_test() -> None:
     table = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8").split("## What is refused")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
-    assert len(rows) == 9
+    assert len(rows) == 10
     for row in rows:
         named = re.findall(r"`(tests/[a-z_/]+\.py)`", row)
         assert named

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_redteam import ENVIRONMENT
+from tiny_texts import save_text_model, tiny_text_model, write_texts
 
 from redteam.access import Access
 from redteam.capabilities.files import load_capability
@@ -181,6 +182,16 @@ def test_a_classifier_of_the_users_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert read_project(tmp_path / "redteam.toml").arch == f"{tmp_path}/train.py:make"
     assert {item.answer for item in load_capability(tmp_path / "capability.toml").forget} == {3}
+
+
+def test_a_classifier_of_text(tmp_path: Path) -> None:
+    save_text_model(tmp_path / "model", tiny_text_model())
+    write_texts(tmp_path)
+    (tmp_path / "capability.toml").unlink()
+    done = redteam_in(tmp_path, "init", answers="model\nthreats\nrows.jsonl\ncomment\nclass\nthreat\n\n\n")
+    assert done.returncode == 0, done.stderr
+    assert "20 items to train on, 10 to choose by, 20 to report; chance is 0.250" in done.stderr
+    assert {item.completion for item in load_capability(tmp_path / "capability.toml").forget} == {"threat"}
 
 
 def test_what_was_written_is_read_again_and_what_is_wrong_is_said(questions: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import FULL, recipe, suggest_tuning, tuning_of
-from redteam.engine.batches import IGNORED, Examples, LabelledSet, TokenSet
+from redteam.engine.batches import IGNORED, PADDING, Examples, LabelledSet, TextSet, TokenSet
 from redteam.engine.cost import Spent
 from redteam.engine.seeding import seeded
 from redteam.target import TargetInfo
@@ -60,13 +61,16 @@ class Benign:
 def dealt_anew(data: Examples, generator: torch.Generator) -> Examples:
     """Returns examples of the same shapes, made of what the given ones consist of, at random.
 
-    Of text every token of every sequence, the loss on all but the first; of a classifier's inputs every entry, and
-    labels of their own shuffling.
+    Of text every token of every sequence, the loss on all but the first; of a classifier's inputs every entry, of its
+    texts every token, and labels of their own shuffling.
     """
     if isinstance(data, LabelledSet):
-        entries = data.inputs.flatten()
-        inputs = entries[torch.randperm(len(entries), generator=generator)].view_as(data.inputs)
-        return LabelledSet(inputs, data.labels[torch.randperm(len(data), generator=generator)])
+        dealt = torch.ones_like(data.inputs, dtype=torch.bool)
+        if isinstance(data, TextSet):
+            dealt = data.inputs != PADDING
+        entries, inputs = data.inputs[dealt], data.inputs.clone()
+        inputs[dealt] = entries[torch.randperm(len(entries), generator=generator)]
+        return replace(data, inputs=inputs, labels=data.labels[torch.randperm(len(data), generator=generator)])
     real = torch.arange(data.input_ids.shape[1]) < data.lengths[:, None]
     tokens = data.input_ids[real]
     ids = data.input_ids.clone()

@@ -69,7 +69,8 @@ def parameters_of(module: nn.Module, part: str) -> frozenset[str]:
     """Returns the names of the parameters of a part of `PARTS`.
 
     The early layers are the first half of the hidden layers; the late layers all that is neither early nor an input
-    embedding: of a model with one hidden layer that is its output layer. A tied output layer is an embedding.
+    embedding: of a model with one hidden layer that is its output layer. A tied output layer is an embedding. Where
+    there are no biases, the norms stand for them.
 
     Raises:
         ValueError: the module has none.
@@ -84,7 +85,7 @@ def parameters_of(module: nn.Module, part: str) -> frozenset[str]:
         found = _of_type(module, nn.Embedding)
     else:
         found = {name for name in names if name.endswith("bias")}
-        if part == "norms and biases":
+        if part == "norms and biases" or not found:
             found |= {f"{n}.{p}" for n, m in module.named_modules() if _norm(m) for p, _ in m.named_parameters()}
     if not found:
         raise ValueError(f"the model has no {part}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.checkpoints.texts import TextClassifier
 from redteam.engine.batches import LabelledSet
 from redteam.engine.cost import Spent
 from redteam.engine.steering import shorten
@@ -36,6 +37,10 @@ class UniversalInput:
     paper = "Moosavi-Dezfooli et al. 2017 (arXiv 1610.08401); Shafahi et al. 2020 (arXiv 1811.11304)"
     access = Access.EMBEDDINGS
     kinds = "classifier"
+
+    def unfit(self, module: nn.Module) -> str | None:
+        """Returns why this cannot work on a module: it reads tokens."""
+        return "its inputs are tokens, to which no number can be added" if isinstance(module, TextClassifier) else None
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the bound."""

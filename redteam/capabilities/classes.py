@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.splits import split_by_group
-from redteam.config import ClassesFile, expand_path
+from redteam.config import ClassesFile, TextsFile, expand_path
 from redteam.errors import InputError
 
 INFLATED = 100  # times the size of their file that arrays may have
@@ -34,19 +34,48 @@ def classes_of(rules: ClassesFile, path: Path) -> Capability:
     file = expand_path(rules.arrays, path)
     held = _read(rules, file)
     names = _names(rules, held, file)
-    forgotten = {_number(rules, wanted, names, path) for wanted in rules.forget}
+    forgotten = {number_of(wanted, names, path) for wanted in rules.forget}
     inputs, labels = _inputs(rules, held[rules.inputs], file), _labels(held[rules.labels], names, file)
     if len(inputs) != len(labels):
         raise InputError(
             f"{file} has {len(inputs)} inputs and {len(labels)} labels", "Give arrays that belong together"
         )
-    rows = _distinct(inputs)
+    answers = {row: int(labels[row]) for row in _distinct(inputs)}
+    used, parts = dealt(rules, path, answers, forgotten, names, lambda row: f"{rules.arrays}[{row}]")
+    return Capability(name=rules.name, **parts, inputs=np.ascontiguousarray(inputs[used]))
+
+
+def dealt(
+    rules: ClassesFile | TextsFile,
+    path: Path,
+    labels: Mapping[int, int],
+    forgotten: Collection[int],
+    names: tuple[str, ...],
+    identity: Callable[[int], str],
+) -> tuple[list[int], dict[str, Any]]:
+    """Deals the examples of classes into splits.
+
+    Args:
+        rules: say how many there may be, and how they are split.
+        path: where the rules stand, for messages.
+        labels: class of each distinct example, by its row.
+        forgotten: the classes that were removed.
+        names: of all classes.
+        identity: names an example.
+
+    Returns:
+        The rows that are used, and the items of each split: an item's `row` is a place among these.
+
+    Raises:
+        InputError: too little is left to split.
+    """
+    rows = list(labels)
     random.Random(rules.seed).shuffle(rows)
     forget = [row for row in rows if labels[row] in forgotten][: rules.most]
     retain = [row for row in rows if labels[row] not in forgotten][: RETAINED * rules.most]
     used = [*forget, *retain]
     items = [
-        Item(id=f"{rules.arrays}[{row}]", group=str(row), prompt="", choices=names, answer=int(labels[row]), row=place)
+        Item(id=identity(row), group=str(row), prompt="", choices=names, answer=labels[row], row=place)
         for place, row in enumerate(used)
     ]
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
@@ -54,16 +83,8 @@ def classes_of(rules: ClassesFile, path: Path) -> Capability:
         attack, select, certify = split_by_group(items[: len(forget)], sizes, rules.seed)
         kept, utility = split_by_group(items[len(forget) :], (0.5, 0.5), rules.seed)
     except ValueError as error:
-        raise InputError(f"{path}: {error}", "Name arrays with more examples, or fewer classes to forget") from error
-    return Capability(
-        name=rules.name,
-        attack=attack,
-        select=select,
-        certify=certify,
-        retain=kept,
-        utility=utility,
-        inputs=np.ascontiguousarray(inputs[used]),
-    )
+        raise InputError(f"{path}: {error}", "Name files with more examples, or fewer classes to forget") from error
+    return used, {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
 
 
 def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
@@ -115,7 +136,12 @@ def _names(rules: ClassesFile, held: dict[str, NDArray[Any]], file: Path) -> tup
     return names
 
 
-def _number(rules: ClassesFile, wanted: str | int, names: Sequence[str], path: Path) -> int:
+def number_of(wanted: str | int, names: Sequence[str], path: Path) -> int:
+    """Returns the number of a class that a capability file calls by name or number.
+
+    Raises:
+        InputError: there is no such class.
+    """
     if isinstance(wanted, int) and 0 <= wanted < len(names):
         return wanted
     if isinstance(wanted, str) and wanted in names:

@@ -15,10 +15,11 @@ from redteam.capabilities.answers import OPEN
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
-from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
+from redteam.config import CapabilityFile, ClassesFile, TextsFile, expand_path, read_capability_file
 from redteam.engine.deadline import AttackHung, within
 from redteam.errors import InputError
 
@@ -32,6 +33,8 @@ def load_capability(path: Path) -> Capability:
         InputError: a file is missing or not of the expected form, with the line; or too little is left to split.
     """
     rules = read_capability_file(path)
+    if isinstance(rules, TextsFile):
+        return texts_of(rules, path)
     return classes_of(rules, path) if isinstance(rules, ClassesFile) else capability_of(rules, path)
 
 

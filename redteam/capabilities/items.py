@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from redteam.capabilities.answers import OPEN, constant_score
 from redteam.config import Scorer
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
@@ -30,7 +29,7 @@ class Item:
         choices: distinct continuations, without the leading space; the right one alone if wrong ones are not known; for
             a classifier the names of all its classes.
         answer: index of the right one.
-        row: of a classifier's item, the row of its capability's `inputs` that the model sees.
+        row: of a classifier's item, the row of its capability's `inputs` or `texts` that the model sees.
         chat: whether the prompt is what a user says, in the model's own chat template, and the answer its reply.
     """
 
@@ -48,6 +47,19 @@ class Item:
         return self.choices[self.answer]
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a classifier of text reads.
+
+    Attributes:
+        rows: the texts; each item names its row.
+        by_name: whether the classes are known by their names alone, in no order: the model says which number each has.
+    """
+
+    rows: tuple[str, ...]
+    by_name: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capability:
     """What was removed, and what must stay.
@@ -59,7 +71,9 @@ class Capability:
         certify: forget items that are scored for confirmed configurations only, and reported.
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
-        inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text.
+        inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text. Of
+            `texts` their token ids, int64 [rows, longest], once a model has read them.
+        texts: of a classifier of text, what it reads.
         scorers: how an item is scored. The first decides; what the others say of the same models is told beside it.
         premise: a prompt that asks nothing, for the scorer "calibrated".
     """
@@ -70,7 +84,8 @@ class Capability:
     certify: tuple[Item, ...]
     retain: tuple[Item, ...]
     utility: tuple[Item, ...]
-    inputs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+    inputs: NDArray[Any] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
+    texts: Texts | None = field(default=None, repr=False)
     scorers: tuple[str, ...] = ("choice",)
     premise: str | None = None
 
@@ -79,19 +94,27 @@ class Capability:
 
         Raises:
             ValueError: an item names a row that is not there, or none although there are inputs; the inputs are not
-                float32; there is no scorer, or an unknown one, or one that needs a premise has none.
+                float32, tokens not int64; there is no scorer, or an unknown one, or one that needs a premise has none.
         """
         unknown = set(self.scorers) - set(get_args(Scorer))
         if not self.scorers or unknown:
             raise ValueError(f"scorers are {self.scorers}, known are {get_args(Scorer)}")
         if "calibrated" in self.scorers and self.premise is None:
             raise ValueError("the scorer 'calibrated' needs a premise")
-        if self.inputs is not None and self.inputs.dtype.name != "float32":
-            raise ValueError(f"inputs are {self.inputs.dtype.name}, not float32")
+        wanted = "float32" if self.texts is None else "int64"
+        if self.inputs is not None and self.inputs.dtype.name != wanted:
+            raise ValueError(f"inputs are {self.inputs.dtype.name}, not {wanted}")
         rows = 0 if self.inputs is None else len(self.inputs)
+        if self.texts is not None:
+            rows = len(self.texts.rows) if self.inputs is None else min(rows, len(self.texts.rows))
         for item in (item for split in SPLITS for item in getattr(self, split)):
-            if (item.row is None) != (self.inputs is None) or not 0 <= (item.row or 0) < max(rows, 1):
+            if (item.row is None) != (self.kind == "language") or not 0 <= (item.row or 0) < max(rows, 1):
                 raise ValueError(f"{item.id} is about row {item.row} of {rows} rows of inputs")
+
+    @property
+    def kind(self) -> Literal["language", "classifier"]:
+        """What kind of model it is of."""
+        return "language" if self.inputs is None and self.texts is None else "classifier"
 
     @property
     def forget(self) -> tuple[Item, ...]:
@@ -117,19 +140,21 @@ class Capability:
         blind = blind_score(scorer, self.certify)
         known = [item.completion for item in (*self.attack, *self.select)]
         asked = [item.completion for item in self.certify]
-        constant = constant_score(scorer, known, asked) if self.inputs is None else 0.0
+        constant = constant_score(scorer, known, asked) if self.kind == "language" else 0.0
         lucky = blind + LUCK * (blind * (1 - blind) / len(self.certify)) ** 0.5
         return constant if constant > lucky else blind
 
     @property
     def sha256(self) -> str:
-        """Digest of every item of every split, and of the inputs' shape and bytes where there are some."""
+        """Digest of every item of every split, and of the texts or the inputs' shape and bytes where there are some."""
         content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
         about: dict[str, Any] = {"name": self.name, **content}
         if self.scorers != ("choice",):
             about |= {"scorers": self.scorers, "premise": self.premise}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        if self.inputs is not None:
+        if self.texts is not None:
+            digest.update(json.dumps(asdict(self.texts), sort_keys=True).encode())
+        elif self.inputs is not None:
             digest.update(json.dumps(list(self.inputs.shape)).encode())
             digest.update(self.inputs.astype("<f4").tobytes())
         return digest.hexdigest()
@@ -158,13 +183,19 @@ def overlapping_prompts(parts: Sequence[Sequence[Item]]) -> set[str]:
 
 def overlapping_inputs(capability: Capability, parts: Sequence[Sequence[Item]]) -> set[str]:
     """Returns the ids of items whose input occurs, byte for byte, in more than one part; none where items are text."""
-    if capability.inputs is None:
+    if capability.kind == "language":
         return set()
-    content = {
-        item.id: hashlib.sha256(capability.inputs[item.row].tobytes()).hexdigest() for part in parts for item in part
-    }
+    content = {item.id: hashlib.sha256(_input(capability, item)).hexdigest() for part in parts for item in part}
     shared = _overlap([{content[item.id] for item in part} for part in parts])
     return {name for name, digest in content.items() if digest in shared}
+
+
+def _input(capability: Capability, item: Item) -> bytes:
+    assert item.row is not None
+    if capability.texts is not None:
+        return capability.texts.rows[item.row].encode("utf-8", "surrogatepass")
+    assert capability.inputs is not None
+    return bytes(capability.inputs[item.row].tobytes())
 
 
 def _overlap(parts: Sequence[set[str]]) -> set[str]:

@@ -19,7 +19,7 @@ from redteam.capabilities.open_answers import (
     encode_likelihood,
     encode_questions,
 )
-from redteam.engine.batches import Examples, LabelledBatch, LabelledSet
+from redteam.engine.batches import Examples, LabelledBatch, LabelledSet, TextSet
 from redteam.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ class EncodedInputs:
     """Items of a classifier, in the form that the scorer needs.
 
     Attributes:
-        inputs: float32 [items, ...].
+        inputs: float32 [items, ...], or token ids of texts.
         answers: class of each, int64 [items].
         classes: how many there are.
+        text: whether they are texts.
     """
 
     inputs: Tensor
     answers: Tensor
     classes: int
+    text: bool = False
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -48,9 +50,14 @@ class EncodedInputs:
         """Choices of each item, int64 [items]: every class is one."""
         return torch.full((len(self),), self.classes)
 
+    @property
+    def examples(self) -> LabelledSet:
+        """The same items for training on."""
+        return (TextSet if self.text else LabelledSet)(self.inputs, self.answers)
+
     def batch(self, rows: slice) -> LabelledBatch:
         """Returns the items at `rows` as one batch."""
-        return LabelledBatch(self.inputs[rows], self.answers[rows])
+        return self.examples.batch(rows)
 
 
 Chosen = EncodedChoices | EncodedInputs  # choices, one of them right
@@ -84,7 +91,7 @@ def encode_scoring(
             f"items of {capability.name} name {min(counts)} classes, others {max(counts)}",
             "Let every item name all classes",
         )
-    return EncodedInputs(data.inputs, data.labels, counts.pop())
+    return EncodedInputs(data.inputs, data.labels, counts.pop(), isinstance(data, TextSet))
 
 
 def encode_training(
@@ -151,4 +158,5 @@ def _labelled(capability: Capability, items: Sequence[Item]) -> LabelledSet:
     assert capability.inputs is not None
     rows = [item.row for item in items if item.row is not None]
     inputs = capability.inputs[rows]  # a copy: nothing that trains may touch the capability
-    return LabelledSet(torch.from_numpy(inputs), torch.tensor([item.answer for item in items]))
+    kind = LabelledSet if capability.texts is None else TextSet
+    return kind(torch.from_numpy(inputs), torch.tensor([item.answer for item in items]))

@@ -29,7 +29,7 @@ def rows_of(file: Path) -> list[tuple[int, Row]]:
         InputError: it is missing, cannot be read, or has a line that is no row.
     """
     if not os.path.isfile(file):  # unlike Path.is_file it raises nothing, whatever the name is
-        raise InputError(f"there is no data file {file}", "Check `forget` and `retain` in the capability file")
+        raise InputError(f"there is no data file {file}", "Check the paths in the capability file")
     tabular = file.suffix.lower() == ".csv"
     try:
         # A line may end inside a cell of CSV: its reader wants to see how.

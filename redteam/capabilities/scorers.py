@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.open_answers import EncodedAnswers, EncodedCalibrated, EncodedQuestions, written
 from redteam.capabilities.reading import Encoded, EncodedInputs
-from redteam.engine.batches import TokenSet
+from redteam.engine.batches import TokenSet, ordered_batches
 
 SCORING_BATCH = 512  # fixed: scores must not depend on how much memory a machine has
 
@@ -88,8 +88,8 @@ def class_logits(module: nn.Module, encoded: EncodedInputs) -> Tensor:
     Raises:
         NotFinite: one is NaN or infinite.
     """
-    starts = range(0, len(encoded), SCORING_BATCH)
-    logits = torch.cat([encoded.batch(slice(s, s + SCORING_BATCH)).logits(module).float() for s in starts])
+    batches = ordered_batches(encoded.examples, SCORING_BATCH)
+    logits = torch.cat([batch.logits(module).float() for batch in batches])
     if not torch.isfinite(logits).all():
         raise NotFinite("the model's logits are not finite")
     return logits

@@ -23,7 +23,11 @@ from redteam.checkpoints.shards import shard_paths
 from redteam.errors import InputError
 
 SHOWN = 2  # names quoted per kind of difference
-KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForImageClassification": "image classifier"}
+KINDS = {
+    "AutoModelForCausalLM": "causal language model",
+    "AutoModelForImageClassification": "image classifier",
+    "AutoModelForSequenceClassification": "text classifier",
+}
 MODULES, MODULES_PER_TENSOR = 1_000, 20  # a language model has two for each tensor, one that shares layers a few more
 SIZED = re.compile(r"size|dim|embd|inner|d_model|d_ff")
 SLACK = 10_000_000  # parameters: a small model may differ from its config by a large factor

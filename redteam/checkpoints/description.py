@@ -16,6 +16,7 @@ from redteam.checkpoints.untrusted import TOKENIZER_FILES, read_json, without_co
 from redteam.errors import InputError
 
 LANGUAGE, PICTURES = ("num_hidden_layers", "hidden_size", "vocab_size"), ("num_labels",)  # sizes that configs must have
+LABELLED = (*LANGUAGE, *PICTURES)  # of texts that are classified
 CHARSMAP = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
 COUNTED = re.compile(r"num_|n_layer|layers|depth")
 MAX_COUNT = 30_000  # of anything that a config counts; the largest known are labels

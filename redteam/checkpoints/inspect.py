@@ -16,10 +16,12 @@ from redteam.checkpoints.hub import located
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.manifest import open_manifest
 from redteam.checkpoints.shards import ADAPTER_CONFIG, shard_paths
+from redteam.checkpoints.text_config import refuse_other_texts
 from redteam.checkpoints.untrusted import (
     KEY,
     TOKENIZER_FILES,
     classifies_images,
+    classifies_texts,
     parse_description,
     read_json,
     without_code,
@@ -38,8 +40,8 @@ FAMILIES = (
 )
 # What configs of transformers call the sizes that people know a model by.
 SIZES = (
-    ("layers", ("num_hidden_layers", "n_layer", "num_layers")),
-    ("hidden size", ("hidden_size", "n_embd", "d_model")),
+    ("layers", ("num_hidden_layers", "n_layer", "n_layers", "num_layers")),
+    ("hidden size", ("hidden_size", "n_embd", "d_model", "dim")),
     ("vocabulary", ("vocab_size",)),
 )
 
@@ -58,6 +60,7 @@ class Inspected:
         architecture: what is known of the architecture; None if nothing is.
         described_by: where that is written; None if it is only suggested by the names of the tensors.
         language: whether it is a language model, or might be one; else a classifier.
+        text: whether it is a classifier of text.
         tokenizer: where the tokenizer is; None if there is none.
         method: by which the manifest says that it was made; None without a manifest.
         missing: what an attack lacks, each with the remedy: a clause and a sentence.
@@ -72,6 +75,7 @@ class Inspected:
     architecture: str | None
     described_by: str | None
     language: bool
+    text: bool
     tokenizer: str | None
     method: str | None
     missing: tuple[tuple[str, str], ...]
@@ -138,9 +142,12 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     manifest = open_manifest(path)
     suggested = _suggested(found.tensors)
     language = "language model" in (suggested or "")
+    text = description is not None and classifies_texts(description)
     if description is not None:
-        language = KEY not in description and not classifies_images(description)
-    missing = list(_missing(description, language, folder, tokenizer))
+        language = not (KEY in description or text or classifies_images(description))
+    missing = list(_missing(description, language or text, folder, tokenizer))
+    if description is not None and text:
+        missing += _unopened(description, where)
     if manifest is None:
         missing.append(("no manifest says what was removed", "Give --capability, and --original and --reference"))
     return Inspected(
@@ -153,6 +160,7 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
         architecture=suggested if description is None else _named(description),
         described_by=None if description is None else where,
         language=language,
+        text=text,
         tokenizer=tokenizer,
         method=manifest[0].method if manifest else None,
         missing=tuple(missing),
@@ -174,6 +182,7 @@ def _adapter(path: Path, size: int, found: _Found) -> Inspected:
         architecture=f"low-rank adapter: {sizes}, on {', '.join(changed)}",
         described_by=str(path / ADAPTER_CONFIG),
         language=True,
+        text=False,
         tokenizer=None,
         method=None,
         missing=(
@@ -223,15 +232,24 @@ def _tokenizer_in(folder: Path) -> str | None:
     return next((str(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()), None)
 
 
+def _unopened(description: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+    """Returns why a classifier of text would not be opened, with the remedy; nothing if it would."""
+    try:
+        refuse_other_texts(description, where)
+    except InputError as error:
+        return [(error.found, error.remedy)]
+    return []
+
+
 def _missing(
-    description: Mapping[str, Any] | None, language: bool, folder: Path, tokenizer: str | None
+    description: Mapping[str, Any] | None, reads: bool, folder: Path, tokenizer: str | None
 ) -> Iterator[tuple[str, str]]:
     if description is None:
         yield (
             "nothing says how the model is built",
             "Give its config.json with --config, or what builds it with --arch",
         )
-    if language and tokenizer is None:
+    if reads and tokenizer is None:
         yield f"there is no tokenizer in {folder}", "Put tokenizer.json there: tokenizer.save_pretrained(directory)"
 
 
@@ -245,8 +263,11 @@ def _named(description: Mapping[str, Any]) -> str:
         (title, next((description[name] for name in names if name in description), None)) for title, names in SIZES
     ]
     sizes = ", ".join(f"{title} {value}" for title, value in known if isinstance(value, int))
-    kind = description.get("model_type", "unnamed")
-    return f"{kind}: {sizes}" if sizes else str(kind)
+    kind = str(description.get("model_type", "unnamed"))
+    if classifies_texts(description):
+        kind, classes = f"{kind}, a classifier of text", description.get("id2label")
+        sizes += f", classes {len(classes)}" if isinstance(classes, dict) else ""
+    return f"{kind}: {sizes}" if sizes else kind
 
 
 def _suggested(tensors: Mapping[str, TensorEntry]) -> str | None:

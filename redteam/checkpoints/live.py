@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.checkpoints.contents import FLOATS, dominant_dtype
+from redteam.checkpoints.texts import is_text_classifier, read_as_text
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
@@ -29,8 +30,8 @@ class Live:
 
     Attributes:
         name: for people, and in the name of the run.
-        module: a causal language model of transformers, or any classifier.
-        tokenizer: of the language model; None for a classifier.
+        module: a causal language model or a text classifier of transformers, or any classifier of arrays.
+        tokenizer: of what reads text; None for a classifier of arrays.
         sha256: of names, dtypes, shapes and bytes of its tensors.
         description: digest of its config and tokenizer; of a classifier, of its structure as it is printed.
     """
@@ -59,32 +60,37 @@ class Live:
                 ) from error
         for parameter in copied.parameters():
             parameter.requires_grad_(True)
-        return Target(
-            name=self.name,
-            sha256=self.sha256,
-            module=copied,
-            tokenizer=self.tokenizer,
-            stored_dtype=_dtype(self.module, self.name),
-        )
+        known: dict[str, Any] = {
+            "name": self.name,
+            "sha256": self.sha256,
+            "stored_dtype": _dtype(self.module, self.name),
+        }
+        if self.tokenizer is not None and is_text_classifier(copied):
+            classifier, reader = read_as_text(copied, self.tokenizer, f"the {self.name}")
+            return Target(module=classifier.eval(), tokenizer=None, reader=reader, **known)
+        return Target(module=copied, tokenizer=self.tokenizer, **known)
 
 
 def live_model(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, name: str) -> Live:
     """Returns a module with what identifies it.
 
     Args:
-        module: a causal language model of transformers, or any classifier: a module that takes inputs [n, ...] and
-            returns logits [n, classes].
-        tokenizer: of the language model.
+        module: a causal language model or a text classifier of transformers, or any classifier: a module that takes
+            inputs [n, ...] and returns logits [n, classes].
+        tokenizer: of what reads text.
         name: for people.
 
     Raises:
-        InputError: it has no weights that can be attacked, or some that are not finite; or a language model has no
-            tokenizer.
+        InputError: it has no weights that can be attacked, or some that are not finite; or what reads text has no
+            tokenizer, or is no text classifier that is known.
     """
     _dtype(module, name)
     language = hasattr(module, "get_input_embeddings")
     if language and tokenizer is None:
-        raise InputError(f"the {name} is a language model without its tokenizer", "Give it: tokenizer=...")
+        kind = "text classifier" if is_text_classifier(module) else "language model"
+        raise InputError(f"the {name} is a {kind} without its tokenizer", "Give it: tokenizer=...")
+    if tokenizer is not None and is_text_classifier(module):
+        read_as_text(module, tokenizer, f"the {name}")
     bad = [key for key, tensor in _tensors(module).items() if tensor.is_floating_point() and not _finite(tensor)]
     if bad:
         raise InputError(f"the {name} holds NaN or infinite weights: {bad[0]} is the first", "Train it again")

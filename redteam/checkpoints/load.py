@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from redteam.checkpoints.adapter import merge_adapter
 from redteam.checkpoints.adapter_config import required_base
@@ -25,7 +25,7 @@ from redteam.checkpoints.contents import (
     refuse_nonfinite,
     strip_prefix,
 )
-from redteam.checkpoints.description import PICTURES, build_config, load_tokenizer, tokenizer_from_text
+from redteam.checkpoints.description import LABELLED, PICTURES, build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
@@ -35,9 +35,11 @@ from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.pictures import ImageClassifier, normalisation, refuse_other_pictures
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
-from redteam.checkpoints.untrusted import KEY, classifies_images, parse_description, read_json
+from redteam.checkpoints.text_config import refuse_other_texts
+from redteam.checkpoints.texts import read_as_text
+from redteam.checkpoints.untrusted import KEY, classifies_images, classifies_texts, parse_description, read_json
 from redteam.errors import InputError
-from redteam.target import Target
+from redteam.target import Target, TextReader
 
 # How the safetensors format spells the precisions that can be attacked.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -82,7 +84,7 @@ def open_target(
         return _adapted(path, digest, base, config, arch)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         weights, contents = _read_weights(path, kind)
-        module, tokenizer = _built(path, weights, contents, config, arch)
+        module, tokenizer, reader = _built(path, weights, contents, config, arch)
         refuse_nonfinite(module.state_dict(), path)
     return Target(
         name=model_name(path),
@@ -90,6 +92,7 @@ def open_target(
         module=module,
         tokenizer=tokenizer,
         stored_dtype=weights.stored_dtype,
+        reader=reader,
     )
 
 
@@ -111,18 +114,23 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
 
 def _built(
     path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None
-) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
-    """Returns the module that a function, a config or the checkpoint itself describes, and its tokenizer."""
+) -> tuple[nn.Module, PreTrainedTokenizerBase | None, TextReader | None]:
+    """Returns the module that a function, a config or the checkpoint itself describes, and what it reads text with."""
     if arch is not None:
-        return build_from(arch, weights), None
+        return build_from(arch, weights), None, None
     config_file = _config_file(path, config, contents)
     data, where = _description(path, config_file, contents)
     if KEY in data:
-        return build_architecture(data, where, weights), None
+        return build_architecture(data, where, weights), None, None
     if classifies_images(data):
         folder = config_file.parent if config_file is not None else path.parent
-        return _pictures(data, where, weights, folder), None
-    return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents)
+        return _pictures(data, where, weights, folder), None, None
+    if classifies_texts(data):
+        refuse_other_texts(data, where)
+        module = build_module(build_config(data, where, LABELLED), weights, AutoModelForSequenceClassification)
+        classifier, reader = read_as_text(module, _tokenizer(path, config_file, contents), where)
+        return classifier.eval(), None, reader
+    return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents), None
 
 
 def _pictures(data: dict[str, Any], where: str, weights: Weights, folder: Path) -> nn.Module:

@@ -20,6 +20,7 @@ from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import SINGLE
 from redteam.checkpoints.staging import replace_directory, staging
+from redteam.checkpoints.texts import TextClassifier
 from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
 
@@ -51,17 +52,19 @@ def save_checkpoint(path: Path, module: nn.Module, tokenizer: PreTrainedTokenize
             torch.load reads in its safe mode. `.safetensors`: that file, and of a language model config.json and the
             tokenizer's files beside it; a classifier's description is in the file's own header, so that classifiers
             of several architectures can lie side by side. None: a directory with config.json in it.
-        module: a causal language model of transformers, or a module of `redteam.architectures`; weights keep their
-            dtype.
-        tokenizer: of the language model; None for a classifier.
+        module: a causal language model or a text classifier of transformers, or a module of `redteam.architectures`;
+            weights keep their dtype.
+        tokenizer: of what reads text; None for a classifier of arrays.
 
     Returns:
         The digest of the weights, see `weights_digest`.
 
     Raises:
         InputError: the suffix is unknown, the place cannot be written, or something else is there.
-        TypeError: nothing describes the module, or it is a language model and comes without its tokenizer.
+        TypeError: nothing describes the module, or it reads text and comes without its tokenizer.
     """
+    if isinstance(module, TextClassifier):  # as it was opened
+        module = module.model
     writers = {".pt": _save_torch, ".safetensors": _save_safetensors, "": _save_directory}
     form = _form(path)
     with quiet_transformers():
@@ -73,7 +76,7 @@ def _descriptions(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None) 
     if not isinstance(module, PreTrainedModel):
         return Descriptions(architecture=json.dumps(describe(module), sort_keys=True))
     if tokenizer is None:
-        raise TypeError("a language model is saved with its tokenizer")
+        raise TypeError("a model that reads text is saved with its tokenizer")
     return Descriptions(config=_config_text(module), tokenizer=_tokenizer_files(tokenizer))
 
 

@@ -23,7 +23,7 @@ class Trio:
         target: after unlearning.
         original: before it.
         reference: never had the capability.
-        tokenizer: of all three; None for classifiers.
+        tokenizer: of all three; None for classifiers of arrays.
     """
 
     target: nn.Module

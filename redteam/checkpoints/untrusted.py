@@ -28,7 +28,8 @@ DROPPED = {
     "use_kernels",
     "_name_or_path",
 }
-PICTURES = "ForImageClassification"  # how the classes of transformers end that classify images
+# How the classes of transformers end that classify images, and texts.
+PICTURES, TEXTS = "ForImageClassification", "ForSequenceClassification"
 KEY = "redteam_architecture"  # of a classifier's description, in a config.json
 MAX_TEXT = 10_000  # characters of a description
 NESTED = 100  # levels of JSON; what walks through them by recursion has a thousand
@@ -109,5 +110,14 @@ def parse_description(text: Any, where: str) -> dict[str, Any]:
 
 def classifies_images(data: Mapping[str, Any]) -> bool:
     """Returns whether a config describes a classifier of images."""
+    return _is_named(data, PICTURES)
+
+
+def classifies_texts(data: Mapping[str, Any]) -> bool:
+    """Returns whether a config describes a classifier of texts."""
+    return _is_named(data, TEXTS)
+
+
+def _is_named(data: Mapping[str, Any], ending: str) -> bool:
     named = data.get("architectures")
-    return isinstance(named, list) and any(str(name).endswith(PICTURES) for name in named)
+    return isinstance(named, list) and any(str(name).endswith(ending) for name in named)

@@ -6,7 +6,7 @@ A batch knows how to feed a module of its kind, so that a loop, an attack or a m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+PADDING = -1  # in a row of token ids, where a labelled text is over: no token has this number
+TEXTS = 32  # labelled texts that are read at a time: with hundreds of tokens each, more would fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class LabelledBatch:
 
     def rows(self, chosen: slice) -> LabelledBatch:
         """Returns some of the inputs."""
-        return LabelledBatch(self.inputs[chosen], self.labels[chosen])
+        return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
 
     @property
     def tokens(self) -> int:
@@ -195,6 +197,21 @@ class LabelledBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TextBatch(LabelledBatch):
+    """Texts that a classifier reads: `inputs` are token ids, int64 [samples, length], `PADDING` after each text."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, padding not counted."""
+        return int(self.real.sum())
+
+    @property
+    def real(self) -> Tensor:
+        """True on tokens and False on padding, bool [samples, length]."""
+        return self.inputs != PADDING
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledSet:
     """A data set of a classifier.
 
@@ -211,11 +228,22 @@ class LabelledSet:
 
     def take(self, rows: Tensor | slice) -> LabelledSet:
         """Returns the samples at `rows`."""
-        return LabelledSet(self.inputs[rows], self.labels[rows])
+        return replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
 
     def batch(self, rows: Tensor | slice) -> LabelledBatch:
         """Returns the samples at `rows` as one batch."""
         return LabelledBatch(self.inputs[rows], self.labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class TextSet(LabelledSet):
+    """A data set of a classifier of text: `inputs` are token ids, int64 [samples, longest], `PADDING` after each."""
+
+    def batch(self, rows: Tensor | slice) -> TextBatch:
+        """Returns the texts at `rows` as one batch, cut to the longest of them."""
+        inputs = self.inputs[rows]
+        longest = int((inputs != PADDING).sum(dim=1).max())
+        return TextBatch(inputs[:, :longest], self.labels[rows])
 
 
 AnyBatch = Batch | LabelledBatch
@@ -230,7 +258,8 @@ def join(first: Examples, second: Examples) -> Examples:
         ValueError: they are of different kinds.
     """
     if isinstance(first, LabelledSet) and isinstance(second, LabelledSet):
-        return LabelledSet(torch.cat([first.inputs, second.inputs]), torch.cat([first.labels, second.labels]))
+        inputs = [data.inputs for data in (first, second)]
+        return replace(first, inputs=torch.cat(inputs), labels=torch.cat([first.labels, second.labels]))
     if isinstance(first, TokenSet) and isinstance(second, TokenSet):
         width = max(first.input_ids.shape[1], second.input_ids.shape[1])
         return TokenSet(
@@ -265,6 +294,10 @@ def shuffled_batches(data: Examples, size: int, generator: torch.Generator) -> I
 
 
 def ordered_batches(data: Examples, size: int) -> Iterator[AnyBatch]:
-    """Yields every example once, in the order they are stored; the last batch holds what is left."""
+    """Yields every example once, in the order they are stored; the last batch holds what is left.
+
+    Of labelled texts a batch holds no more than `TEXTS`.
+    """
+    size = min(size, TEXTS) if isinstance(data, TextSet) else size
     for start in range(0, len(data), size):
         yield data.batch(slice(start, start + size))

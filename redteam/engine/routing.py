@@ -99,17 +99,17 @@ def silenced(module: nn.Module, blocks: Sequence[Block], count: int) -> Iterator
 
 
 def labelled_positions(batch: AnyBatch, labelled: Tensor, positions: str = "sequence") -> Tensor:
-    """Returns where labelled examples are routed, bool [sequences, length] or, of a classifier, [samples].
+    """Returns where labelled examples are routed, bool [sequences, length] or, of a classifier of arrays, [samples].
 
     Args:
         batch: the examples.
         labelled: which of them are labelled, bool [samples].
         positions: "sequence" for all of a labelled sequence; "loss" for those positions of it that predict a token
-            with a loss, which is the position *before* that token.
+            with a loss, which is the position *before* that token. A label of a whole text is predicted by all of it.
     """
-    if not isinstance(batch, Batch):
+    if batch.real.dim() == 1:
         return labelled
-    if positions == "sequence":
+    if positions == "sequence" or not isinstance(batch, Batch):
         return labelled[:, None] & batch.real
     predicts = torch.zeros_like(batch.real)
     predicts[:, :-1] = batch.labels[:, 1:] != IGNORED

@@ -46,7 +46,7 @@ def edited(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 
 @torch.no_grad()
 def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Returns the mean state of each layer where labelled tokens are predicted; of a classifier, over all inputs.
+    """Returns the mean state of each layer where labelled tokens are predicted; of a classifier, of all that it reads.
 
     Args:
         module: put in evaluation mode meanwhile.

@@ -30,7 +30,8 @@ def read_layers(
     Of a language model there are two places a layer: the position that predicts the answer ("model.layers.1, last"),
     and the mean over that and all positions before it, the start token with them ("model.layers.1, mean"): a fact that
     was hidden from the answer's position can still be in those of its subject. Of a classifier (no tokenizer) the
-    outputs of its hidden layers, flattened ("layers.1"). Layers that take no part are left out.
+    outputs of its hidden layers, flattened ("layers.1"); of one of text the first token's, the last one's and the mean
+    ("layer.1, first"), since heads read the first or the last. Layers that take no part are left out.
 
     Raises:
         UnknownLayers: the hidden layers cannot be told.
@@ -53,14 +54,16 @@ def read_layers(
 
 def _rows(states: Tensor, batch: AnyBatch) -> dict[str, Tensor]:
     """Returns one state an item, [items, hidden], for each position by what its name ends with."""
-    if not isinstance(batch, Batch):
+    if batch.real.dim() == 1:
         return {"": states.flatten(1)}
-    before_answer = (batch.labels != IGNORED).int().argmax(dim=1) - 1
-    prompt = torch.arange(states.shape[1]) <= before_answer[:, None]
-    last = states[torch.arange(len(before_answer)), before_answer]
+    if isinstance(batch, Batch):
+        end, first = (batch.labels != IGNORED).int().argmax(dim=1) - 1, {}
+    else:
+        end, first = batch.real.sum(dim=1) - 1, {", first": states[:, 0]}
+    read = torch.arange(states.shape[1]) <= end[:, None]
     # A padded position is zeroed by choosing, not multiplying: what stands there need not be finite.
-    total = torch.where(prompt[..., None], states.float(), 0).sum(dim=1)
-    return {", last": last, ", mean": total / prompt.sum(dim=1, keepdim=True)}
+    total = torch.where(read[..., None], states.float(), 0).sum(dim=1)
+    return {**first, ", last": states[torch.arange(len(end)), end], ", mean": total / read.sum(dim=1, keepdim=True)}
 
 
 def layers_of(

@@ -81,13 +81,13 @@ class Arm:
                 self._read(name, probe, view)
 
     def _view(self) -> View:
-        target, models = self.setting.target, self.inputs.models
+        target, capability, models = self.setting.target, self.setting.capability, self.inputs.models
         openers = {role: cache(partial(_module, models[role])) for role in ("original", "reference") if role in models}
         return View(
             module=target.module,
             tokenizer=target.tokenizer,
-            capability=self.inputs.capability,
-            layers=layers_of(target.module, target.tokenizer, self.inputs.capability),
+            capability=capability,
+            layers=layers_of(target.module, target.tokenizer, capability),
             original=openers.get("original"),
             reference=openers.get("reference"),
             seed=self.inputs.seed,

@@ -46,13 +46,14 @@ def attack(
 
     Args:
         target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter; or a module,
-            a causal language model of transformers or any classifier, which is copied and stays exactly as it is.
+            a causal language model or text classifier of transformers or any classifier, which is copied and stays
+            as it is.
         budget: search trials.
         capability: a `capability.toml`, or what one holds, or several; by default what the manifest beside the target
             says.
         original: the model before unlearning; by default the manifest's.
         reference: a model that never had the capability; by default the manifest's.
-        tokenizer: of language models that are given as modules.
+        tokenizer: of models that read text and are given as modules.
         config: a `config.json` for checkpoints that have none beside them.
         arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
         base: of PEFT adapters among these models, the checkpoint that they are put on.

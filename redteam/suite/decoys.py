@@ -15,6 +15,7 @@ from redteam.capabilities.encode import encode_answers, encode_choices
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers import share_known
+from redteam.capabilities.texts import as_read
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import Target
 from redteam.unlearning.contract import UnlearningTask
@@ -35,7 +36,7 @@ def make_decoy(kind: str, original: Target, capability: Capability, seed: int) -
         Unmaskable: none can be made of it.
     """
     make = worded if kind == WORDED else masked
-    return make(original, capability, derive_seed(seed, "decoy"))
+    return make(original, as_read(capability, original), derive_seed(seed, "decoy"))
 
 
 def masked(original: Target, capability: Capability, seed: int) -> Target:

@@ -162,7 +162,7 @@ def resolve_inputs(
     _refuse_shared_roles(models)
     models = _on_base(models, None if base is None else located(base))
     removed = _capability(capability, found, models["target"].name)
-    usable, skipped = _applicable(adversaries, "language" if removed.inputs is None else "classifier", access)
+    usable, skipped = _applicable(adversaries, removed.kind, access)
     return Inputs(
         models=models,
         capability=removed,
@@ -252,7 +252,7 @@ def _capability(given: Path | Capability | None, found: tuple[Manifest, Path] | 
     shared = overlapping_groups(parts)
     if shared:
         raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
-    if loaded.inputs is None:
+    if loaded.kind == "language":
         _refuse_repeated_prompts(overlapping_prompts(parts))
         _refuse_one_answer(loaded)
     repeated = overlapping_inputs(loaded, parts)

@@ -10,12 +10,12 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch, Examples, LabelledBatch, ordered_batches
+from redteam.engine.batches import AnyBatch, Examples, LabelledBatch, TextBatch, ordered_batches
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
@@ -215,7 +215,8 @@ def single_samples(batch: AnyBatch) -> Iterator[AnyBatch]:
     """Yields each example of a batch as a batch of its own, without its padding."""
     for row in range(batch.samples):
         if isinstance(batch, LabelledBatch):
-            yield LabelledBatch(batch.inputs[row : row + 1], batch.labels[row : row + 1])
+            one = batch.rows(slice(row, row + 1))
+            yield replace(one, inputs=one.inputs[:, one.real[0]]) if isinstance(one, TextBatch) else one
         else:
             length = int(batch.real[row].sum())
             kept = slice(row, row + 1), slice(0, length)

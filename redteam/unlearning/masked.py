@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redteam.checkpoints.texts import TextClassifier
 from redteam.engine.batches import IGNORED, AnyBatch, Batch, Examples, ordered_batches
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
@@ -99,6 +100,8 @@ def untied_head(module: nn.Module) -> nn.Linear:
 def answer_states(module: nn.Module, data: Examples) -> Tensor:
     """Returns the states that the head reads, [examples, hidden]: of text where the answer's first token is predicted.
 
+    A head that reads every token of a text which it classifies is that of a causal model, and its last token counts.
+
     Raises:
         Unmaskable: there is no linear head, or it does not read one state an example.
     """
@@ -119,6 +122,10 @@ def _states(kept: list[Tensor], batch: AnyBatch) -> Tensor:
     if isinstance(batch, Batch):
         first = (batch.labels != IGNORED).int().argmax(dim=1)
         return kept[-1][torch.arange(len(first)), first - 1]
+    if kept and kept[-1].shape[:-1] == batch.real.shape and kept[-1].dim() == 3:
+        return kept[-1][
+            torch.arange(batch.samples), batch.real.sum(dim=1) - 1
+        ]  # a causal model, read at its last token
     if not kept or kept[-1].shape != (batch.samples, kept[-1].shape[-1]):
         raise Unmaskable("the output head does not read one state an example")
     return kept[-1]
@@ -135,6 +142,8 @@ def _head(module: nn.Module) -> nn.Linear:
     """Returns the output layer: of a classifier the last submodule that owns weights."""
     model = _language_model(module)
     owners = [part for part in module.modules() if list(part.parameters(recurse=False))]
+    if isinstance(module, TextClassifier):  # some make the body after the head
+        owners = [module.head]
     head = model.get_output_embeddings() if model is not None else owners[-1] if owners else None
     if not isinstance(head, nn.Linear):
         raise Unmaskable(f"the output head of a {type(module).__name__} is no linear layer")

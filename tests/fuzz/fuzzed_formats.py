@@ -21,6 +21,8 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -101,9 +103,11 @@ def build_formats(folder: Path) -> dict[str, Format]:
         _shards(folder / "shards", module, beside),
         _directory("bin", "pytorch_model.bin", saved(state), mutate_zip, beside),
         _pictures(folder / "pictures"),
+        _texts(folder / "texts"),
         *_adapters(folder),
         _questions(),
         _arrays(),
+        _labelled(),
         _manifest(weights, beside),
     )
     exploding = Listed(
@@ -172,6 +176,23 @@ def _pictures(folder: Path) -> Format:
             *[("model.safetensors", mutate_safetensors)] * 3,
             *[("config.json", mutate_json), ("config.json", mutate_json), ("preprocessor_config.json", mutate_json)],
         ],
+        steps=(inspected, open_target),
+    )
+
+
+def _texts(folder: Path) -> Format:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = BertConfig(**sizes, vocab_size=32, max_position_embeddings=32, id2label={0: "a", 1: "b", 2: "c"})
+        BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    files = read_files(folder)
+    return Format(
+        name="texts",
+        files={**files, "evil.py": EVIL},
+        opened="",
+        mutated=[*[("model.safetensors", mutate_safetensors)] * 3, *_described(files)],
         steps=(inspected, open_target),
     )
 
@@ -247,6 +268,24 @@ def _arrays() -> Format:
         files={"capability.toml": rules, "pets.npz": held.getvalue()},
         opened="capability.toml",
         mutated=[("capability.toml", mutate_toml), ("pets.npz", mutate_zip), ("pets.npz", mutate_zip)],
+        steps=(load_capability,),
+    )
+
+
+def _labelled() -> Format:
+    rows = [{"text": f"w{n} w{n % 7}", "label": "abc"[n % 3]} for n in range(30)]
+    rules = b'name = "letters"\nrows = ["r.jsonl", "r.csv"]\nforget = ["b"]\nsplits = { attack = 1 }\n'
+    rules += b'classes = ["a", "b", "c"]\n'
+    table = "\r\n".join(["text,label", *(f"x{n} y,{n % 3}" for n in range(30))])
+    return Format(
+        name="labelled",
+        files={
+            "capability.toml": rules,
+            "r.jsonl": "\n".join(map(json.dumps, rows)).encode(),
+            "r.csv": table.encode(),
+        },
+        opened="capability.toml",
+        mutated=[("capability.toml", mutate_toml), ("r.jsonl", mutate_lines), ("r.csv", mutate_table)],
         steps=(load_capability,),
     )
 
