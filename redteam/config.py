@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from redteam.access import Access
 from redteam.errors import InputError
@@ -21,6 +21,7 @@ UNREADABLE = (OSError, ValueError, RecursionError)
 LONGEST = 256 * 2**10  # bytes of a file that a person writes; parsers may take thirty times as much
 DOTS = 100  # of one key in TOML: its parser keeps every beginning of it, so that it takes their square
 QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
+TASK = "lm_eval:"  # what a task of lm-evaluation-harness is named with among files
 WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Model = TypeVar("Model", bound=BaseModel)
@@ -123,6 +124,18 @@ class Shares(Strict):
     certify: float = Field(default=0.4, gt=0, le=1e9)
 
 
+class TaskRules(Strict):
+    """How tasks of lm-evaluation-harness are read.
+
+    Attributes:
+        include: a directory of YAML tasks beside those of the harness; the functions that they name are run.
+        group: which docs speak of the same fact; without it each does of its own.
+    """
+
+    include: str | None = Field(default=None, min_length=1)
+    group: GroupRule | None = None
+
+
 class CapabilityFile(Strict):
     """`capability.toml`: what was removed, in the user's own files.
 
@@ -132,9 +145,11 @@ class CapabilityFile(Strict):
         prompt: a template over the row's fields and `{group}`.
         choices: the field that lists the choices, or the fields that hold one each.
         answer: the field that says which choice is right: its place counted from 0, its letter, or its text.
-        group: which rows speak of the same fact.
-        forget: files of the removed capability, JSON lines or `.csv`. `$NAME` in a path is taken from the environment.
-        retain: files of what the model should still know, same form.
+        group: which rows speak of the same fact; None where only tasks are named.
+        forget: what asks for the removed capability: JSON lines, `.csv` or `.parquet` (`$NAME` in a path is taken from
+            the environment), `hf://datasets/org/name@COMMIT?split=NAME`, or `lm_eval:TASK`. See docs/capabilities.md.
+        retain: what asks for that which the model should still know, same form.
+        tasks: how tasks among these are read.
         splits: relative sizes of the three splits.
         seed: of the split.
     """
@@ -144,11 +159,24 @@ class CapabilityFile(Strict):
     prompt: str
     choices: str | Annotated[list[str], Field(min_length=2)] = "choices"
     answer: str = "answer"
-    group: GroupRule
+    group: GroupRule | None
     forget: list[str] = Field(min_length=1)
     retain: list[str] = Field(min_length=1)
+    tasks: TaskRules = Field(default_factory=TaskRules)
     splits: Shares = Shares()
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_have_their_own(cls, data: Any) -> Any:
+        """Where tasks alone are named there are no rows, and nothing has to be said of them."""
+        named = [data.get(side) for side in ("forget", "retain")] if isinstance(data, dict) else [None]
+        if not all(isinstance(many, list) and all(str(one).startswith(TASK) for one in many) for many in named):
+            return data
+        unused = sorted(data.keys() & {"prompt", "choices", "answer", "group"})
+        if unused:
+            raise ValueError(f"{unused[0]!r} is for rows of files, and tasks alone are named; see [tasks]")
+        return {"prompt": "", "group": None, **data}
 
     @field_validator("prompt")
     @classmethod

@@ -1,23 +1,23 @@
-"""A capability from the files of a user: `capability.toml` and JSON lines, CSV, or arrays."""
+"""A capability from the files of a user: `capability.toml`, and what it names: rows, tasks, or arrays."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
+from redteam.capabilities.grouping import field_of, group_of
+from redteam.capabilities.harness import Tasks
+from redteam.capabilities.hub_rows import START, dataset_rows
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
-from redteam.config import CapabilityFile, ClassesFile, expand_path, read_capability_file
-from redteam.engine.deadline import AttackHung, within
+from redteam.config import TASK, CapabilityFile, ClassesFile, expand_path, read_capability_file
 from redteam.errors import InputError
 
-PATIENCE = 2.0  # seconds for a pattern to find the group of one row; some take for ever
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -37,8 +37,9 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     Raises:
         InputError: as `load_capability`.
     """
-    forget = _items(rules, path, rules.forget)
-    retain = _items(rules, path, rules.retain)
+    tasks = Tasks(rules.tasks, path)
+    forget = _items(rules, path, tasks, rules.forget)
+    retain = _items(rules, path, tasks, rules.retain)
     about, asked = {item.group for item in forget}, asked_in(forget)
     retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
@@ -50,19 +51,15 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     return Capability(name=rules.name, attack=attack, select=select, certify=certify, retain=kept, utility=utility)
 
 
-def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Item, ...]:
-    """Returns the items of the files, one per distinct question of a group.
+def _items(rules: CapabilityFile, toml: Path, tasks: Tasks, sources: Sequence[str]) -> tuple[Item, ...]:
+    """Returns the items of the sources, one per distinct question of a group.
 
     A question asked twice counts once, however it is written, and groups that share one are one. A group whose
     questions contradict each other (two people of one name, say) is left out whole: no answer to it is right.
     """
     by_group: dict[str, dict[str, Item]] = defaultdict(dict)
     contradicted: set[str] = set()
-    read = [
-        _item(rules, row, name, f"{file}:{line}")
-        for name, file in ((name, expand_path(name, toml)) for name in files)
-        for line, row in rows_of(file)
-    ]
+    read = [item for source in sources for item in _read(rules, toml, tasks, source)]
     for item in together(read):
         known = by_group[item.group].setdefault(normal_form(item.prompt), item)
         if known.completion != item.completion:
@@ -75,10 +72,20 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
     return tuple(item for group, items in by_group.items() if group not in contradicted for item in items.values())
 
 
+def _read(rules: CapabilityFile, toml: Path, tasks: Tasks, source: str) -> Iterator[Item]:
+    if source.startswith(TASK):
+        yield from tasks.items(source)
+        return
+    place = source if source.startswith(START) else expand_path(source, toml)
+    for line, row in dataset_rows(place) if isinstance(place, str) else rows_of(place):
+        yield _item(rules, row, source, f"{place}:{line}")
+
+
 def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
     listed = _choices(rules, row, where)
-    group = _group(rules, str(_field(row, rules.group.field, where)), where)
-    answer = _answer(rules, _field(row, rules.answer, where), listed, where)
+    assert rules.group is not None  # there are rows
+    group = group_of(rules.group, row, where)
+    answer = _answer(rules, field_of(row, rules.answer, where), listed, where)
     right = listed[answer]
     choices = tuple(dict.fromkeys(listed))
     if len(choices) < 2:
@@ -97,18 +104,12 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
     return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=choices.index(right))
 
 
-def _field(row: Row, name: str, where: str) -> Any:
-    if name not in row:
-        raise InputError(f"{where} has no field {name!r}", "Name the fields of your rows in the capability file")
-    return row[name]
-
-
 def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
     """Returns the choices that one field lists, or several hold; empty ones of several are left out."""
     if not isinstance(rules.choices, str):
-        held = [str(_field(row, name, where)) for name in rules.choices]
+        held = [str(field_of(row, name, where)) for name in rules.choices]
         return [choice for choice in held if choice.strip()]
-    listed = _field(row, rules.choices, where)
+    listed = field_of(row, rules.choices, where)
     if not isinstance(listed, list):
         raise InputError(f"{where}: {rules.choices!r} is no list", "Or name the fields that hold a choice each")
     return [str(choice) for choice in listed]
@@ -138,19 +139,3 @@ def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) ->
             "Give its place counted from 0, its letter, or the choice itself",
         )
     return next(iter(found.values()))
-
-
-def _group(rules: CapabilityFile, text: str, where: str) -> str:
-    if rules.group.pattern is None:
-        return text
-    pattern = rules.group.pattern
-    try:
-        match = within(PATIENCE, lambda: re.search(pattern, text))
-    except AttackHung as error:
-        raise InputError(
-            f"{where}: the group pattern does not come to an end with {text[:60]!r}",
-            "Write it without repetitions inside repetitions",
-        ) from error
-    if match is None or match.group(1) is None:
-        raise InputError(f"{where}: the group pattern does not match {text[:60]!r}", "Correct [group] pattern")
-    return match.group(1)
