@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny_hub import COMMIT, OTHER, offline_cache, put_into_cache
 
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.hub_rows import WANTED, dataset_rows, folder_rows
 from redteam.errors import InputError
 
-COMMIT, OTHER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 ADDRESS = f"hf://datasets/org/quiz@{COMMIT}?config=people&split=test"
 CARD = """---
 configs:
@@ -57,21 +56,6 @@ def write_repository(folder: Path) -> Path:
     return folder
 
 
-def put_into_cache(cache: Path, repository: Path, commit: str = COMMIT) -> Path:
-    """Lays a directory into a cache as the hub's client does: files by content, links to them."""
-    home = cache / "datasets--org--quiz"
-    snapshot, blobs = home / "snapshots" / commit, home / "blobs"
-    for folder in (snapshot, blobs, home / "refs"):
-        folder.mkdir(parents=True, exist_ok=True)
-    for file in (file for file in sorted(repository.rglob("*")) if file.is_file()):
-        blob, link = blobs / f"{len(list(blobs.iterdir())):040x}", snapshot / file.relative_to(repository)
-        shutil.copy(file, blob)
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    (home / "refs" / "main").write_text(OTHER)
-    return snapshot
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return write_repository(tmp_path / "repository")
@@ -79,10 +63,8 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hidden directory, as the client's is; the client and nothing else is told of it."""
-    place = tmp_path / ".cache" / "hub"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(place))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    """A hidden directory, as the client's is."""
+    place = offline_cache(tmp_path / ".cache" / "hub", monkeypatch)
     put_into_cache(place, repository)
     return place
 
