@@ -36,9 +36,8 @@ class Tasks:
             InputError: there is no such task, it or its data cannot be loaded, it asks something else than one right
                 choice of several, or nothing of ours can stand for what the harness compares.
         """
-        for task in self._loaded(source.removeprefix(TASK)):
+        for task, docs in self._loaded(source.removeprefix(TASK)):
             _refuse_other(task)
-            docs = task.eval_docs
             if len(docs) > MOST_DOCS:
                 raise InputError(f"{task.task_name} has {len(docs)} docs", f"Name one with at most {MOST_DOCS}")
             for number, doc in enumerate(docs):
@@ -62,8 +61,8 @@ class Tasks:
         group = name if self.rules.group is None else group_of(self.rules.group, doc, name)
         return Item(id=name, group=group, prompt=prompt, choices=distinct, answer=distinct.index(choices[right]))
 
-    def _loaded(self, name: str) -> list[Any]:
-        """Returns the tasks of that name. Not of that path: a YAML file may name functions, and so is code."""
+    def _loaded(self, name: str) -> list[tuple[Any, Any]]:
+        """Returns the tasks of that name, and their docs. Not of that path: YAML may name functions, and so is code."""
         manager = self._own if self._own is not None and _is_task(self._own, name) else self._all
         if name not in manager.task_index:
             near = get_close_matches(name, manager.all_tasks, n=1)
@@ -74,7 +73,7 @@ class Tasks:
             )
         try:
             with quiet_datasets():
-                return list(manager.load(name)["tasks"].values())
+                return [(task, task.eval_docs) for task in manager.load(name)["tasks"].values()]
         except (Exception, SystemExit) as error:  # of YAML, of functions in it, of the data's library, of the network
             raise InputError(f"task {name} cannot be loaded ({_said(error)})", "Check the task and its data") from error
 

@@ -103,6 +103,15 @@ def test_what_identifies_a_capability_is_what_was_asked(rules: Path) -> None:
     assert load_capability(rules).sha256 != before
 
 
+def test_nothing_is_written_to_the_terminal(rules: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither when data are prepared nor when a function maps them."""
+    (rules.parent / "tasks" / "more" / "mine.py").write_text(
+        "def without_the_last(docs):\n    return docs.map(lambda doc: doc).filter(lambda doc: True)\n"
+    )
+    assert len(load_capability(rules).forget) == 12
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 def test_a_group_of_tasks_is_all_of_them(rules: Path) -> None:
     group = {"group": "both", "task": ["quiz", "other"]}
