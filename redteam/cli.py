@@ -245,6 +245,7 @@ def _show_space(name: str) -> None:
 def _attack(asked: Asked, out: Path | None, format: Format) -> int:
     from rich.console import Console
 
+    from redteam.capabilities.harness import code_in
     from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
     from redteam.reporting.console import print_results
@@ -253,6 +254,9 @@ def _attack(asked: Asked, out: Path | None, format: Format) -> int:
     identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
     if asked.arch is not None:
         typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
+    for tasks in dict.fromkeys(map(code_in, asked.capabilities)):
+        if tasks is not None:
+            typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
 
     with RunProgress(Console(stderr=True)) as progress:
         from redteam.suite.inputs import resolve_inputs

@@ -78,7 +78,7 @@ def _build(found: Inspected, ask: Ask) -> list[str]:
 def _questions(ask: Ask) -> str:
     """Returns the `capability.toml` of question files, its fields guessed from the first row."""
     name = ask("Name of what was removed", "capability")
-    forget = ask("File of questions about it, JSON lines or .csv", "")
+    forget = ask("File of questions about it, JSON lines, .csv or .parquet", "")
     row = _first(forget)
     retain = ask("File of questions about what must stay, of the same form", "")
     fields = ", ".join(row)

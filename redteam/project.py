@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from redteam.access import Access
-from redteam.config import expand_path, read_project_file
+from redteam.config.files import expand_path
+from redteam.config.project import read_project_file
 from redteam.errors import InputError
 
 PROJECT = Path("redteam.toml")

@@ -135,7 +135,7 @@ def modules_of(*rooms: str) -> list[str]:
     ("modules", "unwanted"),
     [
         (["redteam", "redteam.cli"], HEAVY),
-        (["redteam.errors", "redteam.target", "redteam.config", "redteam.registry"], HEAVY),
+        (["redteam.errors", "redteam.target", "redteam.config.capability", "redteam.registry"], HEAVY),
         (modules_of("judging", "reporting", "evidence"), sorted(NEVER_JUDGING)),
     ],
     ids=["public", "floor-1", "judging"],

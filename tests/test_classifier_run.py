@@ -23,7 +23,7 @@ from redteam.capabilities.items import Capability, overlapping_inputs
 from redteam.capabilities.reading import EncodedInputs, encode_scoring, encode_training
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, choice_scores, share_known
 from redteam.checkpoints.trio import Trio, save_trio
-from redteam.config import TestbedRef
+from redteam.config.manifest import TestbedRef
 from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.evidence.results import Results

@@ -12,18 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from redteam.config import (
-    CapabilityFile,
-    CheckpointRef,
-    GroupRule,
-    Manifest,
-    Shares,
-    Strict,
-    TestbedRef,
-    expand_path,
-    read_capability_file,
-    read_manifest,
-)
+from redteam.config.capability import CapabilityFile, GroupRule, Shares, read_capability_file
+from redteam.config.files import Strict, expand_path
+from redteam.config.manifest import CheckpointRef, Manifest, TestbedRef, read_manifest
 from redteam.errors import InputError
 
 DIGEST = "0123456789abcdef" * 4
@@ -184,7 +175,7 @@ def test_any_json_is_a_manifest_or_refused_in_one_line(write, change: dict[str, 
 
 def test_a_capability_file_with_its_defaults(write) -> None:
     rules = read_capability_file(write(CAPABILITY, "capability.toml"))
-    assert (rules.scorer, rules.choices, rules.answer, rules.seed) == (["choice"], None, "answer", 0)
+    assert (rules.scorer, rules.choices, rules.answer, rules.seed) == (("choice",), None, "answer", 0)
     assert rules.splits == Shares(attack=0.4, select=0.2, certify=0.4)
     assert rules.group == GroupRule(field="person")
 

@@ -27,6 +27,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/checkpoints.md",
+    "docs/capabilities.md",
     "examples/birthdays/README.md",
 )
 

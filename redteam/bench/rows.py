@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from redteam.bench.plan import Cell
-from redteam.config import Manifest, Measured
+from redteam.config.manifest import Manifest, Measured
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Interval, Results
 

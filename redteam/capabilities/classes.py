@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.splits import split_by_group
-from redteam.config import ClassesFile, TextsFile, expand_path
+from redteam.config.capability import ClassesFile, TextsFile
+from redteam.config.files import expand_path
 from redteam.errors import InputError
 
 INFLATED = 100  # times the size of their file that arrays may have

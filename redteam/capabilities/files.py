@@ -1,11 +1,10 @@
-"""A capability from the files of a user: `capability.toml` and JSON lines, CSV, or arrays."""
+"""A capability from the files of a user: `capability.toml`, and what it names: rows, tasks, or arrays."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from string import Formatter
@@ -14,16 +13,17 @@ from typing import Any
 from redteam.capabilities.answers import OPEN
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
+from redteam.capabilities.grouping import field_of, group_of
+from redteam.capabilities.harness import Tasks
+from redteam.capabilities.hub_rows import START, dataset_rows
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
 from redteam.capabilities.splits import split_by_group
-from redteam.config import CapabilityFile, ClassesFile, TextsFile, expand_path, read_capability_file
-from redteam.engine.deadline import AttackHung, within
+from redteam.config.capability import TASK, CapabilityFile, ClassesFile, TextsFile, read_capability_file
+from redteam.config.files import expand_path
 from redteam.errors import InputError
-
-PATIENCE = 2.0  # seconds for a pattern to find the group of one row; some take for ever
 
 
 def load_capability(path: Path) -> Capability:
@@ -44,8 +44,9 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     Raises:
         InputError: as `load_capability`.
     """
-    forget = _items(rules, path, rules.forget)
-    retain = _items(rules, path, rules.retain)
+    tasks = Tasks(rules.tasks, path)
+    forget = _items(rules, path, tasks, rules.forget)
+    retain = _items(rules, path, tasks, rules.retain)
     forget, retain = (_drawn(rules, items) for items in (forget, retain))
     about, asked = {item.group for item in forget}, asked_in(forget)
     retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
@@ -63,7 +64,7 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
         certify=listed(certify),
         retain=listed(kept),
         utility=listed(utility),
-        scorers=tuple(rules.scorer),
+        scorers=rules.scorer,
         premise=_premise(rules, path) if "calibrated" in rules.scorer else None,
     )
 
@@ -108,19 +109,15 @@ def _drawn(rules: CapabilityFile, items: tuple[Item, ...]) -> tuple[Item, ...]:
     return tuple(item for item in items if item.group in kept)
 
 
-def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Item, ...]:
-    """Returns the items of the files, one per distinct question of a group.
+def _items(rules: CapabilityFile, toml: Path, tasks: Tasks, sources: Sequence[str]) -> tuple[Item, ...]:
+    """Returns the items of the sources, one per distinct question of a group.
 
     A question asked twice counts once, however it is written, and groups that share one are one. A group whose
     questions contradict each other (two people of one name, say) is left out whole: no answer to it is right.
     """
     by_group: dict[str, dict[str, Item]] = defaultdict(dict)
     contradicted: set[str] = set()
-    read = [
-        _item(rules, row, name, f"{file}:{line}")
-        for name, file in ((name, expand_path(name, toml)) for name in files)
-        for line, row in rows_of(file)
-    ]
+    read = [item for source in sources for item in _read(rules, toml, tasks, source)]
     for item in together(read):
         known = by_group[item.group].setdefault(normal_form(item.prompt), item)
         if known.completion != item.completion:
@@ -133,8 +130,18 @@ def _items(rules: CapabilityFile, toml: Path, files: Sequence[str]) -> tuple[Ite
     return tuple(item for group, items in by_group.items() if group not in contradicted for item in items.values())
 
 
+def _read(rules: CapabilityFile, toml: Path, tasks: Tasks, source: str) -> Iterator[Item]:
+    if source.startswith(TASK):
+        yield from tasks.items(source)
+        return
+    place = source if source.startswith(START) else expand_path(source, toml)
+    for line, row in dataset_rows(place) if isinstance(place, str) else rows_of(place):
+        yield _item(rules, row, source, f"{place}:{line}")
+
+
 def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
-    group = _group(rules, str(_field(row, rules.group.field, where)), where)
+    assert rules.group is not None  # there are rows
+    group = group_of(rules.group, row, where)
     choices, answer = _answers(rules, row, where)
     try:
         prompt = rules.prompt.format_map({**row, "group": group, FIELD: MARK})
@@ -150,7 +157,7 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
 
 def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ...], int]:
     """Returns the distinct choices and which is right; the right answer alone where nothing is chosen."""
-    given = _field(row, rules.answer, where)
+    given = field_of(row, rules.answer, where)
     if rules.choices is None and OPEN.issuperset(rules.scorer):
         if not str(given).strip():
             raise InputError(f"{where} has an empty answer", "A model cannot be asked how likely nothing is")
@@ -167,20 +174,14 @@ def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ..
     return choices, choices.index(right)
 
 
-def _field(row: Row, name: str, where: str) -> Any:
-    if name not in row:
-        raise InputError(f"{where} has no field {name!r}", "Name the fields of your rows in the capability file")
-    return row[name]
-
-
 def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
     """Returns the choices that one field lists, or several hold or list; empty ones of several are left out."""
     if isinstance(rules.choices, list):
-        held = [_field(row, name, where) for name in rules.choices]
+        held = [field_of(row, name, where) for name in rules.choices]
         several = [str(choice) for part in held for choice in (part if isinstance(part, list) else [part])]
         return [choice for choice in several if choice.strip()]
     name = rules.choices or "choices"
-    offered = _field(row, name, where)
+    offered = field_of(row, name, where)
     if not isinstance(offered, list):
         raise InputError(f"{where}: {name!r} is no list", "Or name the fields that hold a choice each")
     return [str(choice) for choice in offered]
@@ -210,19 +211,3 @@ def _answer(rules: CapabilityFile, given: Any, listed: list[str], where: str) ->
             "Give its place counted from 0, its letter, or the choice itself",
         )
     return next(iter(found.values()))
-
-
-def _group(rules: CapabilityFile, text: str, where: str) -> str:
-    if rules.group.pattern is None:
-        return text
-    pattern = rules.group.pattern
-    try:
-        match = within(PATIENCE, lambda: re.search(pattern, text))
-    except AttackHung as error:
-        raise InputError(
-            f"{where}: the group pattern does not come to an end with {text[:60]!r}",
-            "Write it without repetitions inside repetitions",
-        ) from error
-    if match is None or match.group(1) is None:
-        raise InputError(f"{where}: the group pattern does not match {text[:60]!r}", "Correct [group] pattern")
-    return match.group(1)

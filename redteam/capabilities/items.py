@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from redteam.capabilities.answers import OPEN, constant_score
-from redteam.config import Scorer
+from redteam.config.capability import Scorer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

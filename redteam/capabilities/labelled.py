@@ -11,7 +11,8 @@ from redteam.capabilities.classes import dealt, number_of
 from redteam.capabilities.duplicates import normal_form
 from redteam.capabilities.items import Capability, Texts
 from redteam.capabilities.rows import Row, rows_of
-from redteam.config import TextsFile, expand_path
+from redteam.config.capability import TextsFile
+from redteam.config.files import expand_path
 from redteam.errors import InputError
 
 FIELDS = "Name the fields of your rows in the capability file"

@@ -1,4 +1,4 @@
-"""Rows of the files that a capability names: JSON lines, or CSV with a line of names."""
+"""Rows of the files that a capability names: JSON lines, CSV with a line of names, or Parquet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from redteam.capabilities.parquet import parquet_rows
 from redteam.errors import InputError
 
 Row = dict[str, Any]
@@ -20,16 +21,18 @@ JSON_LINES, CSV = (
 
 
 def rows_of(file: Path) -> list[tuple[int, Row]]:
-    """Returns the rows of a file with the line that each is on (of CSV: ends on).
+    """Returns the rows of a file with the line that each is on (of CSV: ends on; of Parquet: its number).
 
     Args:
-        file: CSV if it is called `.csv`, else JSON lines.
+        file: CSV if it is called `.csv`, Parquet if `.parquet`, else JSON lines.
 
     Raises:
         InputError: it is missing, cannot be read, or has a line that is no row.
     """
     if not os.path.isfile(file):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no data file {file}", "Check the paths in the capability file")
+    if file.suffix.lower() == ".parquet":
+        return list(parquet_rows(file))
     tabular = file.suffix.lower() == ".csv"
     try:
         # A line may end inside a cell of CSV: its reader wants to see how.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redteam.checkpoints.staging import write_text
-from redteam.config import Manifest, read_manifest
+from redteam.config.manifest import Manifest, read_manifest
 
 
 def manifest_path(checkpoint: Path) -> Path:

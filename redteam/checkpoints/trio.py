@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redteam.checkpoints.manifest import manifest_path, write_manifest
 from redteam.checkpoints.save import check_place, save_checkpoint
-from redteam.config import CheckpointRef, Manifest, TestbedRef
+from redteam.config.manifest import CheckpointRef, Manifest, TestbedRef
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

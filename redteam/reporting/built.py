@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from redteam.config import CostRecord, Manifest
+from redteam.config.manifest import CostRecord, Manifest
 
 PLAIN = "plain training"
 

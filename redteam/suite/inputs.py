@@ -9,6 +9,7 @@ from typing import Any
 
 from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
+from redteam.capabilities.harness import code_in
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import description_digest, weights_digest
@@ -18,7 +19,7 @@ from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
-from redteam.config import Manifest, TestbedRef
+from redteam.config.manifest import Manifest, TestbedRef
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
@@ -247,7 +248,7 @@ def _capability(given: Path | Capability | None, found: tuple[Manifest, Path] | 
     elif isinstance(found[0].capability, TestbedRef):
         loaded = _regenerated(found[0].capability, found[1])
     else:
-        loaded = load_capability(found[1].parent / found[0].capability)
+        loaded = load_capability(_without_code(found[1].parent / found[0].capability))
     parts = (loaded.attack, loaded.select, loaded.certify)
     shared = overlapping_groups(parts)
     if shared:
@@ -269,6 +270,16 @@ def _refuse_repeated_prompts(repeated: set[str]) -> None:
             f"{len(repeated)} prompts are in more than one split ({min(repeated)!r})",
             "Group the rows that ask the same, or let the prompt tell them apart",
         )
+
+
+def _without_code(rules: Path) -> Path:
+    """Returns the path of a capability file that a manifest names, and nobody vouches for, unless it brings code."""
+    if (code := code_in(rules)) is not None:
+        raise InputError(
+            f"{rules} includes tasks, which may name functions ({code})",
+            f"Look at them, then give --capability {rules}",
+        )
+    return rules
 
 
 def _refuse_one_answer(capability: Capability) -> None:

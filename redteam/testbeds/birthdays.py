@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from redteam.capabilities.files import capability_of
 from redteam.capabilities.items import Capability, Item
-from redteam.config import CapabilityFile, expand_path, read_capability_file
+from redteam.config.capability import CapabilityFile, read_capability_file
+from redteam.config.files import expand_path
 from redteam.engine.batches import TokenSet
 from redteam.engine.training import Training
 from redteam.errors import InputError

@@ -16,7 +16,7 @@ from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers import choice_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
-from redteam.config import CostRecord, Manifest, Measured, TestbedRef
+from redteam.config.manifest import CostRecord, Manifest, Measured, TestbedRef
 from redteam.engine.batches import Examples
 from redteam.engine.cost import Cost, Meter
 from redteam.engine.seeding import derive_seed, seeded

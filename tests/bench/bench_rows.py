@@ -6,7 +6,7 @@ from typing import Any
 
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Recovery, Row
-from redteam.config import Measured
+from redteam.config.manifest import Measured
 from redteam.evidence.results import Interval
 
 CHANCE = 0.0625

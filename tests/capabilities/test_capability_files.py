@@ -382,7 +382,7 @@ def test_patterns_that_python_cannot_read(write, pattern):
 
 
 def test_a_pattern_that_does_not_come_to_an_end(write, monkeypatch):
-    monkeypatch.setattr("redteam.capabilities.files.PATIENCE", 0.2)
+    monkeypatch.setattr("redteam.capabilities.grouping.PATIENCE", 0.2)
     path = write([row("a" * 60)], toml=grouped("((a|a)*b)"))
     assert "the group pattern does not come to an end with 'aaaa" in refusal(path)
     assert len(load_capability(write(toml=grouped("(.*)"))).forget) == 20

@@ -17,7 +17,7 @@ from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 from redteam.checkpoints.trio import Trio, beside, save_trio
-from redteam.config import TestbedRef
+from redteam.config.manifest import TestbedRef
 from redteam.errors import InputError
 
 FORMS = ["m.pt", "m.safetensors", "m"]

@@ -14,7 +14,7 @@ from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import manifest_path, open_manifest, write_manifest
 from redteam.checkpoints.save import save_checkpoint
-from redteam.config import CheckpointRef, Manifest
+from redteam.config.manifest import CheckpointRef, Manifest
 from redteam.errors import InputError
 
 FORMS = ["m.pt", "m.safetensors", "m"]

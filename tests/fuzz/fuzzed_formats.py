@@ -35,7 +35,7 @@ from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import manifest_path, open_manifest
 from redteam.checkpoints.save import save_checkpoint
-from redteam.config import Manifest
+from redteam.config.manifest import Manifest
 from redteam.reporting.inspected import print_inspected
 
 

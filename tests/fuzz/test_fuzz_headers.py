@@ -17,14 +17,8 @@ from redteam.checkpoints.adapter_config import AdapterFile, adapter_config
 from redteam.checkpoints.header import TensorEntry, read_header
 from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.shards import shard_paths
-from redteam.config import (
-    CapabilityFile,
-    ClassesFile,
-    Manifest,
-    Shares,
-    read_capability_file,
-    read_manifest,
-)
+from redteam.config.capability import CapabilityFile, ClassesFile, Shares, read_capability_file
+from redteam.config.manifest import Manifest, read_manifest
 from redteam.errors import InputError
 
 NUMBERS = st.integers() | st.sampled_from([2**31, 2**63, 2**64, 10**400, -1]) | st.floats()

@@ -1,0 +1,1 @@
+"""Pydantic models of the files that a user writes or carries beside a checkpoint."""
