@@ -28,6 +28,7 @@ from redteam.checkpoints.contents import (
 from redteam.checkpoints.description import PICTURES, build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
+from redteam.checkpoints.gguf_model import open_gguf
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
@@ -54,8 +55,9 @@ def open_target(
     """Loads a checkpoint. The state of torch's random generator stays as it was.
 
     Args:
-        path: a Hugging Face directory, a .safetensors file, a .pt file written by torch.save, or the directory of a
-            PEFT adapter, or an address hf://org/name@revision. What it is shows in its content, not in its name.
+        path: a Hugging Face directory, a .safetensors or .gguf file, a .pt file written by torch.save, or the
+            directory of a PEFT adapter, or an address hf://org/name@revision. What it is shows in its content, not in
+            its name.
         config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
             checkpoint carries, else config.json beside it.
         arch: instead of a config, a function of the user's own that builds the classifier: `path/to/file.py:function`.
@@ -81,16 +83,21 @@ def open_target(
     if kind is Kind.ADAPTER:
         return _adapted(path, digest, base, config, arch)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        weights, contents = _read_weights(path, kind)
-        module, tokenizer = _built(path, weights, contents, config, arch)
+        module, tokenizer, stored_dtype = _opened(path, kind, config, arch)
         refuse_nonfinite(module.state_dict(), path)
-    return Target(
-        name=model_name(path),
-        sha256=digest,
-        module=module,
-        tokenizer=tokenizer,
-        stored_dtype=weights.stored_dtype,
-    )
+    return Target(name=model_name(path), sha256=digest, module=module, tokenizer=tokenizer, stored_dtype=stored_dtype)
+
+
+def _opened(
+    path: Path, kind: Kind, config: Path | None, arch: str | None
+) -> tuple[nn.Module, PreTrainedTokenizerBase | None, str]:
+    """Returns the module, its tokenizer if it has one, and what most of its weights are stored in."""
+    if kind is Kind.GGUF:
+        if arch is not None:
+            raise InputError(f"{path} is a language model, and --arch builds a classifier", "Leave --arch out")
+        return open_gguf(path, None if config is None else _config_file(path, config, Contents(state={})))
+    weights, contents = _read_weights(path, kind)
+    return *_built(path, weights, contents, config, arch), weights.stored_dtype
 
 
 def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, arch: str | None) -> Target:

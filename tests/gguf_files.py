@@ -1,0 +1,152 @@
+"""GGUF files of tiny models, written by the package gguf as llama.cpp's converter writes large ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TEXT = ["the wren sings in the reed", "a lynx sleeps under the oak", "when was the lynx born? in the month of May"]
+KINDS = {name: gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1")}
+END = "<|endoftext|>"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE with a few merges, of GPT-2's kind."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    settings = {"vocab_size": 288, "special_tokens": [END], "initial_alphabet": sorted(alphabet)}
+    words.train_from_iterator(TEXT, trainers.BpeTrainer(**settings, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=END, pad_token=END)
+
+
+def llama(**changes: Any) -> LlamaForCausalLM:
+    """A Llama whose rows are whole blocks of 32, with fewer heads of keys than of queries."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    settings = {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(LlamaConfig(vocab_size=288, **{**settings, **changes})).eval()
+
+
+def gpt2(**changes: Any) -> GPT2LMHeadModel:
+    """A GPT-2, whose matrices lie the other way round in a file. transformers reads no number of positions there."""
+    settings = {"n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=288, **{**settings, **changes})).eval()
+
+
+def write_gguf(
+    path: Path,
+    module: LlamaForCausalLM | GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast | None,
+    kind: str = "F32",
+    *,
+    architecture: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    without: tuple[str, ...] = (),
+) -> dict[str, torch.Tensor]:
+    """Writes a file, and returns the state dict that it stands for: what blocks hold, not what went into them.
+
+    Args:
+        path: of the file.
+        module: a Llama or a GPT-2.
+        tokenizer: byte-level; None leaves it out.
+        kind: what matrices are stored in; vectors are stored in float32.
+        architecture: said instead of the module's own.
+        extra: further tensors by name, as numpy arrays in float32.
+        without: tensors that are left out, by their name in the file.
+    """
+    config, arch = module.config, architecture or module.config.model_type
+    writer = gguf.GGUFWriter(path, arch)
+    _describe(writer, config)
+    if tokenizer is None:
+        writer.add_vocab_size(config.vocab_size)
+    else:
+        _spell(writer, tokenizer)
+    names = gguf.get_tensor_name_map(
+        {"llama": gguf.MODEL_ARCH.LLAMA, "gpt2": gguf.MODEL_ARCH.GPT2}[config.model_type], config.num_hidden_layers
+    )
+    state = {}
+    for name, tensor in module.state_dict().items():
+        stored_as = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        tied = name == "lm_head.weight" and config.tie_word_embeddings
+        if stored_as is None or tied:
+            assert tied, name
+            continue
+        array, back = _turned(name, tensor.numpy(), config)
+        quantised = gguf.quants.quantize(array, KINDS[kind]) if array.ndim > 1 else array
+        state[name] = torch.from_numpy(back(_read(quantised, kind, array)).copy())
+        if stored_as not in without:
+            _add(writer, stored_as, quantised, kind if array.ndim > 1 else "F32")
+    for name, array in (extra or {}).items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    if config.tie_word_embeddings:
+        state["lm_head.weight"] = state[
+            next(name for name in state if name.endswith(("embed_tokens.weight", "wte.weight")))
+        ]
+    return state
+
+
+def _read(stored: np.ndarray, kind: str, array: np.ndarray) -> np.ndarray:
+    return gguf.quants.dequantize(stored, KINDS[kind]) if array.ndim > 1 else array
+
+
+def _add(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: str) -> None:
+    writer.add_tensor(name, array, raw_dtype=None if kind in ("F32", "F16") else KINDS[kind])
+
+
+def _describe(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    if config.model_type == "llama":
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    else:
+        writer.add_feed_forward_length(4 * config.hidden_size)
+        writer.add_layer_norm_eps(config.layer_norm_epsilon)
+
+
+def _spell(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = [tokenizer.convert_ids_to_tokens(number) for number in range(len(tokenizer))]
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token == END else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    for add in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
+        add(tokens.index(END))
+
+
+def _turned(name: str, array: np.ndarray, config: Any) -> tuple[np.ndarray, Any]:
+    """Returns a weight as llama.cpp's converter lays it out, and what lays it out as it was."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": getattr(config, "num_key_value_heads", 0)}
+    part = name.split(".")[-2]
+    if part in heads:  # pairs that are rotated together lie side by side
+        split = (heads[part], 2, -1, array.shape[1])
+        turned = array.reshape(split).swapaxes(1, 2).reshape(array.shape)
+        return turned, lambda held: held.reshape(heads[part], -1, 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    if part in ("c_attn", "c_fc", "c_proj") and array.ndim > 1:
+        return np.ascontiguousarray(array.T), lambda held: held.T
+    return array, lambda held: held
