@@ -10,22 +10,28 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-TEXT = ["the wren sings in the reed", "a lynx sleeps under the oak", "when was the lynx born? in the month of May"]
+TEXT = "the wren sings in the reed a lynx sleeps under the oak when was the lynx born in the month of May"
+VOCABULARY = 288
 KINDS = {name: gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1")}
 END = "<|endoftext|>"
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE with a few merges, of GPT-2's kind."""
-    words = Tokenizer(models.BPE())
+    alphabet, merges = sorted(pre_tokenizers.ByteLevel.alphabet()), list[tuple[str, str]]()
+    for word in TEXT.split():
+        for end in range(1, len(word) + 1):
+            pair = ("Ġ" + word[: end - 1], word[end - 1])
+            merges += [pair] * (pair not in merges and len(merges) < VOCABULARY - 257)
+    tokens = [END, *alphabet, *("".join(pair) for pair in merges)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    words = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    settings = {"vocab_size": 288, "special_tokens": [END], "initial_alphabet": sorted(alphabet)}
-    words.train_from_iterator(TEXT, trainers.BpeTrainer(**settings, show_progress=False))
+    words.add_special_tokens([END])
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=END, pad_token=END)
 
 
@@ -35,7 +41,7 @@ def llama(**changes: Any) -> LlamaForCausalLM:
     settings = {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig(vocab_size=288, **{**settings, **changes})).eval()
+        return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **{**settings, **changes})).eval()
 
 
 def gpt2(**changes: Any) -> GPT2LMHeadModel:
@@ -43,7 +49,7 @@ def gpt2(**changes: Any) -> GPT2LMHeadModel:
     settings = {"n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return GPT2LMHeadModel(GPT2Config(vocab_size=288, **{**settings, **changes})).eval()
+        return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **{**settings, **changes})).eval()
 
 
 def write_gguf(

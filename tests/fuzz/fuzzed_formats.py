@@ -14,8 +14,10 @@ import torch
 from fuzz_bombs import bombs, legacy
 from fuzz_format import Files, Format, Listed, read_files
 from fuzz_misbehaving import MISBEHAVING
+from gguf_files import byte_tokenizer, llama, write_gguf
 from mutate_archives import mutate_legacy, mutate_safetensors, mutate_zip
 from mutate_bytes import Mutator
+from mutate_gguf import mutate_gguf
 from mutate_text import EVIL, mutate_json, mutate_lines, mutate_table, mutate_toml
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
@@ -101,6 +103,7 @@ def build_formats(folder: Path) -> dict[str, Format]:
         _shards(folder / "shards", module, beside),
         _directory("bin", "pytorch_model.bin", saved(state), mutate_zip, beside),
         _pictures(folder / "pictures"),
+        _gguf(folder / "m.gguf"),
         *_adapters(folder),
         _questions(),
         _arrays(),
@@ -172,6 +175,18 @@ def _pictures(folder: Path) -> Format:
             *[("model.safetensors", mutate_safetensors)] * 3,
             *[("config.json", mutate_json), ("config.json", mutate_json), ("preprocessor_config.json", mutate_json)],
         ],
+        steps=(inspected, open_target),
+    )
+
+
+def _gguf(path: Path) -> Format:
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    write_gguf(path, llama(**small, num_key_value_heads=1), byte_tokenizer(), "Q8_0")
+    return Format(
+        name="gguf",
+        files={path.name: path.read_bytes(), "evil.py": EVIL},
+        opened=path.name,
+        mutated=[(path.name, mutate_gguf)],
         steps=(inspected, open_target),
     )
 
