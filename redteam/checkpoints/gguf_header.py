@@ -32,7 +32,8 @@ TYPES = {
     **{23: ("IQ4_XS", 256, 136), 29: ("IQ1_M", 256, 56), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66)},
     **{39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36)},
 }
-TOKENS = "tokenizer.ggml.tokens"
+TOKENS, SPECIAL = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+CONTROL, OWN = 3, 4  # types of tokens: those of the model's maker, and the user's
 PACKAGE = "gguf"  # which turns blocks into numbers
 INSTALL = "Install it: pip install 'unlearning-redteam[gguf]'"
 MAX_NAME = 65_535  # bytes of a key or the name of a tensor; as the format says of keys
@@ -41,8 +42,9 @@ MAX_KEYS, MAX_TENSORS = 2_000, 5_000  # the largest known models have fifty and 
 MAX_LISTED = 30_000  # values in arrays of keys that are not the tokenizer's
 MAX_VALUES, PER_VALUE = 200_000, 64  # values in arrays: so many, and one more for so many bytes of the file
 MOST_VALUES = 4_000_000  # in any file; the largest known vocabularies have two
-MAX_TOKENS = 2**23  # bytes of all tokens together; the largest known have a quarter of that
-MAX_LAYERS = 1_000
+MAX_TOKEN, MAX_TOKENS = 1_024, 2**22  # bytes of a token, and of all together; the largest known have half of that
+MAX_SPECIAL = 20_000  # tokens that are found in a text before it is divided; the most known are six thousand
+MAX_LAYERS = 200  # the most known are 126
 REMEDY = "Download or copy the file again"
 
 
@@ -51,12 +53,18 @@ class Array:
     """An array in the metadata, of which only this is read.
 
     Attributes:
-        count: number of its values.
+        kind: number of the type of its values.
+        count: number of them.
+        begin: where they begin in the file.
         size: bytes that they take.
+        longest: bytes of the longest text among them.
     """
 
+    kind: int
     count: int
+    begin: int
     size: int
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +151,17 @@ class _Cursor:
         self.values += count
         if self.values > self.most:
             raise ValueError(f"it has {self.values} values in arrays")
-        begin = self.place
+        begin, longest = self.place, 0
         if kind in FIXED:
             self.skip(count * struct.calcsize(FIXED[kind]))
         elif kind == STRING:
             for _ in range(count):
-                self.skip(self.number("<Q"))
+                size = self.number("<Q")
+                self.skip(size)
+                longest = max(longest, size)
         else:
             raise ValueError(f"it has an array of type {kind}")
-        return Array(count, self.place - begin)
+        return Array(kind, count, begin, self.place - begin, longest)
 
 
 def of_tokenizer(key: str) -> bool:
@@ -199,22 +209,32 @@ def _read(cursor: _Cursor) -> GGUFHeader:
             raise ValueError(f"it says {key[:80]!r} twice")
         metadata[key] = cursor.value()
         raw[key] = begin, cursor.place
-    _refuse_metadata(metadata)
+    _refuse_metadata(metadata, cursor.held)
     return GGUFHeader(metadata, raw, _read_tensors(cursor, tensors, metadata.get("general.alignment", 32)))
 
 
-def _refuse_metadata(metadata: Mapping[str, Any]) -> None:
+def _refuse_metadata(metadata: Mapping[str, Any], held: mmap.mmap) -> None:
     """Refuses what no reader could use, or would take hours over."""
     if not isinstance(metadata.get("general.architecture"), str):
         raise ValueError("it does not say its general.architecture")
-    tokens, layers = metadata.get(TOKENS), metadata.get(f"{metadata['general.architecture']}.block_count", 0)
-    if isinstance(tokens, Array) and tokens.size - 8 * tokens.count > MAX_TOKENS:
-        raise ValueError(f"its tokens take {tokens.size} bytes")
+    layers = metadata.get(f"{metadata['general.architecture']}.block_count", 0)
     if not isinstance(layers, int) or layers > MAX_LAYERS:
         raise ValueError(f"it describes {str(layers)[:40]} layers")
     others = {key: value for key, value in metadata.items() if isinstance(value, Array) and not of_tokenizer(key)}
     if sum(value.count for value in others.values()) > MAX_LISTED:
         raise ValueError(f"it lists too much, {', '.join(others)[:80]} for instance")
+    _refuse_tokens(metadata.get(TOKENS), metadata.get(SPECIAL), held)
+
+
+def _refuse_tokens(tokens: Any, kinds: Any, held: mmap.mmap) -> None:
+    """Refuses tokens that take hours to build a tokenizer of."""
+    if isinstance(tokens, Array) and (tokens.size - 8 * tokens.count > MAX_TOKENS or tokens.longest > MAX_TOKEN):
+        raise ValueError(f"its tokens take {tokens.size} bytes, and one of them {tokens.longest}")
+    if isinstance(kinds, Array) and kinds.kind in FIXED:
+        said = struct.iter_unpack(FIXED[kinds.kind], held[kinds.begin : kinds.begin + kinds.size])
+        special = sum(kind in (CONTROL, OWN) for (kind,) in said)
+        if special > MAX_SPECIAL:
+            raise ValueError(f"it has {special} special tokens")
 
 
 def _read_tensors(cursor: _Cursor, count: int, alignment: Any) -> dict[str, Stored]:

@@ -14,6 +14,7 @@ import torch
 from fuzz_bombs import bombs, legacy
 from fuzz_format import Files, Format, Listed, read_files
 from fuzz_misbehaving import MISBEHAVING
+from gguf_bombs import gguf_bombs
 from gguf_files import byte_tokenizer, llama, write_gguf
 from mutate_archives import mutate_legacy, mutate_safetensors, mutate_zip
 from mutate_bytes import Mutator
@@ -115,7 +116,7 @@ def build_formats(folder: Path) -> dict[str, Format]:
         opened="",
         mutated=(),
         steps=[_inspected_within, _opened_within],
-        make=lambda: bombs(beside, saved(state)),
+        make=lambda: {**bombs(beside, saved(state)), **gguf_bombs()},
     )
     return {format.name: format for format in (*formats, exploding, MISBEHAVING)}
 
@@ -292,7 +293,7 @@ def inspected(path: Path) -> None:
 
 def _within(folder: Path) -> Path:
     """Returns what is opened in the folder of a bomb."""
-    names = ("capability.toml", "m.pt", "m.safetensors")
+    names = ("capability.toml", "m.pt", "m.safetensors", "m.gguf")
     return next((folder / name for name in names if (folder / name).exists()), folder)
 
 
