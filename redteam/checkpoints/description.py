@@ -83,12 +83,13 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return checked_tokenizer(load, str(directory))
 
 
-def checked_tokenizer(load: Callable[[], Any], where: str) -> PreTrainedTokenizerBase:
+def checked_tokenizer(load: Callable[[], Any], where: str, remedy: str = "Write it again") -> PreTrainedTokenizerBase:
     """Returns the tokenizer that `load` returns, with nothing written to the terminal.
 
     Args:
         load: makes it of files that nobody vouches for.
         where: they are, for messages.
+        remedy: what to do if it cannot.
 
     Raises:
         InputError: it raises, or returns something else.
@@ -100,9 +101,9 @@ def checked_tokenizer(load: Callable[[], Any], where: str) -> PreTrainedTokenize
         # The tokenizer library raises bare exceptions; where its Rust gives up, one that is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"the tokenizer in {where} cannot be loaded ({str(error)[:200]})", "Write it again") from error
+        raise InputError(f"the tokenizer in {where} cannot be loaded ({str(error)[:200]})", remedy) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise InputError(f"{where} holds no tokenizer that transformers knows", "Write it again")
+        raise InputError(f"{where} holds no tokenizer that transformers knows", remedy)
     return tokenizer
 
 

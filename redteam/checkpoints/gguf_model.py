@@ -183,7 +183,8 @@ def _dequantised(
         )
         if processed.name is not None:  # else it is put away already: one tensor may become several, or part of one
             place = made if processed.name in names else unused
-            array = np.array(processed.weights, dtype=np.float32, order="C")
+            array = np.ascontiguousarray(processed.weights, np.float32)
+            array = array.copy() if np.may_share_memory(array, held) else array
             place[names.get(processed.name, name)] = torch.from_numpy(array)
     return made, unused
 
@@ -230,6 +231,7 @@ def _tokenizer(path: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
         tokenizer = checked_tokenizer(
             lambda: PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=alone.name, local_files_only=True),
             str(path),
+            "Give a directory of its config.json and tokenizer.json: --config DIRECTORY",
         )
     tokenizer.name_or_path = str(path)
     return tokenizer
