@@ -25,6 +25,7 @@ from redteam.checkpoints.contents import (
     refuse_nonfinite,
     strip_prefix,
 )
+from redteam.checkpoints.dequantised import dequantised
 from redteam.checkpoints.description import PICTURES, build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
@@ -34,6 +35,8 @@ from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.pictures import ImageClassifier, normalisation, refuse_other_pictures
+from redteam.checkpoints.quantised import KEY as QUANTISED
+from redteam.checkpoints.quantised import refuse_method
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
 from redteam.checkpoints.untrusted import KEY, classifies_images, parse_description, read_json
@@ -97,7 +100,7 @@ def _opened(
             raise InputError(f"{path} is a language model, and --arch builds a classifier", "Leave --arch out")
         return open_gguf(path, None if config is None else _config_file(path, config, Contents(state={})))
     weights, contents = _read_weights(path, kind)
-    return *_built(path, weights, contents, config, arch), weights.stored_dtype
+    return _built(path, weights, contents, config, arch)
 
 
 def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, arch: str | None) -> Target:
@@ -118,18 +121,22 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
 
 def _built(
     path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None
-) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
-    """Returns the module that a function, a config or the checkpoint itself describes, and its tokenizer."""
+) -> tuple[nn.Module, PreTrainedTokenizerBase | None, str]:
+    """Returns the module that a function, a config or the checkpoint itself describes, and as `_opened`."""
     if arch is not None:
-        return build_from(arch, weights), None
+        return build_from(arch, weights), None, weights.stored_dtype
     config_file = _config_file(path, config, contents)
     data, where = _description(path, config_file, contents)
     if KEY in data:
-        return build_architecture(data, where, weights), None
+        return build_architecture(data, where, weights), None, weights.stored_dtype
+    if data.get(QUANTISED):
+        refuse_method(data[QUANTISED], where)
+        weights = dequantised(weights, data[QUANTISED])
     if classifies_images(data):
         folder = config_file.parent if config_file is not None else path.parent
-        return _pictures(data, where, weights, folder), None
-    return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents)
+        return _pictures(data, where, weights, folder), None, weights.stored_dtype
+    module = build_module(build_config(data, where), weights)
+    return module, _tokenizer(path, config_file, contents), weights.stored_dtype
 
 
 def _pictures(data: dict[str, Any], where: str, weights: Weights, folder: Path) -> nn.Module:
