@@ -22,6 +22,7 @@ from mutate_gguf import mutate_gguf
 from mutate_text import EVIL, mutate_json, mutate_lines, mutate_table, mutate_toml
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
+from safetensors.torch import save
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
@@ -105,6 +106,7 @@ def build_formats(folder: Path) -> dict[str, Format]:
         _directory("bin", "pytorch_model.bin", saved(state), mutate_zip, beside),
         _pictures(folder / "pictures"),
         _gguf(folder / "m.gguf"),
+        _quantised(module, beside),
         *_adapters(folder),
         _questions(),
         _arrays(),
@@ -190,6 +192,22 @@ def _gguf(path: Path) -> Format:
         mutated=[(path.name, mutate_gguf)],
         steps=(inspected, open_target),
     )
+
+
+def _quantised(module: LlamaForCausalLM, beside: Files) -> Format:
+    """As bitsandbytes writes it: four bits a weight, a scale for each 64 of them, and JSON in a tensor."""
+    state, draw = {**module.state_dict()}, torch.Generator().manual_seed(0)
+    for name in [name for name in state if "_proj." in name]:
+        shape = list(state[name].shape)
+        count = state[name].numel()
+        said = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": shape}
+        state[name] = torch.randint(0, 256, (-(-count // 2), 1), generator=draw).byte()
+        state[f"{name}.absmax"] = torch.rand(-(-count // 64), generator=draw)
+        state[f"{name}.quant_map"] = torch.linspace(-1, 1, 16)
+        state[f"{name}.quant_state.bitsandbytes__nf4"] = torch.tensor([*json.dumps(said).encode()], dtype=torch.uint8)
+    config = {**json.loads(beside["config.json"]), "quantization_config": {"quant_method": "bitsandbytes"}}
+    files = {**beside, "config.json": json.dumps(config).encode()}
+    return _directory("quantised", "model.safetensors", save(state), mutate_safetensors, files)
 
 
 def _adapters(folder: Path) -> tuple[Format, Format]:
