@@ -11,7 +11,15 @@ import gguf
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 TEXT = "the wren sings in the reed a lynx sleeps under the oak when was the lynx born in the month of May"
 VOCABULARY = 288
@@ -61,6 +69,7 @@ def write_gguf(
     architecture: str | None = None,
     extra: Mapping[str, Any] | None = None,
     without: tuple[str, ...] = (),
+    says: Mapping[str, float | str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Writes a file, and returns the state dict that it stands for: what blocks hold, not what went into them.
 
@@ -72,6 +81,7 @@ def write_gguf(
         architecture: said instead of the module's own.
         extra: further tensors by name, as numpy arrays in float32.
         without: tensors that are left out, by their name in the file.
+        says: further metadata of the architecture.
     """
     config, arch = module.config, architecture or module.config.model_type
     writer = gguf.GGUFWriter(path, arch)
@@ -80,6 +90,8 @@ def write_gguf(
         writer.add_vocab_size(config.vocab_size)
     else:
         _spell(writer, tokenizer)
+    for key, value in (says or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(f"{arch}.{key}", value)
     names = gguf.get_tensor_name_map(
         {"llama": gguf.MODEL_ARCH.LLAMA, "gpt2": gguf.MODEL_ARCH.GPT2}[config.model_type], config.num_hidden_layers
     )
@@ -97,15 +109,53 @@ def write_gguf(
             _add(writer, stored_as, quantised, kind if array.ndim > 1 else "F32")
     for name, array in (extra or {}).items():
         writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    _finish(writer)
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state[
             next(name for name in state if name.endswith(("embed_tokens.weight", "wte.weight")))
         ]
     return state
+
+
+def write_experts(path: Path) -> Qwen3MoeForCausalLM:
+    """Writes a mixture of experts, whose matrices lie in one tensor for all experts, and returns the model.
+
+    They are as wide as transformers takes them to be, which does not read that there.
+    """
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 768, "head_dim": 16}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        config = Qwen3MoeConfig(vocab_size=VOCABULARY, **sizes, **experts, norm_topk_prob=True)
+        module = Qwen3MoeForCausalLM(config).eval()
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    _describe(writer, config)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_expert_count(config.num_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    _spell(writer, byte_tokenizer())
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3MOE, config.num_hidden_layers)
+    for name, tensor in module.state_dict().items():
+        block = name.split(".")[2] if "layers" in name else ""
+        if name.endswith("gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            writer.add_tensor(f"blk.{block}.ffn_gate_exps.weight", gate.contiguous().numpy())
+            writer.add_tensor(f"blk.{block}.ffn_up_exps.weight", up.contiguous().numpy())
+        elif name.endswith("experts.down_proj"):
+            writer.add_tensor(f"blk.{block}.ffn_down_exps.weight", tensor.numpy())
+        else:
+            writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.numpy())
+    _finish(writer)
+    return module
+
+
+def _finish(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def _read(stored: np.ndarray, kind: str, array: np.ndarray) -> np.ndarray:
@@ -122,11 +172,11 @@ def _describe(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
-    if config.model_type == "llama":
+    if config.model_type != "gpt2":
         writer.add_feed_forward_length(config.intermediate_size)
         writer.add_head_count_kv(config.num_key_value_heads)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+        writer.add_rope_dimension_count(config.head_dim)
         writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     else:
         writer.add_feed_forward_length(4 * config.hidden_size)

@@ -1,20 +1,14 @@
 """A GGUF file as a model of transformers: dequantised by the package gguf, and named as transformers names it.
 
 The header has been read and checked by then (`gguf_header`), and no library looks for tensors in the file itself.
-transformers is shown a copy of the metadata with tensors that hold nothing, in a directory of its own: what lies beside
-a GGUF file could send it to other weights.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import struct
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -23,31 +17,31 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from redteam.checkpoints.build import Weights, build_module, lay_out
 from redteam.checkpoints.contents import dominant_dtype
 from redteam.checkpoints.description import build_config, checked_tokenizer, load_tokenizer
+from redteam.checkpoints.gguf_config import GIVEN, ORIGINAL, gguf_config, gguf_library, reading, refuse_unread
 from redteam.checkpoints.gguf_header import (
     INSTALL,
-    MAGIC,
     PACKAGE,
     TOKENS,
-    VERSIONS,
     Array,
     GGUFHeader,
     Stored,
     gguf_installed,
-    of_tokenizer,
     read_gguf,
 )
-from redteam.checkpoints.quiet import quiet_process
 from redteam.checkpoints.untrusted import read_json
 from redteam.errors import InputError
 
 UNQUANTISED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-LONGEST = 2**13  # bytes of what says something of an architecture, for instance a number for each layer
-ORIGINAL = "Give the Hugging Face directory that it was converted from"
 STRETCHED = "rope_freqs.weight"  # by what the frequencies of a rotary embedding are divided
 LONG = ("rope_factors_long.weight", "rope_factors_short.weight")  # the same, in two lengths
 
@@ -69,12 +63,14 @@ def open_gguf(path: Path, config: Path | None) -> tuple[PreTrainedModel, PreTrai
     header = read_gguf(path)
     if not gguf_installed():
         raise InputError(f"{path} is a GGUF file, and the package {PACKAGE} is not installed", INSTALL)
-    said = _config(path, header)
+    said = gguf_config(path, header)
     data, where = (read_json(config), str(config)) if config is not None else (said, f"the metadata in {path}")
     model_config = build_config(data, where)
+    if config is None:
+        refuse_unread(path, header, said, model_config)
     weights = _weights(path, header)
     empty = lay_out(model_config, weights, AutoModelForCausalLM)
-    with _reading(path), warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+    with reading(path), warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         tensors, unused = _dequantised(path, header, empty, said)
     stretched = unused.pop(STRETCHED, None)
     _refuse_unused(path, header, unused.keys() - (set() if config is None else set(LONG)))
@@ -82,53 +78,6 @@ def open_gguf(path: Path, config: Path | None) -> tuple[PreTrainedModel, PreTrai
     if stretched is not None and config is None:
         _stretch(module, stretched, path)
     return module, load_tokenizer(config.parent) if config else _tokenizer(path, header), weights.stored_dtype
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Lets libraries say nothing, and turns what they raise over a file into one line."""
-    try:
-        with quiet_process(), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    except Exception as error:  # they raise whatever they stumble over
-        why = str(error).strip() or type(error).__name__
-        raise InputError(f"transformers makes no model of {path} ({why[:200]})", ORIGINAL) from error
-
-
-def _library() -> Any:
-    """Returns what transformers knows of GGUF; nothing else needs it, and releases to come may keep it elsewhere."""
-    return importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-
-
-def _config(path: Path, header: GGUFHeader) -> dict[str, Any]:
-    """Returns what a config.json would hold."""
-    with tempfile.TemporaryDirectory(prefix="redteam-") as folder, _reading(path):
-        hollow = Path(folder) / "model.gguf"
-        hollow.write_bytes(_hollow(path, header))
-        said: dict[str, Any] = _library().load_gguf_checkpoint(str(hollow), return_tensors=False)["config"]
-    tokens = header.metadata.get(TOKENS)
-    if isinstance(tokens, Array):
-        said.setdefault("vocab_size", tokens.count)
-    return {key: value for key, value in said.items() if key != "_model_name_or_path"}
-
-
-def _hollow(path: Path, header: GGUFHeader) -> bytes:
-    """Returns a file of the same metadata but for the tokenizer, and of the same tensors by name, of one zero each."""
-    kept = []
-    with path.open("rb") as file:
-        for key, (begin, end) in header.raw.items():
-            if not of_tokenizer(key) and end - begin <= LONGEST:
-                file.seek(begin)
-                kept.append(file.read(end - begin))
-    table = [_text(name) + struct.pack("<IQIQ", 1, 1, 0, 0) for name in header.tensors]
-    start = MAGIC + struct.pack("<IQQ", VERSIONS[-1], len(table), len(kept))
-    alignment = header.metadata.get("general.alignment", 32)
-    return b"".join([start, *kept, *table, bytes(alignment + 4)])
-
-
-def _text(value: str) -> bytes:
-    encoded = value.encode()
-    return struct.pack("<Q", len(encoded)) + encoded
 
 
 def _weights(path: Path, header: GGUFHeader) -> Weights:
@@ -171,7 +120,7 @@ def _dequantised(
     This is what transformers does once it has read a header (`load_gguf_checkpoint`), except that it would not say
     which tensors it leaves out.
     """
-    library = _library()
+    library = gguf_library()
     make = library.TENSOR_PROCESSORS.get(header.architecture, library.TensorProcessor)
     processor = make(config=dict(said))
     names = library.get_gguf_hf_weights_map(_Layout(empty), processor)
@@ -213,7 +162,7 @@ def _stretch(module: PreTrainedModel, factors: Tensor, path: Path) -> None:
     frequencies = getattr(rotary, "inv_freq", None)
     sound = bool((torch.isfinite(factors) & (factors > 0)).all())
     if frequencies is None or frequencies.shape != factors.shape or not sound:
-        raise InputError(f"{path}: its {STRETCHED} do not fit the model", "Give its config.json with --config")
+        raise InputError(f"{path}: its {STRETCHED} do not fit the model", GIVEN)
     for name in ("inv_freq", "original_inv_freq"):
         if hasattr(rotary, name):
             setattr(rotary, name, frequencies / factors)
@@ -231,7 +180,7 @@ def _tokenizer(path: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
         tokenizer = checked_tokenizer(
             lambda: PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=alone.name, local_files_only=True),
             str(path),
-            "Give a directory of its config.json and tokenizer.json: --config DIRECTORY",
+            GIVEN,
         )
     tokenizer.name_or_path = str(path)
     return tokenizer

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import KINDS, byte_tokenizer, gpt2, llama, write_gguf
+from gguf_files import KINDS, byte_tokenizer, gpt2, llama, write_experts, write_gguf
 from tiny_models import tiny_capability
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -77,6 +77,18 @@ def test_transformers_own_loader_says_the_same(kind: str, model: str, written) -
     assert target.tokenizer is not None
     assert tokenizer.backend_tokenizer.to_str() == target.tokenizer.backend_tokenizer.to_str()
     assert tokenizer.special_tokens_map == target.tokenizer.special_tokens_map
+
+
+def test_a_mixture_of_experts(tmp_path: Path) -> None:
+    """Two tensors of the file become one of the model."""
+    path = tmp_path / "m.gguf"
+    module = write_experts(path)
+    own = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32).eval()
+    opened = open_target(path).module
+    assert type(opened) is type(module)
+    assert torch.equal(logits(opened), logits(own))
+    state = opened.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
 
 
 def test_tied_embeddings_are_one(written) -> None:
@@ -221,6 +233,26 @@ def test_weights_are_never_made_up_nor_left_out(written, refusal) -> None:
     assert "holds 2 tensors that transformers does not know in a llama model: blk.0.attn_q.bias" in refusal(more)
     longer = written(extra={"blk.2.attn_norm.weight": np.ones(64, np.float32)})
     assert "does not know in a llama model: blk.2.attn_norm.weight" in refusal(longer)
+
+
+@pytest.mark.parametrize(
+    "says", [{"rope.scaling.type": "yarn"}, {"rope.scaling.factor": 4.0}, {"logit_scale": 0.5}, {"expert_count": 2.0}]
+)
+def test_metadata_that_transformers_leaves_out_is_refused(
+    says: dict[str, Any], written, tmp_path: Path, refusal
+) -> None:
+    """It would say something else than the model, without a word."""
+    (key,) = says
+    path = written(says=says)
+    assert f"says llama.{key}, which transformers does not read there. Give the model's config.json" in refusal(path)
+    llama().config.save_pretrained(tmp_path / "given")
+    byte_tokenizer().save_pretrained(tmp_path / "given")
+    assert torch.equal(logits(open_target(path, config=tmp_path / "given").module), logits(llama()))
+
+
+def test_metadata_that_says_nothing_new_is_not(written) -> None:
+    path = written(says={"rope.scaling.type": "none", "rope.scaling.factor": 1.0, "attention.value_length": 16.0})
+    assert torch.equal(logits(open_target(path).module), logits(llama()))
 
 
 def test_nan_is_refused(written, refusal) -> None:
