@@ -37,7 +37,7 @@ class Kind(StrEnum):
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        help="A .pt or .safetensors file, the directory of a Hugging Face model or PEFT adapter,"
+        help="A .pt, .safetensors or .gguf file, the directory of a Hugging Face model or PEFT adapter,"
         " or hf://org/name@revision."
     ),
 ]
@@ -47,7 +47,7 @@ Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies b
 Target = Annotated[
     Path | None,
     typer.Argument(
-        help="A .pt or .safetensors file, the directory of a Hugging Face model or PEFT adapter,"
+        help="A .pt, .safetensors or .gguf file, the directory of a Hugging Face model or PEFT adapter,"
         " or hf://org/name@revision (default: as redteam.toml says, and the options with it)."
     ),
 ]

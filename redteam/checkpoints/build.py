@@ -75,7 +75,7 @@ def build_module(config: PreTrainedConfig, weights: Weights, auto: Any = AutoMod
     Raises:
         InputError: the config is of no such model, or does not fit the weights.
     """
-    empty = _lay_out(config, weights, auto)
+    empty = lay_out(config, weights, auto)
     model_class, source = type(empty), weights.source
     if isinstance(source, Mapping):
         source = named_as(empty.state_dict().keys(), source)
@@ -104,8 +104,12 @@ def build_module(config: PreTrainedConfig, weights: Weights, auto: Any = AutoMod
     return module
 
 
-def _lay_out(config: PreTrainedConfig, weights: Weights, auto: Any) -> PreTrainedModel:
-    """Returns the module without memory, once its sizes are plausible: a config may claim any size."""
+def lay_out(config: PreTrainedConfig, weights: Weights, auto: Any) -> PreTrainedModel:
+    """Returns the module without memory, once its sizes are plausible: a config may claim any size.
+
+    Raises:
+        InputError: they are not, or the config is of no such model.
+    """
     if getattr(config, "num_hidden_layers", 0) > weights.tensors:
         raise InputError(
             f"the config describes {config.num_hidden_layers} layers, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +76,35 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     for name in ("tokenizer_config.json", "config.json"):
         if (directory / name).is_file():
             without_code(read_json(directory / name), str(directory / name))
-    try:
+
+    def load() -> Any:
         _refuse_charsmap(directory / "tokenizer.json")
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+
+    return checked_tokenizer(load, str(directory))
+
+
+def checked_tokenizer(load: Callable[[], Any], where: str, remedy: str = "Write it again") -> PreTrainedTokenizerBase:
+    """Returns the tokenizer that `load` returns, with nothing written to the terminal.
+
+    Args:
+        load: makes it of files that nobody vouches for.
+        where: they are, for messages.
+        remedy: what to do if it cannot.
+
+    Raises:
+        InputError: it raises, or returns something else.
+    """
+    try:
         with quiet_process():
-            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+            tokenizer = load()
     except BaseException as error:
         # The tokenizer library raises bare exceptions; where its Rust gives up, one that is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(
-            f"the tokenizer in {directory} cannot be loaded ({str(error)[:200]})", "Write it again"
-        ) from error
+        raise InputError(f"the tokenizer in {where} cannot be loaded ({str(error)[:200]})", remedy) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise InputError(f"{directory} holds no tokenizer that transformers knows", "Write it again")
+        raise InputError(f"{where} holds no tokenizer that transformers knows", remedy)
     return tokenizer
 
 

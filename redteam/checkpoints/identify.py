@@ -11,6 +11,7 @@ import zipfile
 from enum import Enum
 from pathlib import Path
 
+from redteam.checkpoints.gguf_header import MAGIC, read_gguf
 from redteam.checkpoints.header import read_header, starts_like_safetensors
 from redteam.checkpoints.shards import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SINGLE, WEIGHTS, shard_paths
 from redteam.errors import InputError
@@ -25,7 +26,6 @@ SIGNATURES = (
         "a Git LFS pointer, not the file it points to",
         "Fetch the content: git lfs pull",
     ),
-    (b"GGUF", "a GGUF file", "Give the Hugging Face directory that it was converted from"),
     (b"\x89HDF", "an HDF5 file", "Give a PyTorch checkpoint: .safetensors or a state dict"),
     (b"\x93NUMPY", "a NumPy array", "Give a PyTorch checkpoint: .safetensors or a state dict"),
     (b"\x1f\x8b", "gzip-compressed", "Unpack it first"),
@@ -34,6 +34,7 @@ SIGNATURES = (
 )
 
 
+OTHERS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # names of files that are given by themselves
 MAX_TABLE = 4 * 2**20  # bytes of the table of a zip archive: forty thousand tensors. Parsed it takes ten times as much
 
 # The first pickle of a file that torch wrote before version 1.6: its magic number, 0x1950a86a20f9469cfc6c.
@@ -48,6 +49,7 @@ class Kind(Enum):
     SAFETENSORS = "a safetensors file"
     TORCH = "a torch zip archive"
     LEGACY = "a torch file from before version 1.6"
+    GGUF = "a GGUF file"
 
 
 def identify(path: Path) -> Kind:
@@ -82,14 +84,15 @@ def _identify_directory(path: Path) -> Kind:
     except OSError as error:
         raise InputError(f"{path} cannot be listed ({error.strerror})", "Check its permissions") from error
     adapter = ADAPTER_CONFIG in names
+    if not adapter and not names & set(WEIGHTS):
+        others = sorted(name for name in names if name.endswith(OTHERS))
+        if others:
+            raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
     if not adapter and "config.json" not in names:
         raise InputError(f"{path} is a directory without config.json", "Give a directory written by save_pretrained")
     if adapter and not names & set(ADAPTER_WEIGHTS):
         raise InputError(f"{path} has an {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS[0]}", "Copy the whole adapter")
     if not adapter and not names & set(WEIGHTS):
-        others = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
-        if others:
-            raise InputError(f"{path} has no {SINGLE}, but {others[0]}", "Give that file itself")
         raise InputError(f"{path} has a config.json but no weights", f"Put {SINGLE} beside it")
     for shard in shard_paths(path):
         if not os.path.isfile(shard):  # unlike Path.is_file it raises nothing, whatever the name is
@@ -115,6 +118,9 @@ def _identify_file(path: Path) -> Kind:
     if starts_like_safetensors(head):
         read_header(path)
         return Kind.SAFETENSORS
+    if head.startswith(MAGIC):
+        read_gguf(path)
+        return Kind.GGUF
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         raise InputError(f"{path} is an HTML page, not a checkpoint", DOWNLOAD_AGAIN)
@@ -127,7 +133,7 @@ def _identify_file(path: Path) -> Kind:
             raise InputError(f"{path} is {what}", remedy)
     raise InputError(
         f"{path} is no checkpoint that redteam knows (first bytes {head[:8].hex(' ')})",
-        "Give a Hugging Face directory, a .safetensors file or a torch state dict",
+        "Give a Hugging Face directory, a .safetensors or .gguf file or a torch state dict",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from redteam.checkpoints.adapter_config import adapted_modules, adapter_config, trained_on
 from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.gguf_header import INSTALL, TOKENS, Array, gguf_installed, read_gguf
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.hub import located
 from redteam.checkpoints.identify import Kind, identify
@@ -119,7 +120,7 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     """Tells what a checkpoint is, and what is missing to attack it.
 
     Args:
-        path: a Hugging Face directory, a .safetensors file, or a .pt file written by torch.save.
+        path: a Hugging Face directory, a .safetensors or .gguf file, or a .pt file written by torch.save.
         config: a config.json, or the directory of one, if none lies beside the checkpoint.
         digest: whether the digest is found even of files so large that it takes more than a second.
 
@@ -148,6 +149,8 @@ def inspect_checkpoint(path: Path, *, config: Path | None = None, digest: bool =
     missing = list(_missing(description, language or text, folder, tokenizer))
     if description is not None and text:
         missing += _unopened(description, where)
+    if kind is Kind.GGUF and not gguf_installed():
+        missing.append(("the package gguf is not installed", INSTALL))
     if manifest is None:
         missing.append(("no manifest says what was removed", "Give --capability, and --original and --reference"))
     return Inspected(
@@ -195,11 +198,26 @@ def _adapter(path: Path, size: int, found: _Found) -> Inspected:
 def _read(path: Path, kind: Kind, files: list[Path]) -> _Found:
     if kind in (Kind.TORCH, Kind.LEGACY) or (path.is_dir() and files[0].suffix == ".bin"):
         return _read_torch(path, files)
+    if kind is Kind.GGUF:
+        return _read_gguf(path)
     tensors = {name: entry for file in files for name, entry in read_header(file).items()}
     if not tensors:
         raise InputError(f"{path} holds no tensors", "Save the weights again")
     text = read_metadata(path).get(KEY) if kind is Kind.SAFETENSORS else None
     return _Found(tensors=tensors, description=_architecture(text, path))
+
+
+def _read_gguf(path: Path) -> _Found:
+    header = read_gguf(path)
+    tokens = header.metadata.get(TOKENS)
+    count = tokens.count if isinstance(tokens, Array) else None
+    said = {
+        "model_type": header.architecture,
+        "num_hidden_layers": header.of_architecture("block_count"),
+        "hidden_size": header.of_architecture("embedding_length"),
+        "vocab_size": header.of_architecture("vocab_size") or count,
+    }
+    return _Found(tensors=header.entries, description=said, tokenizer=count is not None)
 
 
 def _read_torch(path: Path, files: list[Path]) -> _Found:

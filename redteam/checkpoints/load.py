@@ -25,14 +25,18 @@ from redteam.checkpoints.contents import (
     refuse_nonfinite,
     strip_prefix,
 )
+from redteam.checkpoints.dequantised import dequantised
 from redteam.checkpoints.description import LABELLED, PICTURES, build_config, load_tokenizer, tokenizer_from_text
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.factory import build_from
+from redteam.checkpoints.gguf_model import open_gguf
 from redteam.checkpoints.header import TensorEntry, read_header, read_metadata
 from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.legacy import read_torch
 from redteam.checkpoints.pictures import ImageClassifier, normalisation, refuse_other_pictures
+from redteam.checkpoints.quantised import KEY as QUANTISED
+from redteam.checkpoints.quantised import refuse_method
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import shard_paths
 from redteam.checkpoints.text_config import refuse_other_texts
@@ -41,6 +45,8 @@ from redteam.checkpoints.untrusted import KEY, classifies_images, classifies_tex
 from redteam.errors import InputError
 from redteam.target import Target, TextReader
 
+# A module, what it reads text with if it is a language model or classifies text, and what it was stored in.
+Opened = tuple[nn.Module, PreTrainedTokenizerBase | None, TextReader | None, str]
 # How the safetensors format spells the precisions that can be attacked.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -56,8 +62,9 @@ def open_target(
     """Loads a checkpoint. The state of torch's random generator stays as it was.
 
     Args:
-        path: a Hugging Face directory, a .safetensors file, a .pt file written by torch.save, or the directory of a
-            PEFT adapter, or an address hf://org/name@revision. What it is shows in its content, not in its name.
+        path: a Hugging Face directory, a .safetensors or .gguf file, a .pt file written by torch.save, or the
+            directory of a PEFT adapter, or an address hf://org/name@revision. What it is shows in its content, not in
+            its name.
         config: a config.json, or the directory of one, with the tokenizer beside it. Without it: what the
             checkpoint carries, else config.json beside it.
         arch: instead of a config, a function of the user's own that builds the classifier: `path/to/file.py:function`.
@@ -83,17 +90,29 @@ def open_target(
     if kind is Kind.ADAPTER:
         return _adapted(path, digest, base, config, arch)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        weights, contents = _read_weights(path, kind)
-        module, tokenizer, reader = _built(path, weights, contents, config, arch)
+        module, tokenizer, reader, stored_dtype = _opened(path, kind, config, arch)
         refuse_nonfinite(module.state_dict(), path)
     return Target(
         name=model_name(path),
         sha256=digest,
         module=module,
         tokenizer=tokenizer,
-        stored_dtype=weights.stored_dtype,
+        stored_dtype=stored_dtype,
         reader=reader,
     )
+
+
+def _opened(path: Path, kind: Kind, config: Path | None, arch: str | None) -> Opened:
+    """Returns the module, what it reads text with if it does, and what most of its weights are stored in."""
+    if kind is Kind.GGUF:
+        if arch is not None:
+            raise InputError(f"{path} is a language model, and --arch builds a classifier", "Leave --arch out")
+        module, tokenizer, stored = open_gguf(
+            path, None if config is None else _config_file(path, config, Contents(state={}))
+        )
+        return module, tokenizer, None, stored
+    weights, contents = _read_weights(path, kind)
+    return _built(path, weights, contents, config, arch)
 
 
 def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, arch: str | None) -> Target:
@@ -112,25 +131,27 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
     return replace(found, name=model_name(path), sha256=digest, module=module)
 
 
-def _built(
-    path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None
-) -> tuple[nn.Module, PreTrainedTokenizerBase | None, TextReader | None]:
-    """Returns the module that a function, a config or the checkpoint itself describes, and what it reads text with."""
+def _built(path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None) -> Opened:
+    """Returns the module that a function, a config or the checkpoint itself describes, and as `_opened`."""
     if arch is not None:
-        return build_from(arch, weights), None, None
+        return build_from(arch, weights), None, None, weights.stored_dtype
     config_file = _config_file(path, config, contents)
     data, where = _description(path, config_file, contents)
     if KEY in data:
-        return build_architecture(data, where, weights), None, None
+        return build_architecture(data, where, weights), None, None, weights.stored_dtype
+    if data.get(QUANTISED):
+        refuse_method(data[QUANTISED], where)
+        weights = dequantised(weights, data[QUANTISED])
     if classifies_images(data):
         folder = config_file.parent if config_file is not None else path.parent
-        return _pictures(data, where, weights, folder), None, None
+        return _pictures(data, where, weights, folder), None, None, weights.stored_dtype
     if classifies_texts(data):
         refuse_other_texts(data, where)
         module = build_module(build_config(data, where, LABELLED), weights, AutoModelForSequenceClassification)
         classifier, reader = read_as_text(module, _tokenizer(path, config_file, contents), where)
-        return classifier.eval(), None, reader
-    return build_module(build_config(data, where), weights), _tokenizer(path, config_file, contents), None
+        return classifier.eval(), None, reader, weights.stored_dtype
+    module = build_module(build_config(data, where), weights)
+    return module, _tokenizer(path, config_file, contents), None, weights.stored_dtype
 
 
 def _pictures(data: dict[str, Any], where: str, weights: Weights, folder: Path) -> nn.Module:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from redteam.checkpoints.quantised import KEY as QUANTISED
+from redteam.checkpoints.quantised import refuse_method
 from redteam.errors import InputError
 
 # Keys that make transformers import code, or read weights from another place than the checkpoint.
@@ -14,7 +16,6 @@ REFUSED = {
     "auto_map": "asks for code of its own (auto_map), which is never run",
     "trust_remote_code": "asks for code of its own (trust_remote_code), which is never run",
     "transformers_weights": "redirects to other weight files (transformers_weights)",
-    "quantization_config": "describes quantised weights (quantization_config)",
 }
 # Choices of kernels are the machine's, not the model's, and some name code on a hub.
 DROPPED = {
@@ -78,17 +79,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def without_code(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns a copy without choices of kernels, at any depth.
+    """Returns a copy without choices of kernels, at any depth, and without what it says of quantised weights.
 
     Raises:
         InputError: a key asks for code or other weights; older releases of transformers obeyed some of them
-            whatever the caller said (CVE-2026-5241).
+            whatever the caller said (CVE-2026-5241). Or weights are quantised in a way that cannot be read.
     """
     clean: dict[str, Any] = {}
     for key, value in data.items():
         if key in REFUSED and value:
-            raise InputError(f"{where} {REFUSED[key]}", "Give a model that transformers itself implements, unquantised")
-        if key not in DROPPED:
+            raise InputError(f"{where} {REFUSED[key]}", "Give a model that transformers itself implements")
+        if key == QUANTISED and value:
+            refuse_method(value, where)
+        if key not in (*DROPPED, QUANTISED):
             clean[key] = without_code(value, where) if isinstance(value, dict) else value
     return clean
 

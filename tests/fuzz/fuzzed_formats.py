@@ -14,11 +14,15 @@ import torch
 from fuzz_bombs import bombs, legacy
 from fuzz_format import Files, Format, Listed, read_files
 from fuzz_misbehaving import MISBEHAVING
+from gguf_bombs import gguf_bombs
+from gguf_files import byte_tokenizer, llama, write_gguf
 from mutate_archives import mutate_legacy, mutate_safetensors, mutate_zip
 from mutate_bytes import Mutator
+from mutate_gguf import mutate_gguf
 from mutate_text import EVIL, mutate_json, mutate_lines, mutate_table, mutate_toml
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
+from safetensors.torch import save
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -104,6 +108,8 @@ def build_formats(folder: Path) -> dict[str, Format]:
         _directory("bin", "pytorch_model.bin", saved(state), mutate_zip, beside),
         _pictures(folder / "pictures"),
         _texts(folder / "texts"),
+        _gguf(folder / "m.gguf"),
+        _quantised(module, beside),
         *_adapters(folder),
         _questions(),
         _arrays(),
@@ -116,7 +122,7 @@ def build_formats(folder: Path) -> dict[str, Format]:
         opened="",
         mutated=(),
         steps=[_inspected_within, _opened_within],
-        make=lambda: bombs(beside, saved(state)),
+        make=lambda: {**bombs(beside, saved(state)), **gguf_bombs()},
     )
     return {format.name: format for format in (*formats, exploding, MISBEHAVING)}
 
@@ -195,6 +201,34 @@ def _texts(folder: Path) -> Format:
         mutated=[*[("model.safetensors", mutate_safetensors)] * 3, *_described(files)],
         steps=(inspected, open_target),
     )
+
+
+def _gguf(path: Path) -> Format:
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    write_gguf(path, llama(**small, num_key_value_heads=1), byte_tokenizer(), "Q8_0")
+    return Format(
+        name="gguf",
+        files={path.name: path.read_bytes(), "evil.py": EVIL},
+        opened=path.name,
+        mutated=[(path.name, mutate_gguf)],
+        steps=(inspected, open_target),
+    )
+
+
+def _quantised(module: LlamaForCausalLM, beside: Files) -> Format:
+    """As bitsandbytes writes it: four bits a weight, a scale for each 64 of them, and JSON in a tensor."""
+    state, draw = {**module.state_dict()}, torch.Generator().manual_seed(0)
+    for name in [name for name in state if "_proj." in name]:
+        shape = list(state[name].shape)
+        count = state[name].numel()
+        said = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": shape}
+        state[name] = torch.randint(0, 256, (-(-count // 2), 1), generator=draw).byte()
+        state[f"{name}.absmax"] = torch.rand(-(-count // 64), generator=draw)
+        state[f"{name}.quant_map"] = torch.linspace(-1, 1, 16)
+        state[f"{name}.quant_state.bitsandbytes__nf4"] = torch.tensor([*json.dumps(said).encode()], dtype=torch.uint8)
+    config = {**json.loads(beside["config.json"]), "quantization_config": {"quant_method": "bitsandbytes"}}
+    files = {**beside, "config.json": json.dumps(config).encode()}
+    return _directory("quantised", "model.safetensors", save(state), mutate_safetensors, files)
 
 
 def _adapters(folder: Path) -> tuple[Format, Format]:
@@ -316,7 +350,7 @@ def inspected(path: Path) -> None:
 
 def _within(folder: Path) -> Path:
     """Returns what is opened in the folder of a bomb."""
-    names = ("capability.toml", "m.pt", "m.safetensors")
+    names = ("capability.toml", "m.pt", "m.safetensors", "m.gguf")
     return next((folder / name for name in names if (folder / name).exists()), folder)
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 QUICK, SLOW = 25, 2000
 FORMATS = (
     *("safetensors", "zip", "own zip", "legacy", "directory", "bin", "adapter", "adapter bin"),
-    *("pictures", "texts", "questions", "arrays", "labelled", "manifest"),
+    *("gguf", "quantised", "pictures", "texts", "questions", "arrays", "labelled", "manifest"),
 )
 each_format = pytest.mark.parametrize("name", FORMATS)
 

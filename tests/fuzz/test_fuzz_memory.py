@@ -101,6 +101,22 @@ def test_a_whole_checkpoint(form: str, dtype: torch.dtype, tmp_path: Path) -> No
     assert inspecting <= (SIZES * size if form == "legacy" else 0) + CONSTANT  # the others need no weight for that
 
 
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0"])
+def test_a_whole_gguf_file(kind: str, tmp_path: Path) -> None:
+    """Four bytes a weight however few they take in the file, which is mapped beside them."""
+    from fuzzed_formats import tiny
+    from gguf_files import VOCABULARY, byte_tokenizer, write_gguf
+
+    path, module = tmp_path / "m.gguf", tiny(**LARGE, vocab_size=VOCABULARY)
+    write_gguf(path, module, byte_tokenizer(), kind)
+    weights = 4 * sum(parameter.numel() for parameter in module.parameters())
+    (inspecting,), (opening,), said = grown(path)
+    assert said == ""
+    assert weights > 50 * 2**20
+    assert weights < opening <= weights + size_of(path) + CONSTANT
+    assert inspecting <= CONSTANT
+
+
 def test_an_adapter_on_its_base(tmp_path: Path) -> None:
     from fuzzed_formats import tiny
     from peft import LoraConfig, get_peft_model
