@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +63,37 @@ def gpt2(**changes: Any) -> GPT2LMHeadModel:
 def write_gguf(
     path: Path,
     module: LlamaForCausalLM | GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast | None,
+    tokenizer: PreTrainedTokenizerFast | Callable[[gguf.GGUFWriter], None] | None,
     kind: str = "F32",
     *,
     architecture: str | None = None,
     extra: Mapping[str, Any] | None = None,
     without: tuple[str, ...] = (),
     says: Mapping[str, float | str] | None = None,
+    divides: str = "gpt-2",
 ) -> dict[str, torch.Tensor]:
     """Writes a file, and returns the state dict that it stands for: what blocks hold, not what went into them.
 
     Args:
         path: of the file.
         module: a Llama or a GPT-2.
-        tokenizer: byte-level; None leaves it out.
+        tokenizer: byte-level, or what writes another; None leaves it out.
         kind: what matrices are stored in; vectors are stored in float32.
         architecture: said instead of the module's own.
         extra: further tensors by name, as numpy arrays in float32.
         without: tensors that are left out, by their name in the file.
         says: further metadata of the architecture.
+        divides: name of how the tokenizer divides a text.
     """
     config, arch = module.config, architecture or module.config.model_type
     writer = gguf.GGUFWriter(path, arch)
     _describe(writer, config)
     if tokenizer is None:
         writer.add_vocab_size(config.vocab_size)
+    elif isinstance(tokenizer, PreTrainedTokenizerFast):
+        _spell(writer, tokenizer, divides)
     else:
-        _spell(writer, tokenizer)
+        tokenizer(writer)
     for key, value in (says or {}).items():
         (writer.add_string if isinstance(value, str) else writer.add_float32)(f"{arch}.{key}", value)
     names = gguf.get_tensor_name_map(
@@ -183,16 +187,45 @@ def _describe(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _spell(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast) -> None:
+def _spell(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, divides: str = "gpt-2") -> None:
     tokens = [tokenizer.convert_ids_to_tokens(number) for number in range(len(tokenizer))]
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(divides)
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.CONTROL if token == END else gguf.TokenType.NORMAL for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in merges])
     for add in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
         add(tokens.index(END))
+
+
+def write_pieces(path: Path, module: LlamaForCausalLM, **says: bool) -> None:
+    """Writes a file with a tokenizer of sentencepiece's kind, which merges by scores.
+
+    Args:
+        path: of the file.
+        module: a Llama.
+        says: further metadata of the tokenizer.
+    """
+    pieces = ["▁", "t", "h", "e", "l", "y", "n", "x", "▁t", "▁th", "▁the", "▁l", "ly", "▁ly", "nx", "▁lynx", "s"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    tokens += [f"zz{number}" for number in range(VOCABULARY - len(tokens))]
+    kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
+    kinds += [gguf.TokenType.NORMAL] * (VOCABULARY - len(kinds))
+
+    def spell(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(tokens)
+        writer.add_token_scores([-float(max(0, number - 258)) for number in range(VOCABULARY)])
+        writer.add_token_types(kinds)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+        for name, value in says.items():
+            writer.add_bool(f"tokenizer.ggml.{name}", value)
+
+    write_gguf(path, module, spell)
 
 
 def _turned(name: str, array: np.ndarray, config: Any) -> tuple[np.ndarray, Any]:

@@ -5,6 +5,7 @@ The header has been read and checked by then (`gguf_header`), and no library loo
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 import warnings
 from collections import Counter
@@ -43,6 +44,7 @@ from redteam.errors import InputError
 
 UNQUANTISED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 STRETCHED = "rope_freqs.weight"  # by what the frequencies of a rotary embedding are divided
+AS_GPT2 = ("gpt-2", "phi-2", "olmo", "mpt")  # names of GPT-2's way to divide text
 LONG = ("rope_factors_long.weight", "rope_factors_short.weight")  # the same, in two lengths
 
 
@@ -172,8 +174,7 @@ def _tokenizer(path: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
     """Returns the tokenizer in the file, as transformers reads it; of a file without one, that beside it."""
     if not isinstance(header.metadata.get(TOKENS), Array):
         return load_tokenizer(path.parent)
-    if "tokenizer.ggml.precompiled_charsmap" in header.metadata:  # wrong ones end the process
-        raise InputError(f"{path} has a tokenizer of T5's kind", ORIGINAL)
+    _refuse_tokenizer(path, header)
     with tempfile.TemporaryDirectory(prefix="redteam-") as folder:
         alone = Path(folder) / "model.gguf"
         alone.symlink_to(path.resolve())
@@ -184,3 +185,19 @@ def _tokenizer(path: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
         )
     tokenizer.name_or_path = str(path)
     return tokenizer
+
+
+def _refuse_tokenizer(path: Path, header: GGUFHeader) -> None:
+    """Refuses what transformers would read as another tokenizer, or not survive."""
+    said = {name: header.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "add_space_prefix")}
+    if "tokenizer.ggml.precompiled_charsmap" in header.metadata:  # a wrong one ends the process
+        raise InputError(f"{path} has a tokenizer of T5's kind", ORIGINAL)
+    with reading(path):  # by the first release of transformers that knows several
+        known = importlib.import_module("transformers.integrations.gguf.gguf_tokenizer_mapping")
+        splits = (*AS_GPT2, *known.GGUF_PRE_TOKENIZER_SPLITS)
+    if said["model"] == "gpt2" and said["pre"] not in (None, *splits):
+        raise InputError(
+            f"{path} divides text as {str(said['pre'])[:40]!r} does, which transformers does not know", GIVEN
+        )
+    if said["model"] == "llama" and said["add_space_prefix"] is False and not header.architecture.startswith("gemma"):
+        raise InputError(f"{path} has a tokenizer that puts no space first, which transformers would do", GIVEN)

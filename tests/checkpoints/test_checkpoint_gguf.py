@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import KINDS, byte_tokenizer, gpt2, llama, write_experts, write_gguf
+from gguf_files import KINDS, byte_tokenizer, gpt2, llama, write_experts, write_gguf, write_pieces
 from tiny_models import tiny_capability
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -208,6 +208,28 @@ def test_without_the_package_it_is_said_what_to_install(written, refusal, monkey
     )
     lacks = dict(inspect_checkpoint(path).missing)
     assert lacks["the package gguf is not installed"] == "Install it: pip install 'unlearning-redteam[gguf]'"
+
+
+def test_a_tokenizer_of_sentencepiece(tmp_path: Path, refusal) -> None:
+    path = tmp_path / "m.gguf"
+    write_pieces(path, llama())
+    tokenizer = open_target(path).tokenizer
+    own = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    assert tokenizer is not None
+    assert tokenizer("the lynx é")["input_ids"] == own("the lynx é")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the lynx")["input_ids"]) == ["<s>", "▁the", "▁lynx"]
+    write_pieces(path, llama(), add_space_prefix=False)
+    assert own("the")["input_ids"] == AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)("the")["input_ids"]
+    assert "has a tokenizer that puts no space first" in refusal(path)  # which transformers did just then
+
+
+def test_a_tokenizer_that_transformers_would_read_as_another(written, tmp_path: Path, refusal) -> None:
+    path = written(divides="smollm")
+    assert "divides text as 'smollm' does, which transformers does not know" in refusal(path)
+    llama().config.save_pretrained(tmp_path / "given")
+    byte_tokenizer().save_pretrained(tmp_path / "given")
+    assert torch.equal(logits(open_target(path, config=tmp_path / "given").module), logits(llama()))
+    assert open_target(written(divides="llama-bpe")).tokenizer is not None
 
 
 def test_a_tokenizer_may_lie_beside_it(written, refusal) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import pytest
 import torch
-from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
-from bitsandbytes.backends.utils import _get_4bit_code
 from gguf_files import byte_tokenizer, llama
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_capability
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GptOssConfig, GptOssForCausalLM
+from transformers import AutoModelForCausalLM, GptOssConfig, GptOssForCausalLM
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+from write_bitsandbytes import BITS, HELD, digest, quantise, width
 
 from redteam.attacks.retrain import Retrain
 from redteam.attacks.tuning import recipe
@@ -29,16 +26,6 @@ from redteam.checkpoints.quantised import READ
 from redteam.errors import InputError
 from redteam.trial import TrialSpec, open_setting, run_trial
 
-BITS: dict[str, dict[str, Any]] = {
-    "int8": {"load_in_8bit": True},
-    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-    "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
-    "nf4, its scales too": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
-    "nf4, stored as halves": {
-        **{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-        "bnb_4bit_quant_storage": "float16",
-    },
-}
 IDS = torch.arange(40, 80).reshape(2, 20)
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 64]}
 
@@ -56,69 +43,46 @@ def described(folder: Path, state: dict[str, torch.Tensor], quantised: dict[str,
     byte_tokenizer().save_pretrained(folder)
 
 
-@functools.cache
-def quantised(folder: Path, how: str, width: int) -> nn.Module:
-    """Lets bitsandbytes quantise a model, and returns it as bitsandbytes has it."""
-    llama(intermediate_size=width).save_pretrained(folder / "whole")
-    settings = BitsAndBytesConfig(**BITS[how])
-    module = AutoModelForCausalLM.from_pretrained(folder / "whole", quantization_config=settings, dtype=torch.float32)
-    module.save_pretrained(folder / how)
-    byte_tokenizer().save_pretrained(folder / how)
-    return module
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("quantised")
-
-
 @pytest.fixture
-def bits(made: Path, tmp_path: Path) -> Callable[..., tuple[Path, nn.Module]]:
-    """Returns a directory of its own, and the model as bitsandbytes has it."""
+def bits(tmp_path: Path) -> Callable[[str], tuple[Path, dict[str, str]]]:
+    """Returns a directory with matrices that bitsandbytes wrote, and the digests of what it reads in them, by name."""
 
-    def write(how: str, width: int = 128) -> tuple[Path, nn.Module]:
-        module = quantised(made / str(width), how, width)
-        return shutil.copytree(made / str(width) / how, tmp_path / "m"), module
+    def write(how: str) -> tuple[Path, dict[str, str]]:
+        module = llama(num_hidden_layers=1, intermediate_size=width(how))
+        module.save_pretrained(tmp_path / "m")
+        state = {name: tensor for name, tensor in module.state_dict().items() if "_proj." not in name}
+        with safe_open(HELD, framework="pt") as opened:
+            said = {name: value for name, value in opened.metadata().items() if name.startswith(f"{how}: ")}
+            names = [name for name in opened.keys() if name.startswith(f"{how}: ")]  # noqa: SIM118 - no mapping
+            state |= {name.removeprefix(f"{how}: "): opened.get_tensor(name) for name in names}
+        described(tmp_path / "m", state, {"quant_method": "bitsandbytes", **BITS[how]})
+        return tmp_path / "m", {name.removeprefix(f"{how}: "): value for name, value in said.items()}
 
     return write
 
 
-def dequantised(part: nn.Module) -> torch.Tensor | None:
-    """The weight of a layer of bitsandbytes', as it dequantises it itself."""
-    weight: Any = getattr(part, "weight", None)
-    if isinstance(part, bnb.nn.Linear4bit):
-        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
-    if isinstance(part, bnb.nn.Linear8bitLt):
-        return bnb.functional.int8_vectorwise_dequant(weight.data, weight.SCB)
-    return None
+@pytest.mark.parametrize("how", BITS)
+def test_what_bitsandbytes_wrote_is_what_it_reads(how: str, bits) -> None:
+    path, said = bits(how)
+    target = open_target(path)
+    state = target.module.state_dict()
+    assert len(said) == 7  # all matrices of a layer
+    assert {name: digest(state[name]) for name in said} == said
+    assert target.stored_dtype == how[:4].rstrip(",")
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    whole = llama(num_hidden_layers=1, intermediate_size=width(how)).state_dict()
+    for name in said:
+        assert 0 < (state[name] - whole[name]).abs().max() < 0.25 * whole[name].abs().max()
 
 
 @pytest.mark.parametrize("how", BITS)
-def test_what_bitsandbytes_wrote_is_what_it_reads(how: str, bits) -> None:
-    path, module = bits(how)
-    target = open_target(path)
-    state, read = target.module.state_dict(), 0
-    for name, part in module.named_modules():
-        weight = dequantised(part)
-        if weight is not None:
-            assert torch.equal(state[f"{name}.weight"], weight), name
-            read += 1
-    assert read == 14  # all matrices of two layers
-    assert target.stored_dtype == how[:4].rstrip(",")
-    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
-    whole = llama(intermediate_size=128)
-    assert not torch.equal(logits(target.module), logits(whole))
-    torch.testing.assert_close(logits(target.module), logits(whole), rtol=0.5, atol=5.0)
-
-
-def test_rows_that_are_no_whole_blocks(bits) -> None:
-    """Against the library's own definition: its kernel for CPUs takes another row's scales there."""
-    path, _ = bits("nf4", 96)
-    state = load_file(path / "model.safetensors")
-    name = "model.layers.0.mlp.down_proj.weight"
-    code = _get_4bit_code("nf4", torch.device("cpu"))
-    wanted = _dequantize_4bit_compute(state[name].flatten(), state[f"{name}.absmax"], code, 64, (64, 96), torch.float32)
-    assert torch.equal(open_target(path).module.state_dict()[name], wanted)
+def test_what_bitsandbytes_writes_today(how: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    said = quantise(how, tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path / "quantised")
+    state = open_target(tmp_path / "quantised").module.state_dict()
+    assert len(said) == 7
+    assert all(torch.equal(state[name], weight) for name, weight in said.items())
 
 
 def test_one_is_attacked_and_restored_to_the_bit(bits) -> None:
@@ -127,7 +91,7 @@ def test_one_is_attacked_and_restored_to_the_bit(bits) -> None:
     params = recipe("adamw", 1e-2, steps=16, samples=12, loss="answer")
     result = run_trial(setting, Retrain(), TrialSpec(key="0", attack="retrain", params=params, seed=0))
     assert result.state == "complete", result.error
-    assert result.share_moved > 0.8
+    assert result.share_moved > 0.5  # all but the rows of tokens that nothing says
     after = setting.target.module.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 

@@ -17,7 +17,7 @@ def gguf_bombs() -> dict[str, Files]:
     words = [f"w{number}".encode() for number in range(66_000)]
     long = [f"{number:04}".encode() * 250 for number in range(4000)]
     longest = [b"%d" % number + b"a" * 1_000_000 for number in range(8)]
-    listed = [_array(f"llama.list{number}", 0, 20, bytes(20)) for number in range(1400)]
+    listed = [_array(f"general.list{number}", 0, 20, bytes(20)) for number in range(1400)]
     made: dict[str, bytes] = {
         "many tokens": _model(1, _words(words)),
         "many special tokens": _model(1, _words(words[:19_000], kind=3)),
