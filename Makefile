@@ -13,7 +13,7 @@ attack: $(READY)
 	$(BIN)/redteam attack $(RMU) --budget 32
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
