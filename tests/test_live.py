@@ -12,11 +12,13 @@ import torch
 from tiny_classifiers import tiny_mlp
 from tiny_models import same_bits, weights_of
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
 
 import redteam
 from redteam.capabilities.files import load_capability
 from redteam.checkpoints.live import live_model
 from redteam.checkpoints.load import open_target
+from redteam.engine.batches import LabelledBatch
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.target import Target
@@ -107,6 +109,17 @@ def test_a_classifier_has_no_tokenizer() -> None:
     assert same_bits(weights_of(opened.module), weights_of(module))
     assert opened.module is not module
     assert opened.info.kind == "classifier"
+
+
+def test_an_image_classifier_of_transformers_has_no_tokenizer_either() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = ViTConfig(**sizes, image_size=8, patch_size=4, num_channels=1, num_labels=3)
+    module = ViTForImageClassification(config).eval()
+    opened = live_model(module, None, "target").open()
+    images = torch.rand(4, 1, 8, 8)
+    assert (opened.info.kind, opened.tokenizer) == ("classifier", None)
+    said = LabelledBatch(images, torch.zeros(4, dtype=torch.long)).logits(opened.module)
+    assert torch.equal(said, module(pixel_values=images).logits)
 
 
 def test_opening_leaves_the_random_generator() -> None:

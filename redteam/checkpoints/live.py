@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from redteam.checkpoints.contents import FLOATS, dominant_dtype
 from redteam.checkpoints.texts import is_text_classifier, read_as_text
+from redteam.checkpoints.untrusted import PICTURES
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
@@ -76,7 +77,8 @@ def live_model(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, nam
 
     Args:
         module: a causal language model or a text classifier of transformers, or any classifier: a module that takes
-            inputs [n, ...] and returns logits [n, classes].
+            inputs [n, ...] and returns logits [n, classes], or an output with them. An image classifier of transformers
+            is given inputs as they are: its processor is not in the module.
         tokenizer: of what reads text.
         name: for people.
 
@@ -85,7 +87,7 @@ def live_model(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, nam
             tokenizer, or is no text classifier that is known.
     """
     _dtype(module, name)
-    language = hasattr(module, "get_input_embeddings")
+    language = hasattr(module, "get_input_embeddings") and not type(module).__name__.endswith(PICTURES)
     if language and tokenizer is None:
         kind = "text classifier" if is_text_classifier(module) else "language model"
         raise InputError(f"the {name} is a {kind} without its tokenizer", "Give it: tokenizer=...")

@@ -51,12 +51,14 @@ class Place:
 def learning(view: View) -> Layers:
     """Returns the states that a probe of a model learns from: those of the attack split.
 
-    Of a forgotten class all answers are one and the same, and what knows nothing else can tell nothing apart. There
-    the items of what stays are added, whose answers are the other classes; the adversary has them too. Where answers
-    differ they are left out: questions about what stays may have answers of another kind.
+    Of a forgotten class all answers are one and the same, and what knows nothing else can tell nothing apart; of two,
+    it would be right half of the time without knowing anything. There the items of what stays are added, whose
+    answers are the other classes; the adversary has them too. Where questions have different answers they are left out:
+    questions about what stays may have answers of another kind.
     """
     attack = view.layers("attack")
-    if len(set(answers_of(attack.items))) > 1 or not view.capability.retain:
+    asked = view.kind == "language" and len(set(answers_of(attack.items))) > 1
+    if asked or not view.capability.retain:
         return attack
     retain = view.layers("retain")
     states = {layer: np.concatenate([attack.states[layer], rows]) for layer, rows in retain.states.items()}

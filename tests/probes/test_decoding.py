@@ -225,6 +225,17 @@ def test_different_answers_are_learnt_from_the_attack_split_alone() -> None:
     assert asked == ["attack"]
 
 
+def test_two_forgotten_classes_are_learnt_beside_what_stays_too() -> None:
+    """Else a probe that knows nothing is right half of the time, and erasing the answer seems to fail."""
+    parts = {part: of_answers(60, seed, (2, 3)) for seed, part in enumerate(("attack", "select", "certify"))}
+    parts["retain"] = of_answers(90, 3, (0, 1))
+    view = replace(view_with(parts, []), tokenizer=None)
+    assert len(learning(view).items) == 150
+    reading = LinearProbe().read(view)
+    assert np.mean(reading.correct) > 0.9
+    assert np.mean(reading.erased) <= 0.3  # four classes; half were two
+
+
 def test_where_nothing_stays_there_is_nothing_to_add() -> None:
     parts = forgotten_class()
     parts["retain"] = rows_of(parts["retain"], slice(0))
