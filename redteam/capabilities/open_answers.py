@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,12 +134,27 @@ def written(module: nn.Module, encoded: EncodedQuestions, rows: slice) -> list[l
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     if hooked or not isinstance(module, GenerationMixin):
         return _written_anew(module, encoded, rows)
-    return _generated(module, encoded, rows)
-
-
-def _generated(module: Any, encoded: EncodedQuestions, rows: slice) -> list[list[int]]:
-    """Writes with a cache of keys and values, through transformers. What a checkpoint asks for besides is not done."""
     part, starts = encoded.rows.take(rows), encoded.starts[rows]
+    said: dict[int, list[int]] = {}
+    for chosen in _fitting(starts, part.lengths - starts, getattr(module.config, "max_position_embeddings", None)):
+        texts = _generated(module, part.take(chosen), starts[chosen])
+        said |= dict(zip(chosen.tolist(), texts, strict=True))
+    return [said[row] for row in range(len(part))]
+
+
+def _fitting(starts: Tensor, wanted: Tensor, positions: int | None) -> Iterator[Tensor]:
+    """Yields groups of rows in which the longest prompt with the longest answer can be read, as each row can."""
+    waiting = [wanted.argsort()]
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) > 1 and positions is not None and int(starts[rows].max() + wanted[rows].max()) > positions:
+            waiting += rows.tensor_split(2)
+        else:
+            yield rows
+
+
+def _generated(module: Any, part: TokenSet, starts: Tensor) -> list[list[int]]:
+    """Writes with a cache of keys and values, through transformers. What a checkpoint asks for besides is not done."""
     wanted, longest = part.lengths - starts, int(starts.max())
     places = torch.arange(longest) - (longest - starts)[:, None]  # prompts end together
     mask = (places >= 0).long()

@@ -27,6 +27,7 @@ class Recipe:
         steps: optimizer steps.
         batch_size: sequences a step.
         learning_rate: its peak.
+        positions: tokens that the model can read at least; more where the data is longer.
     """
 
     hidden_size: int
@@ -34,6 +35,7 @@ class Recipe:
     steps: int
     batch_size: int
     learning_rate: float
+    positions: int = 64
 
 
 def llama_training(data: TokenSet, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Training:
@@ -47,7 +49,7 @@ def llama_training(data: TokenSet, tokenizer: PreTrainedTokenizerBase, recipe: R
         num_hidden_layers=recipe.layers,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=max(64, data.input_ids.shape[1]),
+        max_position_embeddings=max(recipe.positions, data.input_ids.shape[1]),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_models import make_item, tiny_capability, tiny_llama, word_tokenizer
 from tiny_views import knowing_llama, text_capability
 from torch import nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from redteam.capabilities.answers import constant_score, exact_match, f1, normalised
 from redteam.capabilities.items import Capability, Item, blind_score
@@ -68,6 +68,32 @@ def test_what_is_written_is_what_transformers_generates(hooked: bool) -> None:
         theirs = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
         assert tokens == theirs[0, ids.shape[1] :].tolist()
     assert len({tuple(tokens) for tokens in ours}) > 10
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_the_longest_prompt_and_the_longest_answer_need_not_fit_together(
+    hooked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that looks its positions up in a table: there is none for more."""
+    items = (
+        Item(id="a", group="a", prompt=" ".join(["w4"] * 14), choices=("w0",), answer=0),
+        Item(id="b", group="b", prompt="w5", choices=(" ".join(["w1"] * 13),), answer=0),
+        Item(id="c", group="c", prompt="w6 w7", choices=("w2 w3",), answer=0),
+    )
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5)
+        module = GPT2LMHeadModel(config).eval()
+    module.generation_config.eos_token_id = None
+    encoded = encode_scoring(open_capability("f1"), items, TOKENIZER)
+    assert isinstance(encoded, EncodedQuestions)
+    hook = module.transformer.h[0].register_forward_hook(lambda *_: None) if hooked else None
+    together = written(module, encoded, slice(0, 3))
+    assert [len(tokens) for tokens in together] == [1, 13, 2]
+    if hook is not None:
+        hook.remove()
+    assert together == [written(module, encoded, slice(row, row + 1))[0] for row in range(3)]
+    assert capsys.readouterr().err == ""
 
 
 def test_what_a_checkpoint_asks_of_generation_is_not_done() -> None:
