@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_redteam import ENVIRONMENT, redteam
 
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups
@@ -99,32 +96,3 @@ def test_world_facts_with_a_field_for_each_option(tmp_path: Path) -> None:
     assert Counter(item.completion for item in capability.certify).keys() == {"A", "B", "C", "D"}
     assert len(set(Counter(item.completion for item in capability.certify).values())) == 1
     assert capability.chance == 0.25
-
-
-@pytest.mark.slow
-def test_what_the_model_no_longer_says_it_still_chooses(tmp_path: Path) -> None:
-    """The example as its README tells it, with an attack of a few steps, through real processes."""
-    target = tmp_path / "tofu"
-    build = subprocess.run(
-        [sys.executable, EXAMPLE / "build.py", "--out", target], env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert build.returncode == 0, build.stderr
-    forms = [part for name in ("choices", "generation") for part in ("--capability", EXAMPLE / f"{name}.toml")]
-    quick = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
-    done = redteam(
-        "attack", target, *forms, "-a", quick, "--budget", "2", "--format", "json", "--out", tmp_path / "run"
-    )
-    assert "Warning" not in done.stderr
-    assert "friendly" not in done.stderr
-    found = {result["scorer"]: result for result in json.loads(done.stdout)["capabilities"]}
-    chosen, said = found["choice"], found["f1"]
-    assert chosen["verdict"] == "RECOVERED"
-    assert chosen["scores"]["target"]["before"] > 0.9
-    assert "nothing-removed" in {flag["name"] for flag in chosen["flags"]}
-    assert said["scores"]["original"]["before"] > 0.8
-    assert said["scores"]["target"]["before"] < 0.3
-    assert said["scores"]["reference"]["after"]["estimate"] < 0.2  # nobody can be taught what other authors did
-    likely = said["also"]["cloze"]
-    assert likely["before"]["original"] > 0.7
-    assert likely["after"]["target"]["estimate"] > likely["before"]["target"] + 0.05
-    assert likely["after"]["reference"]["estimate"] < 0.05
