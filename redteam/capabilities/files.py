@@ -159,6 +159,8 @@ def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ..
     """Returns the distinct choices and which is right; the right answer alone where nothing is chosen."""
     given = field_of(row, rules.answer, where)
     if rules.choices is None and OPEN.issuperset(rules.scorer):
+        if isinstance(given, bool) or not isinstance(given, str | int | float):
+            raise InputError(f"{where}: {rules.answer!r} is no text", "Give the right answer as text or as a number")
         if not str(given).strip():
             raise InputError(f"{where} has an empty answer", "A model cannot be asked how likely nothing is")
         return (str(given),), 0
@@ -169,7 +171,7 @@ def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ..
         raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
     if not all(choice.strip() for choice in choices):
         raise InputError(f"{where} has an empty choice", "A model cannot be asked how likely nothing is")
-    if _lists_options(rules) and len(choices) > len(LETTERS):
+    if len(choices) > len(LETTERS) and _lists_options(rules):
         raise InputError(f"{where} has {len(choices)} choices, there are {len(LETTERS)} letters", "List fewer")
     return choices, choices.index(right)
 

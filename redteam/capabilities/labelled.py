@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redteam.capabilities.classes import dealt, number_of
 from redteam.capabilities.duplicates import normal_form
+from redteam.capabilities.grouping import field_of
 from redteam.capabilities.items import Capability, Texts
 from redteam.capabilities.rows import Row, rows_of
 from redteam.config.capability import TextsFile
 from redteam.config.files import expand_path
 from redteam.errors import InputError
 
-FIELDS = "Name the fields of your rows in the capability file"
 MOST_CLASSES = 100_000
 
 
@@ -60,7 +59,7 @@ def texts_of(rules: TextsFile, path: Path) -> Capability:
 
 
 def _labelled(rules: TextsFile, row: Row, file: str, where: str) -> Labelled:
-    text, label = _field(row, rules.text, where), _field(row, rules.label, where)
+    text, label = field_of(row, rules.text, where), field_of(row, rules.label, where)
     if not isinstance(text, str) or not text.strip() or not _is_unicode(text):
         raise InputError(f"{where}: {rules.text!r} is no text, or empty", "Leave that row out, or name another field")
     if isinstance(label, str) and label.strip():
@@ -72,12 +71,6 @@ def _labelled(rules: TextsFile, row: Row, file: str, where: str) -> Labelled:
     else:
         raise InputError(f"{where}: {rules.label!r} is {str(label)[:40]!r}, no class", "Give its name or its number")
     return Labelled(f"{file}:{where.rpartition(':')[2]}", text, label)
-
-
-def _field(row: Row, name: str, where: str) -> Any:
-    if name not in row:
-        raise InputError(f"{where} has no field {name!r}", FIELDS)
-    return row[name]
 
 
 def _is_unicode(text: str) -> bool:

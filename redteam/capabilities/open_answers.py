@@ -131,10 +131,10 @@ def written(module: nn.Module, encoded: EncodedQuestions, rows: slice) -> list[l
     Returns:
         The tokens of each item.
     """
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    if hooked or not isinstance(module, GenerationMixin):
-        return _written_anew(module, encoded, rows)
     part, starts = encoded.rows.take(rows), encoded.starts[rows]
+    hooked = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
+    if hooked or not isinstance(module, GenerationMixin):
+        return _written_anew(module, part, starts)
     said: dict[int, list[int]] = {}
     for chosen in _fitting(starts, part.lengths - starts, getattr(module.config, "max_position_embeddings", None)):
         texts = _generated(module, part.take(chosen), starts[chosen])
@@ -169,12 +169,11 @@ def _generated(module: Any, part: TokenSet, starts: Tensor) -> list[list[int]]:
     return [row[:count].tolist() for row, count in zip(said, wanted.tolist(), strict=True)]
 
 
-def _written_anew(module: nn.Module, encoded: EncodedQuestions, rows: slice) -> list[list[int]]:
+def _written_anew(module: nn.Module, part: TokenSet, starts: Tensor) -> list[list[int]]:
     """Writes without a cache: every token is predicted from the whole text before it, as in scoring and training.
 
     Hooks that attacks put on positions see what they saw then, which they would not with a cache.
     """
-    part, starts = encoded.rows.take(rows), encoded.starts[rows]
     wanted = part.lengths - starts
     ids = part.input_ids.clone()
     each = torch.arange(len(part))

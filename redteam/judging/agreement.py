@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from redteam.evidence.results import Also, Flag, Interval
-from redteam.judging.reading import Evidence
-from redteam.judging.recovery import Excess, excess_recovery, strongest_stop
+from redteam.judging.reading import ROLES, Evidence
+from redteam.judging.recovery import clipped, excess_recovery, interval, strongest_stop
 from redteam.judging.statistics import Array, Resampling, mean_bounds
-
-ROLES = ("original", "target", "reference", "decoy")
 
 
 def other_scorers(evidence: Evidence, floors: Mapping[str, float], resampling: Resampling) -> dict[str, Also]:
@@ -36,7 +32,7 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
     return Also(
         chance=chance,
         before={role: float(scores.mean()) for role, scores in before.items()},
-        after={role: _mean(scores, resampling, f"{role}/{scorer}") for role, scores in after.items()},
+        after={role: interval(mean_bounds(scores, resampling, f"{role}/{scorer}")) for role, scores in after.items()},
         excess_recovery=_excess(before, after, resampling),
     )
 
@@ -44,8 +40,7 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
 def _excess(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
     if not ("original" in before and {"target", "reference"} <= after.keys()):
         return None
-    excess = excess_recovery(before["original"][None], after["target"], after["reference"], resampling)
-    return None if excess is None else _clipped(excess)
+    return clipped(excess_recovery(before["original"][None], after["target"], after["reference"], resampling))
 
 
 def disagreement(deciding: Interval | None, also: Mapping[str, Also], delta: float) -> list[Flag]:
@@ -59,17 +54,5 @@ def disagreement(deciding: Interval | None, also: Mapping[str, Also], delta: flo
 
 
 def _apart(first: Interval, second: Interval, delta: float) -> bool:
-    lower, higher = sorted((first, second), key=lambda interval: interval.estimate)
+    lower, higher = sorted((first, second), key=lambda one: one.estimate)
     return lower.high <= delta < higher.low
-
-
-def _mean(scores: Array, resampling: Resampling, name: str) -> Interval:
-    bounds = mean_bounds(scores, resampling, name)
-    return Interval(estimate=round(bounds.estimate, 6), low=round(bounds.low, 6), high=round(bounds.high, 6))
-
-
-def _clipped(excess: Excess) -> Interval:
-    low, estimate, high = (
-        round(float(np.clip(value, 0, 1)), 6) for value in (excess.bounds.low, excess.raw, excess.bounds.high)
-    )
-    return Interval(estimate=estimate, low=low, high=high)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from redteam.evidence.results import SpeedUp, TimeToRecovery
+from redteam.evidence.results import Interval, SpeedUp, TimeToRecovery
 from redteam.judging.reading import AXES, Stop
 from redteam.judging.statistics import Array, Bounds, Resampling, percentile_bounds
 
@@ -115,3 +115,16 @@ def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Bound
     resampling = Resampling.over([numbers.setdefault(group, len(numbers)) for group in groups], seed=0)
     lost = resampling.means(before[None], "before") - resampling.means(after[None], "after")
     return percentile_bounds(float(before.mean() - after.mean()), lost)
+
+
+def interval(bounds: Bounds) -> Interval:
+    """Returns bounds as they are recorded."""
+    return Interval(**{name: round(value, 6) for name, value in asdict(bounds).items()})
+
+
+def clipped(excess: Excess | None) -> Interval | None:
+    """Returns the interval of excess recovery clipped to [0, 1], the range in which it means something."""
+    if excess is None:
+        return None
+    low, estimate, high = (float(np.clip(v, 0, 1)) for v in (excess.bounds.low, excess.raw, excess.bounds.high))
+    return Interval(estimate=round(estimate, 6), low=round(low, 6), high=round(high, 6))

@@ -123,9 +123,7 @@ def _states(kept: list[Tensor], batch: AnyBatch) -> Tensor:
         first = (batch.labels != IGNORED).int().argmax(dim=1)
         return kept[-1][torch.arange(len(first)), first - 1]
     if kept and kept[-1].shape[:-1] == batch.real.shape and kept[-1].dim() == 3:
-        return kept[-1][
-            torch.arange(batch.samples), batch.real.sum(dim=1) - 1
-        ]  # a causal model, read at its last token
+        return kept[-1][torch.arange(batch.samples), batch.real.sum(dim=1) - 1]
     if not kept or kept[-1].shape != (batch.samples, kept[-1].shape[-1]):
         raise Unmaskable("the output head does not read one state an example")
     return kept[-1]

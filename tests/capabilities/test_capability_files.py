@@ -516,6 +516,8 @@ def test_a_premise_asks_nothing(write):
     ("rows", "toml", "says"),
     [
         ([*told("f", 20), {"person": "f", "question": "when", "answer": " "}], OPEN, "has an empty answer"),
+        ([*told("f", 20), {"person": "f", "question": "when", "answer": None}], OPEN, "'answer' is no text"),
+        ([*told("f", 20), {"person": "f", "question": "when", "answer": ["a"]}], OPEN, "'answer' is no text"),
         ([*told("f", 20), {"person": "f", "question": "when"}], OPEN, "has no field 'answer'"),
         (told("f", 20), TOML, "has no field 'choices'"),
         (told("f", 20), TOML + 'scorer = ["f1", "choice"]\n', "has no field 'choices'"),

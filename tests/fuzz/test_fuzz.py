@@ -7,7 +7,7 @@ told by its form and its number, and is the same wherever these are.
 
 `make test` opens twenty-five of each form, the slow set two thousand. To look at one:
 
-    python tests/fuzz/fuzz_worker.py /tmp/fuzz <<< "74 75 own zip"
+    python tests/fuzz/fuzz_worker.py FOLDER <<< "74 75 own zip"
 """
 
 from __future__ import annotations
