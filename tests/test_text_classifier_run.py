@@ -319,7 +319,8 @@ def test_a_class_that_was_masked_is_recovered(world: Path, tmp_path: Path) -> No
     assert found.scores["target"].after.estimate > 0.95
     assert found.scores["reference"].before < 0.05
     assert found.scores["reference"].after is not None
-    assert found.scores["reference"].after.estimate < 0.6
+    # Sixty-four steps teach a model that never knew something too; how much differs between processors.
+    assert found.scores["reference"].after.high < found.scores["target"].after.low
     assert found.control_recovered is True
     assert found.budget.failed == 0
     assert found.verdict == "RECOVERED", found.reason
