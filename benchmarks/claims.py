@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,12 +73,18 @@ def publish(name: str, measured: Measured, console: Console) -> bool:
     content = {
         "title": measured.title,
         "setting": {**measured.setting, "environment": environment()},
-        "claims": [{**asdict(claim), "holds": claim.holds} for claim in measured.claims],
+        "claims": [_content(claim) for claim in measured.claims],
         "rows": list(measured.rows),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return all(claim.holds for claim in measured.claims)
+
+
+def _content(claim: Claim) -> dict[str, Any]:
+    """Returns what a file says of a claim; what is no number (never reached, not measured) is null there."""
+    measured = claim.measured if isfinite(claim.measured) else None
+    return {**asdict(claim), "measured": measured, "holds": claim.holds}
 
 
 def _short(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
+from math import inf
 from multiprocessing import get_context
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 TARGETS = (("facts", "tar"), ("digits", "ssd"), ("digits", "tar"), ("facts", "rmu"))
 STUDIES = 10
-BUDGETS = {"suite": 100, "random": 200}  # trials: the default of `redteam attack`, and for the other twice as many
+BUDGETS = {"suite": 100, "random": 60}  # trials of a study: the default of `redteam attack`; random ones add up
 WITHIN = 0.02  # of the best known recovery
 
 
@@ -34,7 +35,9 @@ def measure() -> Measured:
             "budgets": BUDGETS,
             "within": WITHIN,
             "best known": "the highest mean, over three fresh seeds, of a best configuration of a study",
-            "never": "counts as one more than the budget",
+            "first": "the first trial of a study that is within; null where none is",
+            "random": "its trials are independent of each other, so those of all its studies are one long study in any"
+            " order: the median is over all orders, and one more than the number of trials where too few are within",
         },
     )
 
@@ -60,7 +63,9 @@ def _rows(place: tuple[str, str]) -> list[dict[str, Any]]:
             "study": study,
             "best known": round(best, 4),
             "best of this study": round(max(_value(trial) for trial in found), 4),
-            "trials": next((i + 1 for i, trial in enumerate(found) if _value(trial) >= best - WITHIN), len(found) + 1),
+            "trials": len(found),
+            "within": sum(_value(trial) >= best - WITHIN for trial in found),
+            "first": next((i + 1 for i, trial in enumerate(found) if _value(trial) >= best - WITHIN), None),
         }
         for (kind, study), found in tried.items()
     ]
@@ -79,14 +84,27 @@ def _value(trial: Tried) -> float:
 
 
 def _claim(rows: list[dict[str, Any]], target: str) -> Claim:
-    middle = {
-        kind: median(row["trials"] for row in rows if row["target"] == target and row["search"] == kind)
-        for kind in ("suite", "random")
-    }
+    """Compares the two medians; a suite of which half the studies never came there keeps no limit."""
+    suite = [row for row in rows if row["target"] == target and row["search"] == "suite"]
+    random = [row for row in rows if row["target"] == target and row["search"] == "random"]
+    ours = median(inf if row["first"] is None else row["first"] for row in suite)
+    theirs = median_first(sum(row["trials"] for row in random), sum(row["within"] for row in random))
     return Claim(
-        name=f"{target}: median trials of the suite ({middle['suite']:g}) over those of random search"
-        f" ({middle['random']:g})",
-        measured=middle["suite"] / middle["random"],
+        name=f"{target}: median trials of the suite ({ours:g}) over those of random search ({theirs:g})",
+        measured=ours / theirs,
         must="<=",
         limit=0.5,
     )
+
+
+def median_first(trials: int, within: int) -> int:
+    """Returns the median, over all orders of some trials, of the place of the first that is within.
+
+    None of the first n is with probability C(trials - within, n) / C(trials, n).
+    """
+    missed = 1.0
+    for place in range(1, trials + 1):
+        missed *= max(0, trials - within - place + 1) / (trials - place + 1)
+        if missed <= 0.5:
+            return place
+    return trials + 1
