@@ -25,7 +25,7 @@ class Mixture:
     """
 
     name = "mixture"
-    version = 2
+    version = 3
     goal = "full fine-tuning on forget and retain items together"
     paper = "Tamirisa et al. 2024 (arXiv 2408.00761); Qi et al. 2024 (arXiv 2412.07097)"
     access = Access.WEIGHTS
@@ -38,14 +38,17 @@ class Mixture:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """All of both for long, as many of each for long, and all of both at higher rates.
+        """Four retain items to each by SGD, all of both for long, as many of each, and all of both at higher rates.
 
         As many of each: the red-teaming data of Tamirisa et al. 2024. Long: their adversaries take up to a thousand
-        steps, those of Lee et al. 2025 (arXiv 2506.06278) five hundred.
+        steps, those of Lee et al. 2025 (arXiv 2506.06278) five hundred. SGD: our own logs, see `Retrain.recipes`; among
+        retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2).
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
         return [
+            recipe("sgd", 2e-2, ratio=4.0, steps=512, **base),
             recipe("adamw", 3e-4, ratio=RATIOS[1], steps=512, **base),
+            recipe("adamw", 1e-3, ratio=4.0, steps=512, **base),
             recipe("adamw", 1e-3, ratio=1.0, steps=512, **base),
             recipe("adamw", 1e-3, ratio=RATIOS[1], steps=128, **base),
             recipe("adamw", 3e-3, ratio=RATIOS[1], steps=128, **base),
