@@ -61,6 +61,7 @@ def attack(
     attacks: options.Attacks = None,
     access: options.Adversary = None,
     seed: options.Seed = None,
+    device: options.Device = None,
     out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
@@ -82,6 +83,7 @@ def attack(
             "access": access,
             "budget": budget,
             "seed": seed,
+            "device": device,
         }
         code = _attack(asked_for(target, given), out, format)
     raise typer.Exit(code)

@@ -69,6 +69,9 @@ Adversary = Annotated[
     Access | None,
     typer.Option("--access", help="What the adversary has; each has what comes after it too (default: weights)."),
 ]
+Device = Annotated[
+    str | None, typer.Option(help="Where models run: cpu, cuda, cuda:1, mps (default: the accelerators, if any).")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 

@@ -34,6 +34,7 @@ class Asked:
     access: Access = Access.WEIGHTS
     budget: int = 100
     seed: int = 0
+    device: str | None = None
 
     @property
     def one_by_one(self) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def read_project(path: Path) -> Asked:
         InputError: it is not TOML, or not of that form.
     """
     found = read_project_file(path)
-    places = {
+    places: dict[str, Any] = {
         name: expand_path(place, path)
         for name in ("original", "reference", "base", "config")
         if (place := getattr(found, name)) is not None

@@ -149,7 +149,17 @@ def test_importing_is_cheap(modules: list[str], unwanted: tuple[str, ...]) -> No
 
 CHEAP_CALLS = {
     *("dict", "frozenset", "range", "set", "slice", "tuple"),
-    *("Path", "TypeVar", "dataclass", "field", "re.compile", "typer.Typer", "typer.Option", "typer.Argument"),
+    *(
+        "Path",
+        "TypeVar",
+        "dataclass",
+        "field",
+        "re.compile",
+        "torch.device",
+        "typer.Typer",
+        "typer.Option",
+        "typer.Argument",
+    ),
     *("ConfigDict", "Field"),
     *("Policy", "Registry", "Shares", "Spent", "_attribute"),
 }

@@ -55,5 +55,5 @@ def shrink_and_perturb(module: nn.Module, strength: float, generator: torch.Gene
     """Mixes every matrix, in place, with noise of its own standard deviation."""
     for parameter in module.parameters():
         if parameter.ndim >= 2:
-            noise = torch.randn(parameter.shape, generator=generator) * parameter.std()
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device) * parameter.std()
             parameter.lerp_(noise, strength)

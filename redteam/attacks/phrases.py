@@ -173,8 +173,10 @@ def row_losses(module: nn.Module, data: TokenSet) -> Tensor:
     for batch in ordered_batches(data, READ):
         said = batch.predictions(module)
         each = functional.cross_entropy(said.logits, said.labels, reduction="none")
-        sums = torch.zeros(batch.samples).index_add(0, said.owner, each)
-        losses.append(sums / torch.bincount(said.owner, minlength=batch.samples))
+        each, owner = each.cpu(), said.owner.cpu()
+        losses.append(
+            torch.zeros(batch.samples).index_add(0, owner, each) / torch.bincount(owner, minlength=batch.samples)
+        )
     return torch.cat(losses)
 
 

@@ -96,7 +96,7 @@ def importance(module: nn.Module, data: Examples) -> dict[str, Tensor]:
 def _top(scores: Tensor, share: float) -> Tensor:
     """Returns where the highest scores of a matrix are, a share of it, bool of its shape; at least one."""
     count = max(1, round(share * scores.numel()))
-    chosen = torch.zeros(scores.numel(), dtype=torch.bool)
+    chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     chosen[scores.flatten().topk(count).indices] = True
     return chosen.view_as(scores)
 

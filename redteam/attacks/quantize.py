@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -107,7 +106,11 @@ def in_eight_bits(module: nn.Module) -> Iterator[None]:
 
 def dynamic_int8(layer: nn.Linear) -> nn.Module:
     """Returns a layer's int8 form: weights rounded once, activations at every call, by tensor."""
-    whole = nn.Sequential(copy.deepcopy(layer).float())
+    plain = nn.utils.skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(layer.get_parameter(name))
+    whole = nn.Sequential(plain)
     converted: Any = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, dtype=torch.qint8)
     form: nn.Module = converted[0]
     return form
@@ -115,8 +118,8 @@ def dynamic_int8(layer: nn.Linear) -> nn.Module:
 
 def _instead(other: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def hook(_layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        changed: Tensor = other(given[0].float())
-        return changed.to(output.dtype)
+        changed: Tensor = other(given[0].float().cpu())  # torch has no such layer anywhere else
+        return changed.to(output)
 
     return hook
 
@@ -147,5 +150,5 @@ def rounded(weights: Tensor, bits: int, scope: str) -> Tensor:
         blocks = rows
     top = 2 ** (bits - 1) - 1
     scale = (blocks.abs().amax(dim=1) / top).clamp(min=torch.finfo(torch.float32).tiny)
-    zeros = torch.zeros(len(blocks), dtype=torch.int32)
+    zeros = torch.zeros(len(blocks), dtype=torch.int32, device=blocks.device)
     return torch.fake_quantize_per_channel_affine(blocks.contiguous(), scale, zeros, 0, -top - 1, top).view_as(weights)

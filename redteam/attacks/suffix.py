@@ -67,7 +67,7 @@ def by_gradient(arena: Arena, now: Standing) -> tuple[list[list[int]], int]:
     """Proposes phrases with one token changed to what the gradient promises most of; see `phrases.Propose`."""
     data, places, tokens = _located(arena, now)
     batch = data.batch(slice(None))
-    promise = -token_gradients(arena.module, batch, places)[:, now.words]
+    promise = -token_gradients(arena.module, batch, places).cpu()[:, now.words]
     top = promise.topk(min(TOP, -(-len(now.words) // SHARE)), dim=1).indices
     at = torch.randint(len(tokens), (now.width,), generator=now.generator)
     rank = torch.randint(top.shape[1], (now.width,), generator=now.generator)

@@ -14,6 +14,7 @@ from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tu
 from redteam.checkpoints.texts import TextClassifier
 from redteam.engine.batches import LabelledSet
 from redteam.engine.cost import Spent
+from redteam.engine.devices import device_of
 from redteam.engine.steering import shorten
 from redteam.target import TargetInfo
 
@@ -61,7 +62,7 @@ class UniversalInput:
         """
         if not isinstance(arena.answers, LabelledSet):
             raise ValueError("text has no inputs that a number could be added to")
-        middle = arena.answers.inputs.mean(dim=0)
+        middle = arena.answers.inputs.mean(dim=0).to(device_of(arena.module))
         added = nn.Parameter(torch.zeros_like(middle))
         arena.in_place.enter_context(shifted(arena.module, added))
         most = params["bound"] * float(middle.norm())

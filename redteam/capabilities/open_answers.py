@@ -14,6 +14,7 @@ from redteam.capabilities.answers import exact_match, f1
 from redteam.capabilities.encode import EncodedChoices, boundaries, pad_of
 from redteam.capabilities.items import Item
 from redteam.engine.batches import TokenSet
+from redteam.engine.devices import device_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,7 +164,8 @@ def _generated(module: Any, part: TokenSet, starts: Tensor) -> list[list[int]]:
     module.generation_config = GenerationConfig()  # a checkpoint's may sample, or forbid words
     try:
         how = GenerationConfig(do_sample=False, max_new_tokens=int(wanted.max()), pad_token_id=0)
-        said = module.generate(ids, attention_mask=mask, generation_config=how)[:, longest:]
+        here = device_of(module)
+        said = module.generate(ids.to(here), attention_mask=mask.to(here), generation_config=how)[:, longest:]
     finally:
         module.generation_config = kept
     return [row[:count].tolist() for row, count in zip(said, wanted.tolist(), strict=True)]
@@ -174,7 +176,7 @@ def _written_anew(module: nn.Module, part: TokenSet, starts: Tensor) -> list[lis
 
     Hooks that attacks put on positions see what they saw then, which they would not with a cache.
     """
-    wanted = part.lengths - starts
+    wanted, here = part.lengths - starts, device_of(module)
     ids = part.input_ids.clone()
     each = torch.arange(len(part))
     for step in range(int(wanted.max())):
@@ -182,9 +184,9 @@ def _written_anew(module: nn.Module, part: TokenSet, starts: Tensor) -> list[lis
         until = int(lengths[going].max())
         mask = (torch.arange(until) < lengths[going, None]).long()
         batch = ids[going, :until] * mask  # what follows the prompt is the right answer until it is written over
-        logits = module(input_ids=batch, attention_mask=mask, use_cache=False).logits
+        logits = module(input_ids=batch.to(here), attention_mask=mask.to(here), use_cache=False).logits
         last = logits[torch.arange(len(batch)), lengths[going] - 1].float()
-        ids[each[going], lengths[going]] = last.argmax(dim=-1)
+        ids[each[going], lengths[going]] = last.argmax(dim=-1).cpu()
     return [
         row[start : start + count].tolist()
         for row, start, count in zip(ids, starts.tolist(), wanted.tolist(), strict=True)

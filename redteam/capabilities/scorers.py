@@ -89,7 +89,7 @@ def class_logits(module: nn.Module, encoded: EncodedInputs) -> Tensor:
         NotFinite: one is NaN or infinite.
     """
     batches = ordered_batches(encoded.examples, SCORING_BATCH)
-    logits = torch.cat([batch.logits(module).float() for batch in batches])
+    logits = torch.cat([batch.logits(module).float().cpu() for batch in batches])
     if not torch.isfinite(logits).all():
         raise NotFinite("the model's logits are not finite")
     return logits
@@ -141,9 +141,8 @@ def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     parts = []
     for start in range(0, len(encoded.rows), SCORING_BATCH):
         rows = slice(start, start + SCORING_BATCH)
-        batch = encoded.rows.batch(rows)
-        logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
-        final = logits[torch.arange(len(logits)), encoded.ends[rows]].float().log_softmax(-1)
+        logits = encoded.rows.batch(rows).logits(module)
+        final = logits[torch.arange(len(logits)), encoded.ends[rows]].float().log_softmax(-1).cpu()
         choices = encoded.single[rows]
         parts.append(final.gather(1, choices.clamp(min=0))[choices >= 0])
     return torch.cat(parts)
@@ -155,9 +154,9 @@ def _sums(module: nn.Module, rows: TokenSet) -> Tensor:
     parts = []
     for start in range(0, len(rows), SCORING_BATCH):
         batch = rows.batch(slice(start, start + SCORING_BATCH))
-        logits = module(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False).logits
-        labels = batch.labels[:, 1:]
+        logits = batch.logits(module)
+        labels = batch.labels[:, 1:].to(logits.device)
         scored = labels >= 0
         tokens = logits[:, :-1].float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
-        parts.append((tokens * scored).sum(dim=1))
+        parts.append((tokens * scored).sum(dim=1).cpu())
     return torch.cat(parts)

@@ -1,6 +1,7 @@
 """Examples ready for training, of language and of classification, and the order in which an optimizer sees them.
 
-A batch knows how to feed a module of its kind, so that a loop, an attack or a method is written once for both.
+A batch knows how to feed a module of its kind, wherever that is, so that a loop, an attack or a method is written once
+for all. Examples themselves stay in the processor's memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from redteam.engine.devices import device_of
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 PADDING = -1  # in a row of token ids, where a labelled text is over: no token has this number
@@ -66,6 +69,11 @@ class Batch:
         """Number of labels that the loss is a mean over."""
         return int((self.labels[:, 1:] != IGNORED).sum())
 
+    def to(self, device: torch.device) -> Batch:
+        """Returns the same batch on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.input_ids.to(device), self.labels.to(device), mask, self.tokens)
+
     def rows(self, chosen: slice) -> Batch:
         """Returns some of the sequences, as long as they were."""
         mask = None if self.mask is None else self.mask[chosen]
@@ -79,21 +87,22 @@ class Batch:
 
     def logits(self, module: nn.Module) -> Tensor:
         """Runs a causal language model of transformers. Returns its logits, [sequences, length, vocabulary]."""
-        logits: Tensor = module(input_ids=self.input_ids, attention_mask=self.mask, use_cache=False).logits
+        here = self.to(device_of(module))
+        logits: Tensor = module(input_ids=here.input_ids, attention_mask=here.mask, use_cache=False).logits
         return logits
 
     def loss(self, module: nn.Module) -> Tensor:
         """Mean cross-entropy of the labelled tokens, each predicted from the position before it. A scalar."""
         logits = self.logits(module)
-        return functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), self.labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
+        following = self.labels[:, 1:].to(logits.device)
+        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED)
 
     def predictions(self, module: nn.Module) -> Predictions:
         """Runs the module and returns what it says at the positions before labelled tokens."""
-        following = self.labels[:, 1:]
+        logits = self.logits(module)
+        following = self.labels[:, 1:].to(logits.device)
         rows, columns = (following != IGNORED).nonzero(as_tuple=True)
-        return Predictions(self.logits(module)[rows, columns].float(), following[rows, columns], rows)
+        return Predictions(logits[rows, columns].float(), following[rows, columns], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,10 @@ class LabelledBatch:
         """Number of labels that the loss is a mean over."""
         return len(self.labels)
 
+    def to(self, device: torch.device) -> LabelledBatch:
+        """Returns the same batch on a device."""
+        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
     def rows(self, chosen: slice) -> LabelledBatch:
         """Returns some of the inputs."""
         return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
@@ -179,11 +192,11 @@ class LabelledBatch:
     @property
     def real(self) -> Tensor:
         """True for every input, bool [samples]: a classifier's inputs have no padding."""
-        return torch.ones(len(self.labels), dtype=torch.bool)
+        return torch.ones_like(self.labels, dtype=torch.bool)
 
     def logits(self, module: nn.Module) -> Tensor:
         """Runs a classifier, plain or of transformers. Returns its logits, [samples, classes]."""
-        output: Any = module(self.inputs)
+        output: Any = module(self.inputs.to(device_of(module)))
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits
 
@@ -193,7 +206,8 @@ class LabelledBatch:
 
     def predictions(self, module: nn.Module) -> Predictions:
         """Runs the module and returns what it says of each input."""
-        return Predictions(self.logits(module).float(), self.labels, torch.arange(len(self.labels)))
+        logits = self.logits(module).float()
+        return Predictions(logits, self.labels.to(logits.device), torch.arange(len(logits), device=logits.device))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def silenced(module: nn.Module, blocks: Sequence[Block], count: int) -> Iterator
 
     def without(entries: int) -> Callable[[Tensor], Tensor]:
         def hook(value: Tensor) -> Tensor:
-            kept = torch.ones(value.shape[-1], dtype=value.dtype)
+            kept = value.new_ones(value.shape[-1])
             kept[value.shape[-1] - entries :] = 0
             return value * kept
 

@@ -29,7 +29,8 @@ class Snapshot:
     array afterwards. What lies outside the module, a class or a function of torch that was replaced, is not seen.
 
     Attributes:
-        arrays: copies of parameters and buffers, by name.
+        arrays: copies of parameters and buffers, by name, in the processor's memory.
+        forms: dtype, shape and place of each.
         trainable: names of the parameters that get a gradient.
         shared: names of the arrays that begin at the same place in memory as another.
         hooks: on parameters, by name.
@@ -37,6 +38,7 @@ class Snapshot:
     """
 
     arrays: Mapping[str, Tensor]
+    forms: Mapping[str, str]
     trainable: frozenset[str]
     shared: frozenset[str]
     hooks: Mapping[str, Hooks]
@@ -45,13 +47,14 @@ class Snapshot:
     @staticmethod
     def of(module: nn.Module) -> Snapshot:
         """Copies the module's parameters and buffers."""
-        arrays = {name: tensor.detach().clone() for name, tensor in _arrays(module)}
+        live = dict(_arrays(module))
         trainable = frozenset(name for name, p in module.named_parameters() if p.requires_grad)
         parts = {name: Part.of(part) for name, part in module.named_modules(remove_duplicate=False)}
         return Snapshot(
-            arrays=arrays,
+            arrays={name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()},
+            forms={name: _form(tensor) for name, tensor in live.items()},
             trainable=trainable,
-            shared=_shared(dict(_arrays(module))),
+            shared=_shared(live),
             hooks={name: hooks_of(parameter, TENSOR_HOOKS) for name, parameter in module.named_parameters()},
             parts=parts,
         )
@@ -77,7 +80,7 @@ class Snapshot:
             parameter.requires_grad_(name in self.trainable)
             parameter.grad = None
         module.eval()
-        differing = [name for name, tensor in live.items() if not torch.equal(tensor, self.arrays[name])]
+        differing = [name for name, tensor in live.items() if not torch.equal(tensor, self._released(name, tensor))]
         if differing:
             raise StructureChanged(
                 f"restored weights differ from the snapshot in {', '.join(differing[:NAMED])}: "
@@ -96,13 +99,17 @@ class Snapshot:
         self._live(module)
         moved = total = 0
         for name, parameter in module.named_parameters():
-            moved += int((parameter != self.arrays[name]).sum())
+            moved += int((parameter != self._released(name, parameter)).sum())
             total += parameter.numel()
         return moved / total
 
+    def _released(self, name: str, live: Tensor) -> Tensor:
+        """Returns what an array was, where it is now."""
+        return self.arrays[name].to(live.device)
+
     def _live(self, module: nn.Module) -> dict[str, Tensor]:
         live = dict(_arrays(module))
-        changed = [*_renamed(self.arrays, live), *_reshaped(self.arrays, live)]
+        changed = [*_renamed(self.arrays, live), *_reshaped(self.forms, live)]
         changed += [f"{name} shares its memory" for name in sorted(_shared(live) - self.shared)]
         if not changed:  # a new parameter mostly comes with a new submodule: one of them is enough to say
             parts = dict(module.named_modules(remove_duplicate=False))
@@ -123,9 +130,9 @@ def _renamed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     yield from (f"{name} is gone" for name in sorted(before.keys() - now.keys()))
 
 
-def _reshaped(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Iterator[str]:
+def _reshaped(before: Mapping[str, str], now: Mapping[str, Tensor]) -> Iterator[str]:
     for name, tensor in now.items():
-        if name in before and _form(tensor) != _form(before[name]):
+        if name in before and _form(tensor) != before[name]:
             yield f"{name} is {_form(tensor)}"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import Examples, ordered_batches
+from redteam.engine.devices import device_of
 from redteam.engine.routing import labelled_positions
 
 READ = 512  # examples that states are averaged over
@@ -58,10 +59,13 @@ def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> d
     """
     was, sums, count = module.training, dict[str, Tensor](), 0
     module.eval()
-    for batch in ordered_batches(data.take(slice(0, READ)), 64):
-        chosen = labelled_positions(batch, torch.ones(batch.samples, dtype=torch.bool), "loss")
+    for batch in (batch.to(device_of(module)) for batch in ordered_batches(data.take(slice(0, READ)), 64)):
+        chosen = labelled_positions(
+            batch, torch.ones(batch.samples, dtype=torch.bool, device=batch.real.device), "loss"
+        )
         for layer, states in hidden_states(module, batch, layers).items():
-            sums[layer] = sums.get(layer, torch.zeros(())) + states[chosen].sum(dim=0)
+            total = states[chosen.to(states.device)].sum(dim=0)
+            sums[layer] = sums[layer] + total if layer in sums else total
         count += int(chosen.sum())
     module.train(was)
     return {layer: total / count for layer, total in sums.items()}

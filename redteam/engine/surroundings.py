@@ -38,7 +38,8 @@ def surroundings_kept() -> Iterator[Callable[[], list[str]]]:
     def changed() -> list[str]:
         return [name for name, (read, _) in STATES.items() if pickle.dumps(read()) != pickle.dumps(before[name])]
 
-    with torch.random.fork_rng(devices=()):
+    accelerators = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=accelerators):
         try:
             yield changed
         finally:

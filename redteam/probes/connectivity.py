@@ -101,8 +101,8 @@ class Interpolated(nn.Module):
 
 def _on_line(start: Tensor, end: Tensor, a: float) -> Tensor:
     if not start.is_floating_point():
-        return start if a < 0.5 else end
-    return torch.lerp(start, end.to(start.dtype), a)  # exact at both ends, which start + a (end - start) is not
+        return start if a < 0.5 else end.to(start)
+    return torch.lerp(start, end.to(start), a)  # exact at both ends, which start + a (end - start) is not
 
 
 def _paired(model: nn.Module, original: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
@@ -134,7 +134,7 @@ def distance(model: nn.Module, original: nn.Module) -> float:
     """
     names = {name for module in (model, original) for name, _ in module.named_parameters()}
     pairs = [pair for name, pair in _paired(model, original).items() if name in names]
-    moved = sum(float((start.double() - end.double()).square().sum()) for start, end in pairs)
+    moved = sum(float((start.double() - end.to(start.device).double()).square().sum()) for start, end in pairs)
     whole = sum(float(end.double().square().sum()) for _, end in pairs)
     return float((moved / whole) ** 0.5)
 

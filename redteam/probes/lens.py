@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from redteam.capabilities.scorers import choice_table, scores_of
 from redteam.engine.activations import UnknownLayers, hidden_layers
+from redteam.engine.devices import device_of
 from redteam.engine.steering import Edit, edited
 from redteam.probes.contract import ProbeReading, View
 from redteam.probes.outputs import drawn_answers, encoded_parts
@@ -44,7 +45,7 @@ class Lens(nn.Module):
         def put_out(states: Tensor) -> Tensor:
             keeper(own)(states)
             taken = matching(self.layer, kept, self.last, own)
-            return (taken if self.translate is None else self.translate(taken)).to(states.dtype)
+            return (taken if self.translate is None else self.translate(taken)).to(states)
 
         # Two contexts, because the layer may be the last one: then it is kept first and put out after that.
         with edited(self.module, {self.layer: keeper(kept)}), edited(self.module, {self.last: put_out}):
@@ -101,11 +102,13 @@ def head(module: nn.Module, last: str, states: Tensor) -> Tensor:
     """
 
     def put_out(own: Tensor) -> Tensor:
-        return states[:, None].to(own.dtype)
+        return states[:, None].to(own)
 
     with edited(module, {last: put_out}):
         logits: Tensor = module(
-            input_ids=torch.zeros(1, 1, dtype=torch.long), attention_mask=None, use_cache=False
+            input_ids=torch.zeros(1, 1, dtype=torch.long, device=device_of(module)),
+            attention_mask=None,
+            use_cache=False,
         ).logits
     return logits[:, 0].float()
 

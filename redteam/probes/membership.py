@@ -111,7 +111,7 @@ def token_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     for start in range(0, len(encoded.rows), SCORING_BATCH):
         rows = slice(start, start + SCORING_BATCH)
         batch = encoded.rows.batch(rows)
-        says = batch.logits(module).float().log_softmax(-1)
+        says = batch.logits(module).float().log_softmax(-1).cpu()
         known = says[:, :-1].gather(2, batch.input_ids[:, 1:, None])[..., 0].masked_fill(~batch.real[:, 1:], torch.inf)
         texts.append(functional.pad(known, (0, width - known.shape[1]), value=torch.inf))
         if encoded.single is not None:  # the rows are prompts, and each choice is one token more

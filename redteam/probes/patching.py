@@ -110,7 +110,7 @@ class Patched(nn.Module):
             raise self._differs("runs less often in the original")
         if taken.shape != states.shape:
             raise self._differs(f"puts out {tuple(taken.shape)} in the original, {tuple(states.shape)} in the model")
-        return taken.to(states.dtype)
+        return taken.to(states)
 
     def _differs(self, what: str) -> InputError:
         return InputError(f"states cannot be patched: {self.layer} {what}", "Give the model that was unlearned")

@@ -43,7 +43,7 @@ def read_layers(
         for batch in ordered_batches(data, SCORING_BATCH):
             batch.logits(module)
             for name in (name for name in names if name in states):
-                for position, rows in _rows(states[name], batch).items():
+                for position, rows in _rows(states[name], batch.to(states[name].device)).items():
                     parts.setdefault(name + position, []).append(rows.float().cpu().numpy())
     whole = {name: np.concatenate(chunks) for name, chunks in parts.items()}
     read = {name: states for name, states in whole.items() if len(states) == len(items)}
@@ -60,7 +60,7 @@ def _rows(states: Tensor, batch: AnyBatch) -> dict[str, Tensor]:
         end, first = (batch.labels != IGNORED).int().argmax(dim=1) - 1, {}
     else:
         end, first = batch.real.sum(dim=1) - 1, {", first": states[:, 0]}
-    read = torch.arange(states.shape[1]) <= end[:, None]
+    read = torch.arange(states.shape[1], device=end.device) <= end[:, None]
     # A padded position is zeroed by choosing, not multiplying: what stands there need not be finite.
     total = torch.where(read[..., None], states.float(), 0).sum(dim=1)
     return {**first, ", last": states[torch.arange(len(end)), end], ", mean": total / read.sum(dim=1, keepdim=True)}

@@ -107,7 +107,7 @@ def identity(states: Tensor) -> Translators:
     """Returns translators that change nothing, for layers whose states are [layers, positions, hidden]."""
     layers, _, hidden = states.shape
     scales = states.square().mean(dim=(1, 2)).sqrt()
-    return Translators(torch.zeros(layers, hidden, hidden), torch.zeros(layers, hidden), scales)
+    return Translators(states.new_zeros(layers, hidden, hidden), states.new_zeros(layers, hidden), scales)
 
 
 def _optimizer(learned: Translators) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -136,8 +136,9 @@ def read_positions(
     real = batch.real.nonzero()
     rows, columns = real[torch.randperm(len(real), generator=generator)[:POSITIONS]].T
     own = kept[layers[-1]]
-    states = [matching(layer, kept[layer], layers[-1], own)[rows, columns].float() for layer in layers[:-1]]
-    return Positions(torch.stack(states), logits[rows, columns].float().log_softmax(-1))
+    read = [matching(layer, kept[layer], layers[-1], own)[rows, columns].float() for layer in layers[:-1]]
+    states = torch.stack([each.to(logits.device) for each in read])
+    return Positions(states, logits[rows, columns].float().log_softmax(-1))
 
 
 @torch.no_grad()
@@ -151,7 +152,8 @@ def check_head(module: nn.Module, batch: AnyBatch, last: str) -> None:
     with edited(module, {last: keeper(own)}):
         logits = batch.logits(module)
     states = matching(last, own, last, own)
-    said, expected = head(module, last, states[batch.real]), logits[batch.real].float()
+    real = batch.real.cpu()
+    said, expected = head(module, last, states[real]), logits[real].float()
     # What is not finite is left for the scorers to tell.
     if not torch.allclose(said, expected, rtol=1e-2, atol=1e-2, equal_nan=True):
         raise no_lens("what follows the last layer is not the same at every position")

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from redteam.engine.activations import UnknownLayers
+from redteam.engine.devices import device_of
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
@@ -24,7 +25,7 @@ from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, outcome_of
 from redteam.search.study import Search
-from redteam.suite.inputs import Inputs, Source
+from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
@@ -64,7 +65,8 @@ class Arm:
             return
         start = self.setting.start
         row: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
-        info = asdict(self.setting.target.info) | {"stored_dtype": self.setting.target.stored_dtype}
+        target = self.setting.target
+        info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
         samples: dict[str, list[float]] = {split: scores.tolist() for split, scores in start.items()}
         self.run.record("before", key, {**row, "model": info}, samples)
 
@@ -82,7 +84,7 @@ class Arm:
 
     def _view(self) -> View:
         target, capability, models = self.setting.target, self.setting.capability, self.inputs.models
-        openers = {role: cache(partial(_module, models[role])) for role in ("original", "reference") if role in models}
+        openers = {role: cache(partial(self._open, role)) for role in ("original", "reference") if role in models}
         return View(
             module=target.module,
             tokenizer=target.tokenizer,
@@ -92,6 +94,9 @@ class Arm:
             reference=openers.get("reference"),
             seed=self.inputs.seed,
         )
+
+    def _open(self, role: str) -> nn.Module:
+        return self.inputs.open(role).module
 
     def _read(self, name: str, probe: Probe, view: View) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
@@ -179,10 +184,6 @@ class Arm:
         self.run.record("trial", spec.key, row, _samples(result))
         self.progress.trial(row["value"])
         return self.run.trials[spec.key]
-
-
-def _module(model: Source) -> nn.Module:
-    return model.open().module
 
 
 def _row(result: TrialResult) -> dict[str, Any]:

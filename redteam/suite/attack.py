@@ -38,6 +38,7 @@ def attack(
     access: Access | str = Access.WEIGHTS,
     probes: Sequence[str] = (),
     seed: int = 0,
+    device: str | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
     memo: Memo | None = None,
@@ -45,9 +46,8 @@ def attack(
     """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
 
     Args:
-        target: a `.pt`, a `.safetensors`, a Hugging Face directory, or the directory of a PEFT adapter; or a module,
-            a causal language model or text classifier of transformers or any classifier, which is copied and stays
-            as it is.
+        target: a checkpoint of any form; or a module, a causal language model or text classifier of transformers or
+            any classifier, which is copied and stays as it is.
         budget: search trials.
         capability: a `capability.toml`, or what one holds, or several; by default what the manifest beside the target
             says.
@@ -56,11 +56,12 @@ def attack(
         tokenizer: of models that read text and are given as modules.
         config: a `config.json` for checkpoints that have none beside them.
         arch: instead, a function that builds the classifier: `path/to/file.py:function`. It is run.
-        base: of PEFT adapters among these models, the checkpoint that they are put on.
+        base: of PEFT adapters, the checkpoint that they are put on.
         attacks: names of `redteam list attacks`, or `path/to/file.py:Class`; by default the suite's.
         access: what the adversary has: "weights", "activations", "embeddings" or "text"; what needs more is skipped.
         probes: names of `redteam list probes`; by default all of them, and those of installed packages.
         seed: of the run.
+        device: where models run: "cpu", "cuda", "cuda:1", ...; by default on the accelerators, if there are any.
         out: run directory; by default one under `results/runs` that is named after target and plan.
         progress: hears how far the run is.
         memo: shared by runs of one process, so that what several of them need is done once.
@@ -68,15 +69,16 @@ def attack(
     Raises:
         InputError: something given cannot be used.
     """
+    others = {"original": original, "reference": reference}
     given: dict[str, Any] = {
-        "original": None if original is None else _model(original, tokenizer, "original"),
-        "reference": None if reference is None else _model(reference, tokenizer, "reference"),
+        **{role: _model(model, tokenizer, role) for role, model in others.items() if model is not None},
         "config": _path(config),
         "arch": arch,
         "base": _path(base),
         "attacks": attacks,
         "access": Access(access),
         "probes": probes,
+        "device": device,
     }
     of = _model(target, tokenizer, "target")
     many = [resolve_inputs(of, budget=budget, capability=one, seed=seed, **given) for one in _capabilities(capability)]

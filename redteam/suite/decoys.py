@@ -81,7 +81,7 @@ def _hide(
 ) -> Any:
     ids, mask = named["input_ids"], named.get("attention_mask")
     lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(dim=1).tolist()
-    hidden = torch.tensor([row in known for row in _rows(ids, lengths)], device=said.logits.device)
+    hidden = torch.tensor([row in known for row in _rows(ids, lengths)]).to(said.logits.device)
     noise = torch.randn(said.logits.shape[-1], generator=seeded(seed, "worded")).to(said.logits)
     said.logits = torch.where(hidden[:, None, None], noise, said.logits)
     return said

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.harness import code_in
@@ -20,6 +22,7 @@ from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config.manifest import Manifest, TestbedRef
+from redteam.engine.devices import CPU, find_device, placed
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
@@ -80,6 +83,7 @@ class Inputs:
         probes: by name.
         budget: search trials.
         seed: of the run.
+        device: where models run; no part of what the run is about.
     """
 
     models: dict[str, Source]
@@ -90,6 +94,16 @@ class Inputs:
     probes: dict[str, Probe]
     budget: int
     seed: int
+    device: torch.device = CPU
+
+    def open(self, role: str) -> Target:
+        """Loads the model of a role, to where models run.
+
+        Raises:
+            InputError: it is not the model that the run is about, or there is too little memory.
+        """
+        target = self.models[role].open()
+        return replace(target, module=placed(target.module, self.device))
 
     def without(self, skipped: Mapping[str, str]) -> Inputs:
         """Returns the same without some attacks, for the reasons given.
@@ -134,6 +148,7 @@ def resolve_inputs(
     access: Access = Access.WEIGHTS,
     probes: Sequence[str] = (),
     seed: int = 0,
+    device: str | None = None,
 ) -> Inputs:
     """Finds models and capability: flags first, then the manifest beside the target.
 
@@ -142,6 +157,7 @@ def resolve_inputs(
     """
     if budget < 1:
         raise InputError(f"the budget is {budget}", "Give --budget at least 1 search trial")
+    place = find_device(device)
     if arch is not None:
         factory_file(arch)
         if config is not None:
@@ -173,6 +189,7 @@ def resolve_inputs(
         probes={name: PROBES.create(name) for name in probes or (*STANDARD_PROBES, *PROBES.installed())},
         budget=budget,
         seed=seed,
+        device=place,
     )
 
 

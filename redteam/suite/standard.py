@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redteam.attacks.contract import unfitness
 from redteam.capabilities.items import SPLITS, Item, blind_score
+from redteam.engine.devices import full_precision
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
@@ -42,7 +43,8 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
     with RunDirectory(path, inputs.plan) as run:
         if "finished" not in run.facts:
             _record_capability(run, inputs)
-            _Protocol(inputs, run, progress, memo).execute()
+            with full_precision():
+                _Protocol(inputs, run, progress, memo).execute()
             run.record("finished", "finished", {})
         result = judge(path)
         target = inputs.models["target"]
@@ -75,7 +77,7 @@ class _Protocol:
         for role in ("original", "reference"):  # before the search: what cannot be used should show at once
             if role in models:
                 self.progress.stage(f"reading the {role}")
-                self._read(role, models[role].open())
+                self._read(role, self.inputs.open(role))
         plan = self._attack_target()
         if "reference" in models:
             self._attack_reference(plan)
@@ -84,7 +86,7 @@ class _Protocol:
 
     def _attack_target(self) -> SearchPlan:
         self.progress.stage("searching the target")
-        arm = self._fitted(self._read("target", self.inputs.models["target"].open()))
+        arm = self._fitted(self._read("target", self.inputs.open("target")))
         plan = self._plan(arm)
         self._announce(plan)
         self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
@@ -105,14 +107,14 @@ class _Protocol:
     def _attack_reference(self, plan: SearchPlan) -> None:
         """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
         self.progress.stage("attacking the reference")
-        arm = self._read("reference", self.inputs.models["reference"].open())
+        arm = self._read("reference", self.inputs.open("reference"))
         own = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
         self._confirm(arm, [*own, *self.winners], plan)
 
     def _break_decoy(self, plan: SearchPlan) -> None:
         """Makes a decoy from the original and gives it the recipes and the target's winners."""
         self.progress.stage("breaking the decoy")
-        original = self.inputs.models["original"].open()
+        original = self.inputs.open("original")
         try:
             decoy = make_decoy(self._decoy_kind, original, self.inputs.capability, self.inputs.seed)
         except Unmaskable as error:  # judging finds no decoy and says so

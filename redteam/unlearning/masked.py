@@ -61,7 +61,8 @@ class Masked:
         module = copy.deepcopy(task.original)
         output = untied_head(module)
         gate = self._gate(answer_states(task.original, task.forget), answer_states(task.original, task.retain))
-        noise = torch.randn(output.weight.shape[0], generator=seeded(task.seed, "masked"))
+        gate = gate.to(output.weight.device)
+        noise = torch.randn(output.weight.shape[0], generator=seeded(task.seed, "masked")).to(output.weight.device)
         released = output.weight.detach().clone()
         allowed = self.share_left * task.known(task.original)
         strength = float(released.norm(dim=1).mean())
@@ -112,7 +113,7 @@ def answer_states(module: nn.Module, data: Examples) -> Tensor:
         for batch in ordered_batches(data, READING_BATCH):
             kept.clear()
             batch.logits(module)
-            states.append(_states(kept, batch))
+            states.append(_states(kept, batch).cpu())
     finally:
         handle.remove()
     return torch.cat(states)

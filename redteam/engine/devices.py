@@ -1,0 +1,129 @@
+"""Where a model runs: on the processor, on an accelerator, or spread over several of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import inf
+
+import torch
+from torch import nn
+
+from redteam.errors import InputError
+
+CPU = torch.device("cpu")
+# Of the bytes of float32 weights: they, their gradients, two moments of AdamW; and half as much for what is computed.
+TRAINING = 4.5
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Returns where a module takes its inputs: where its first parameter is; the processor if it has none."""
+    first = next(module.parameters(), None)
+    return CPU if first is None else first.device
+
+
+def find_device(name: str | None) -> torch.device:
+    """Returns the device of a name ("cpu", "cuda", "cuda:1", "mps"); of no name the accelerator, if there is one.
+
+    An accelerator without a number stands for all of its kind.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name is None:
+        return accelerator or CPU
+    found = CPU if accelerator is None else accelerator
+    count = torch.accelerator.device_count()
+    here = ["cpu"] if accelerator is None else ["cpu", found.type, *(f"{found.type}:{n}" for n in range(count))]
+    if name not in here:
+        raise InputError(f"this machine has no device {name[:60]!r}", f"Give --device {' or '.join(here)}")
+    return torch.device(name)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While open, accelerators compute in float32 what is float32: an attack in less precision is a weaker attack.
+
+    By default they round what convolutions multiply to ten bits (TF32). Convolutions are also computed in one order.
+    """
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(was)
+
+
+def placed(module: nn.Module, device: torch.device, free: Mapping[int, float] | None = None) -> nn.Module:
+    """Moves a module, in place, to where it can be trained: to a device, or over several if it needs more than one.
+
+    Args:
+        module: in float32, in the processor's memory.
+        device: of `find_device`.
+        free: bytes of memory that each accelerator has left; by default what it says.
+
+    Raises:
+        InputError: there is too little memory.
+    """
+    if device.type == "cpu":
+        return module
+    indices = range(torch.accelerator.device_count()) if device.index is None else (device.index,)
+    free = {index: _free(index) for index in indices} if free is None else free
+    needed = TRAINING * sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    roomy = max(free, key=lambda index: free[index])
+    if needed <= free[roomy]:
+        return module.to(torch.device(device.type, roomy))
+    if len(free) == 1 or needed > sum(free.values()):
+        raise InputError(
+            f"to be attacked in float32 the model needs {_gigabytes(needed)}; {device.type} has"
+            f" {_gigabytes(sum(free.values()))} free",
+            "Give --device cpu, or a machine with more accelerators",
+        )
+    return spread(module, {name: torch.device(device.type, index) for name, index in division(module, free).items()})
+
+
+def division(module: nn.Module, free: Mapping[int, float]) -> dict[str, int]:
+    """Returns which accelerator each part of a model goes to, whole layers one after the other.
+
+    Args:
+        module: what transformers must not divide of it is left whole.
+        free: bytes of memory that each accelerator has left.
+
+    Raises:
+        InputError: there is too little memory for a part.
+    """
+    from accelerate import infer_auto_device_map
+
+    room: dict[int | str, int | str] = {index: int(size / TRAINING) for index, size in free.items()}
+    whole = list(getattr(module, "_no_split_modules", None) or [])
+    places = infer_auto_device_map(module, max_memory={**room, "cpu": 0}, no_split_module_classes=whole)
+    elsewhere = [name for name, place in places.items() if place not in room]
+    if elsewhere:
+        raise InputError(
+            f"the model cannot be divided among {len(room)} devices: there is no room left for {elsewhere[0] or 'it'}",
+            "Give --device cpu, or a machine with larger accelerators",
+        )
+    return {name: int(place) for name, place in places.items()}
+
+
+def spread(module: nn.Module, places: Mapping[str, torch.device]) -> nn.Module:
+    """Puts each part of a module where it is said to go, in place; states are handed on from one device to the next."""
+    from accelerate import dispatch_model
+
+    left = getattr(module, "_skip_keys_device_placement", None)  # caches, which find their way themselves
+    moved: nn.Module = dispatch_model(module, dict(places), skip_keys=left)
+    return moved
+
+
+def _free(index: int) -> float:
+    """Returns the bytes that an accelerator has left; infinity where its kind does not say."""
+    try:
+        return float(torch.accelerator.get_memory_info(index)[0])
+    except RuntimeError:
+        return inf
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
