@@ -16,43 +16,63 @@ Phase = Literal["recipe", "random", "adaptive"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """Trials 0, 1, 2, ... of a search: first recipes, then TPE, and among its trials i.i.d. random ones.
+    """Trials 0, 1, 2, ... of a search: recipes, then TPE, and among its trials i.i.d. random ones.
 
-    The random trials are what statements about untried configurations may rest on, since they are independent of each
-    other and of the outcome, whenever they are run; spread out they do not keep TPE waiting.
+    Once every attack has had its best recipe, the other recipes alternate with variations of what did best so far: what
+    is nearly there need not wait for the last recipe of what is hopeless. The random trials are what statements about
+    untried configurations may rest on, since they are independent of each other and of the outcome, whenever they are
+    run; spread out they do not keep TPE waiting.
 
     Attributes:
         recipes: (attack, parameters), in the order they are tried.
         random: number of random trials.
         adaptive: number of adaptive trials.
         share: trials that every attack gets, whatever it achieves.
+        first: recipes before anything else; None for all of them.
     """
 
     recipes: tuple[tuple[str, Params], ...]
     random: int
     adaptive: int
     share: int = 0
+    first: int | None = None
 
     @property
     def budget(self) -> int:
         """All trials."""
         return len(self.recipes) + self.random + self.adaptive
 
+    @property
+    def between(self) -> int:
+        """Adaptive trials among the recipes: one before each that is not among the first, as far as there are any."""
+        return 0 if self.first is None else min(len(self.recipes) - self.first, self.adaptive)
+
     def phase(self, index: int) -> Phase:
         """Returns which part of the plan trial `index` belongs to."""
-        if index < len(self.recipes):
-            return "recipe"
-        place = index - len(self.recipes)
+        if index < len(self.recipes) + self.between:
+            return "recipe" if self._recipes_before(index + 1) > self._recipes_before(index) else "adaptive"
+        place = index - len(self.recipes) - self.between
         return "random" if self._random_before(place + 1) > self._random_before(place) else "adaptive"
+
+    def recipe(self, index: int) -> tuple[str, Params]:
+        """Returns the recipe of trial `index`, which is one."""
+        return self.recipes[self._recipes_before(index)]
 
     def adaptive_before(self, index: int) -> int:
         """Returns how many adaptive trials come before trial `index`."""
-        place = index - len(self.recipes)
-        return place - self._random_before(place)
+        place = max(0, index - len(self.recipes) - self.between)
+        return index - self._recipes_before(index) - self._random_before(place)
+
+    def _recipes_before(self, index: int) -> int:
+        """Returns how many of the first trials are recipes: after the first ones every second, while others last."""
+        first = len(self.recipes) if self.first is None else self.first
+        beyond = max(0, index - first)
+        varied = min(-(-beyond // 2), self.between)
+        return min(index - varied, len(self.recipes))
 
     def _random_before(self, place: int) -> int:
         """Returns how many of the first trials after the recipes are random: spread evenly among the adaptive ones."""
-        return place * self.random // max(1, self.random + self.adaptive)
+        return place * self.random // max(1, self.random + self.adaptive - self.between)
 
 
 def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int, budget: int) -> SearchPlan:
@@ -67,7 +87,8 @@ def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int,
     rest = budget - len(recipes)
     random = -(-2 * rest // 5)
     share = budget // (2 * len(attacks))
-    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random, share=share)
+    first = min(len(recipes), sum(1 for own in per_attack if own))
+    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random, share=share, first=first)
 
 
 def _recipes(name: str, attack: Attack, target: TargetInfo, samples: int) -> list[tuple[str, Params]]:

@@ -74,7 +74,7 @@ class Search:
         """Returns the attack and parameters of trial `index`: a function of the seed and of what was recorded."""
         phase = self.plan.phase(index)
         if phase == "recipe":
-            return self._recipe(index, *self.plan.recipes[index])
+            return self._recipe(index, *self.plan.recipe(index))
         if phase == "random":
             return self._ask(index, None)
         return self._vary(index) or self._ask(index, self._family(index))
@@ -101,8 +101,9 @@ class Search:
             self._copied += 1
 
     def _vary(self, index: int) -> tuple[str, Params] | None:
-        """Asks for a variation of one of the best trials, every second adaptive trial; else returns None."""
-        if self.plan.adaptive_before(index) % 2:
+        """Asks for a variation of one of the best trials, among the recipes and at every second trial after them."""
+        after = self.plan.adaptive_before(index) - self.plan.between
+        if after >= 0 and after % 2:
             return None
         varied = vary(self._rated, derive_seed(self.seed, "variation", index), kept=FAMILY)
         return None if varied is None else self._ask(index, varied.pop(FAMILY), varied)

@@ -43,17 +43,34 @@ def test_a_plan_sums_to_the_budget(counts):
 
 @settings(deadline=None)
 @given(recipe_counts, st.integers(1, 300))
-def test_recipes_come_first_and_random_trials_are_spread_among_adaptive_ones(counts, budget):
+def test_the_first_recipes_then_recipes_and_variations_in_turn_then_the_rest(counts, budget):
     plan = plan_of(counts, budget)
     phases = [plan.phase(index) for index in range(budget)]
-    first, rest = phases[: len(plan.recipes)], phases[len(plan.recipes) :]
-    assert first == ["recipe"] * len(plan.recipes)
-    assert (rest.count("random"), rest.count("adaptive")) == (plan.random, plan.adaptive)
-    for index, phase in enumerate(phases[len(first) :], len(first)):
-        drawn = rest[: index - len(first)].count("random")
-        assert abs(drawn - (index - len(first)) * plan.random / len(rest)) < 1
-        assert plan.adaptive_before(index) == index - len(first) - drawn
-        assert phase in ("random", "adaptive")
+    assert plan.first == min(len(plan.recipes), sum(1 for count in counts if count))
+    assert phases[: plan.first] == ["recipe"] * plan.first
+    others = len(plan.recipes) - plan.first
+    turns = phases[plan.first : len(plan.recipes) + plan.between]
+    assert turns[: 2 * plan.between] == ["adaptive", "recipe"] * plan.between
+    assert turns[2 * plan.between :] == ["recipe"] * (others - plan.between)
+    assert plan.between in (others, plan.adaptive)
+    assert [phases.count(phase) for phase in ("recipe", "random", "adaptive")] == [
+        len(plan.recipes),
+        plan.random,
+        plan.adaptive,
+    ]
+    for index in range(budget):
+        assert plan.adaptive_before(index) == phases[:index].count("adaptive")
+    recipes = [plan.recipe(index) for index, phase in enumerate(phases) if phase == "recipe"]
+    assert tuple(recipes) == plan.recipes
+
+
+@settings(deadline=None)
+@given(recipe_counts, st.integers(1, 300))
+def test_random_trials_are_spread_evenly_after_the_recipes(counts, budget):
+    plan = plan_of(counts, budget)
+    rest = [plan.phase(index) for index in range(len(plan.recipes) + plan.between, budget)]
+    for place in range(len(rest)):
+        assert abs(rest[:place].count("random") - place * plan.random / len(rest)) < 1
 
 
 @settings(deadline=None)

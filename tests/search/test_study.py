@@ -12,8 +12,10 @@ from optuna.trial import TrialState
 
 from redteam.attacks.contract import Params, Suggest
 from redteam.errors import InputError
+from redteam.search import study
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.study import Outcome, Search
+from redteam.search.variation import vary
 from redteam.target import TargetInfo
 
 INFO = TargetInfo(kind="language", architecture="llama", parameters=1000, layers=2, hidden_size=8)
@@ -100,7 +102,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> list[Proposal]:
 
 def test_the_plan_of_these_tests_has_every_phase():
     assert [PLAN.phase(index) for index in range(TRIALS)] == [
-        *["recipe"] * 3, *["adaptive"] * 2, "random", "adaptive", "random", "adaptive", "random", "adaptive", "random"
+        *["recipe"] * 2, "adaptive", "recipe", *["adaptive", "random"] * 4
     ]  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def test_a_lost_copy_is_written_anew(straight, tmp_path):
 
 def test_recipes_are_proposed_exactly_as_given(straight):
     """In order, to the last bit, also at the ends of their ranges."""
-    assert straight[: len(PLAN.recipes)] == [(name, dict(params)) for name, params in PLAN.recipes]
+    assert of_phase("recipe", straight) == [(name, dict(params)) for name, params in PLAN.recipes]
     assert [name for name, _ in PLAN.recipes] == ["tune", "cut", "tune"]
 
 
@@ -170,22 +172,27 @@ def test_random_trials_do_not_depend_on_outcomes_and_adaptive_ones_do(straight, 
 
 def test_random_trials_are_different_for_every_trial_and_seed(straight, tmp_path):
     other = go_on(begin(tmp_path / "study.db", seed=1), 0, TRIALS)
-    assert other[: len(PLAN.recipes)] == straight[: len(PLAN.recipes)]
+    assert of_phase("recipe", other) == of_phase("recipe", straight)
     drawn = [json.dumps(p) for p in (*of_phase("random", straight), *of_phase("random", other))]
     assert len(set(drawn)) == len(drawn)
 
 
-def test_every_second_adaptive_trial_varies_one_of_the_best(straight):
-    """It is of the family of a trial before it, and has most of its parameters."""
-    adaptive = [index for index in range(TRIALS) if PLAN.phase(index) == "adaptive"]
-    for index in adaptive[::2]:
-        name, params = straight[index]
-        shared = [
-            sum(params.get(key) == value for key, value in earlier.items())
-            for other, earlier in straight[:index]
-            if other == name
-        ]
-        assert max(shared) >= 1
+def test_among_the_recipes_and_at_every_second_trial_after_them_one_of_the_best_is_varied(tmp_path, monkeypatch):
+    """Of the same family, as `vary` makes it of what was recorded before."""
+    made = []
+    monkeypatch.setattr(study, "vary", lambda *given, **named: made.append(vary(*given, **named)) or dict(made[-1]))
+    search = begin(tmp_path / "study.db")
+    for index in range(TRIALS):
+        before, (name, params) = len(made), search.propose(index)
+        search.record(achieved(index, (name, params)))
+        adaptive = PLAN.adaptive_before(index)
+        varied = PLAN.phase(index) == "adaptive" and (adaptive < PLAN.between or (adaptive - PLAN.between) % 2 == 0)
+        assert len(made) - before == varied, index
+        if varied:
+            own = {key.removeprefix(f"{name}."): value for key, value in made[-1].items() if key.startswith(f"{name}.")}
+            assert made[-1]["attack"] == name
+            assert all(params[key] == value for key, value in own.items() if key in params)
+    assert len(made) == 3
 
 
 def test_random_proposals_cover_the_space_evenly(tmp_path):
