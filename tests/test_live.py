@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from tiny_classifiers import tiny_mlp
-from tiny_models import same_bits, weights_of
+from tiny_models import same_bits, tiny_llama, weights_of, word_tokenizer
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -120,6 +121,24 @@ def test_an_image_classifier_of_transformers_has_no_tokenizer_either() -> None:
     assert (opened.info.kind, opened.tokenizer) == ("classifier", None)
     said = LabelledBatch(images, torch.zeros(4, dtype=torch.long)).logits(opened.module)
     assert torch.equal(said, module(pixel_values=images).logits)
+
+
+def test_what_accelerate_has_spread_is_copied_whole_and_stays_as_it_is() -> None:
+    """As `device_map="auto"` leaves a model: in a copy, accelerate's methods are still those of the model itself."""
+    plain = tiny_llama()
+    module = dispatch_model(deepcopy(plain).bfloat16(), {"": torch.device("cpu")}, force_hooks=True)
+    before, ids = weights_of(module), torch.tensor([[1, 2, 3]])
+    opened = live_model(module, word_tokenizer(), "target").open()
+    inside = set(map(id, module.modules()))
+    assert not inside & set(map(id, opened.module.modules()))
+    with torch.no_grad():
+        for parameter in opened.module.parameters():
+            assert parameter.dtype == torch.float32
+            parameter.zero_()
+        assert opened.module(ids).logits.abs().max() == 0  # its own weights, not those of the module
+        assert module(ids).logits.abs().max() > 0
+    assert same_bits(weights_of(module), before)
+    assert opened.module.to(torch.float64) is opened.module
 
 
 def test_opening_leaves_the_random_generator() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_redteam import ENVIRONMENT
 
+import redteam
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "tofu"
+QUICK = Path(__file__).with_name("quick_attack.py")
 
 pytestmark = pytest.mark.skipif("REDTEAM_DATA" not in os.environ, reason="set REDTEAM_DATA to the folder of real data")
 
@@ -96,3 +101,25 @@ def test_world_facts_with_a_field_for_each_option(tmp_path: Path) -> None:
     assert Counter(item.completion for item in capability.certify).keys() == {"A", "B", "C", "D"}
     assert len(set(Counter(item.completion for item in capability.certify).values())) == 1
     assert capability.chance == 0.25
+
+
+@pytest.mark.slow
+def test_what_the_model_no_longer_says_it_still_chooses(tmp_path: Path) -> None:
+    """The example as its README tells it, with an attack of a few steps on one of its forms."""
+    target = tmp_path / "tofu"
+    command = [sys.executable, str(EXAMPLE / "build.py"), "--out", str(target)]
+    built = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    chosen, said = (
+        redteam.attack(
+            target, capability=EXAMPLE / form, attacks=[attack], probes=["sampling"], budget=1, out=tmp_path / form
+        ).capabilities[0]
+        for form, attack in (("choices.toml", f"{QUICK}:Quick"), ("generation.toml", "noop"))
+    )
+    assert chosen.verdict == "RECOVERED", chosen.reason
+    assert chosen.scores["target"].before > 0.9  # NPO took away what is said, and left what is known
+    assert "nothing-removed" in {flag.name for flag in chosen.flags}
+    assert said.verdict == "INCONCLUSIVE"
+    assert said.scorer == "f1"
+    assert said.scores["original"].before > 0.8
+    assert said.scores["target"].before < said.scores["original"].before / 2

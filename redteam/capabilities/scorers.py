@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.open_answers import EncodedAnswers, EncodedCalibrated, EncodedQuestions, written
 from redteam.capabilities.reading import Encoded, EncodedInputs
-from redteam.engine.batches import TokenSet, ordered_batches
+from redteam.engine.batches import TokenSet, ordered_batches, ordered_rows
 
-SCORING_BATCH = 512  # fixed: scores must not depend on how much memory a machine has
+SCORING_BATCH = 512  # at most, see `ordered_rows`: scores must not depend on how much memory a machine has
 
 Scores = NDArray[np.float64]
 
@@ -131,16 +131,14 @@ def _answer_loglikelihoods(module: nn.Module, rows: TokenSet) -> Tensor:
 
 
 def _written_scores(module: nn.Module, encoded: EncodedQuestions) -> Tensor:
-    starts = range(0, len(encoded), SCORING_BATCH)
-    tokens = [row for start in starts for row in written(module, encoded, slice(start, start + SCORING_BATCH))]
-    return torch.tensor(encoded.score(tokens))
+    parts = ordered_rows(encoded.rows, SCORING_BATCH)
+    return torch.tensor(encoded.score([row for rows in parts for row in written(module, encoded, rows)]))
 
 
 def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     assert encoded.single is not None
     parts = []
-    for start in range(0, len(encoded.rows), SCORING_BATCH):
-        rows = slice(start, start + SCORING_BATCH)
+    for rows in ordered_rows(encoded.rows, SCORING_BATCH):
         logits = encoded.rows.batch(rows).logits(module)
         final = logits[torch.arange(len(logits)), encoded.ends[rows]].float().log_softmax(-1).cpu()
         choices = encoded.single[rows]
@@ -152,11 +150,12 @@ def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
 def _sums(module: nn.Module, rows: TokenSet) -> Tensor:
     """Returns the sum of log p(token) over each row's labelled tokens, float32 [rows]."""
     parts = []
-    for start in range(0, len(rows), SCORING_BATCH):
-        batch = rows.batch(slice(start, start + SCORING_BATCH))
+    for batch in ordered_batches(rows, SCORING_BATCH):
         logits = batch.logits(module)
         labels = batch.labels[:, 1:].to(logits.device)
         scored = labels >= 0
-        tokens = logits[:, :-1].float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
-        parts.append((tokens * scored).sum(dim=1).cpu())
+        words = logits[:, :-1][scored].float().log_softmax(-1)  # of the labelled alone: a text is mostly prompt
+        tokens = words.new_zeros(labels.shape)
+        tokens[scored] = words.gather(1, labels[scored][:, None])[:, 0]
+        parts.append(tokens.sum(dim=1).cpu())
     return torch.cat(parts)

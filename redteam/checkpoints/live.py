@@ -53,7 +53,7 @@ class Live:
             raise InputError(f"the {self.name} was changed while it was attacked", "Leave it as it is until then")
         with torch.random.fork_rng(devices=[]):
             try:
-                copied = deepcopy(self.module).to(device="cpu", dtype=torch.float32).eval()
+                copied = _gathered(deepcopy(self.module)).eval()
             except Exception as error:  # anybody's module
                 raise InputError(
                     f"the {self.name} cannot be copied ({one_line(str(error))[:200]})",
@@ -104,6 +104,22 @@ def live_model(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None, nam
         sha256=tensors_digest(module),
         description=_described(module, words),
     )
+
+
+def _gathered(module: nn.Module) -> nn.Module:
+    """Moves a module, in place, to the processor's memory in float32, from wherever accelerate has spread it.
+
+    Accelerate puts methods of its own on a module. In a copy they are still those of the module that was copied: asked
+    to move, the copy would move that one instead, and return it.
+    """
+    if hasattr(module, "hf_device_map"):
+        from accelerate.hooks import remove_hook_from_module
+
+        remove_hook_from_module(module, recurse=True)
+        del module.hf_device_map
+    for name in [name for name in ("to", "cuda") if name in vars(module)]:
+        delattr(module, name)
+    return module.to(device="cpu", dtype=torch.float32)
 
 
 def tensors_digest(module: nn.Module) -> str:

@@ -19,6 +19,7 @@ from redteam.engine.devices import device_of
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 PADDING = -1  # in a row of token ids, where a labelled text is over: no token has this number
 TEXTS = 32  # labelled texts that are read at a time: with hundreds of tokens each, more would fill the memory
+TOKENS = 8192  # of sequences that are read at a time, padding counted: each has a logit for every word there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +309,20 @@ def shuffled_batches(data: Examples, size: int, generator: torch.Generator) -> I
 
 
 def ordered_batches(data: Examples, size: int) -> Iterator[AnyBatch]:
-    """Yields every example once, in the order they are stored; the last batch holds what is left.
+    """Yields every example once, in the order they are stored, in batches of `ordered_rows`."""
+    for rows in ordered_rows(data, size):
+        yield data.batch(rows)
 
-    Of labelled texts a batch holds no more than `TEXTS`.
+
+def ordered_rows(data: Examples, size: int) -> Iterator[slice]:
+    """Yields the rows that are read at a time, in order; the last are what is left.
+
+    Of labelled texts no more than `TEXTS`, of sequences no more than `TOKENS` tokens: a rule that knows the data alone,
+    so that what is read does not depend on how much memory a machine has.
     """
-    size = min(size, TEXTS) if isinstance(data, TextSet) else size
+    if isinstance(data, TextSet):
+        size = min(size, TEXTS)
+    elif isinstance(data, TokenSet):
+        size = min(size, max(1, TOKENS // data.input_ids.shape[1]))
     for start in range(0, len(data), size):
-        yield data.batch(slice(start, start + size))
+        yield slice(start, start + size)

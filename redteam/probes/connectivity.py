@@ -134,8 +134,8 @@ def distance(model: nn.Module, original: nn.Module) -> float:
     """
     names = {name for module in (model, original) for name, _ in module.named_parameters()}
     pairs = [pair for name, pair in _paired(model, original).items() if name in names]
-    moved = sum(float((start.double() - end.to(start.device).double()).square().sum()) for start, end in pairs)
-    whole = sum(float(end.double().square().sum()) for _, end in pairs)
+    moved = sum(float((start.cpu().double() - end.cpu().double()).square().sum()) for start, end in pairs)
+    whole = sum(float(end.cpu().double().square().sum()) for _, end in pairs)
     return float((moved / whole) ** 0.5)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.reading import Chosen, EncodedInputs
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
+from redteam.engine.batches import ordered_rows
 from redteam.probes.contract import ProbeReading, View
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
@@ -108,8 +109,7 @@ def token_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     """
     width = encoded.rows.input_ids.shape[1] - 1
     texts, answers = [], []
-    for start in range(0, len(encoded.rows), SCORING_BATCH):
-        rows = slice(start, start + SCORING_BATCH)
+    for rows in ordered_rows(encoded.rows, SCORING_BATCH):
         batch = encoded.rows.batch(rows)
         says = batch.logits(module).float().log_softmax(-1).cpu()
         known = says[:, :-1].gather(2, batch.input_ids[:, 1:, None])[..., 0].masked_fill(~batch.real[:, 1:], torch.inf)
