@@ -43,6 +43,9 @@ class Suggest(Protocol):
 class Arena:
     """All that an attack gets: the model, the attack split, and the loop. No held-out item is in here.
 
+    The module may be on an accelerator, or spread over several. Examples are in the processor's memory, and a batch of
+    them follows the module; what an attack adds to states or weights it puts where these are.
+
     Attributes:
         module: the model, at its released weights; changed in place.
         answers: the attack split with the loss on the answers, shuffled by the trial's seed, so that the first n
