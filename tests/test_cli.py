@@ -47,8 +47,8 @@ def test_options_are_frozen() -> None:
     }
     assert found == {
         "attack": [
-            "--access", "--arch", "--attack", "--base", "--budget", "--capability", "--config", "--format",
-            "--original", "--out", "--reference", "--seed",
+            "--access", "--arch", "--attack", "--base", "--budget", "--capability", "--config", "--device",
+            "--format", "--original", "--out", "--reference", "--seed",
         ],
         "bench": [
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
