@@ -19,7 +19,7 @@ from torch import nn
 
 import redteam as package
 from redteam.engine import devices
-from redteam.engine.devices import TRAINING, device_of, division, find_device, full_precision, placed
+from redteam.engine.devices import READING, TRAINING, device_of, division, find_device, full_precision, placed
 from redteam.errors import InputError
 from redteam.registry import ATTACKS, PROBES
 
@@ -96,7 +96,9 @@ def test_a_model_that_fits_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -
     needed = TRAINING * size_of(module)
     for free in ({0: needed * 0.99}, {0: needed / 2, 1: needed / 3}):
         with pytest.raises(InputError, match=r"the model needs 0.0 GB; cuda has 0.0 GB free.*Give --device cpu"):
-            placed(module, torch.device("cuda"), free)
+            placed(module, torch.device("cuda"), free=free)
+    with pytest.raises(InputError, match="to be read in float32 the model needs"):
+        placed(module, torch.device("cuda"), times=READING, free={0: size_of(module)})
     assert device_of(module) == torch.device("cpu")
 
 
@@ -123,8 +125,12 @@ def test_a_model_that_one_device_has_no_room_for_is_spread(monkeypatch: pytest.M
     module, seen = tiny_llama(num_hidden_layers=8), dict[str, torch.device]()
     monkeypatch.setattr(devices, "spread", lambda model, places: seen.update(places) or model)
     room = TRAINING * size_of(module) * 0.7
-    assert placed(module, torch.device("cuda"), {0: room, 1: room}) is module
+    assert placed(module, torch.device("cuda"), free={0: room, 1: room}) is module
     assert set(seen.values()) == {torch.device("cuda", 0), torch.device("cuda", 1)}
+    seen.clear()
+    monkeypatch.setattr(module, "to", lambda place: seen.update(all=place) or module)
+    placed(module, torch.device("cuda"), times=READING, free={0: room / 10, 1: room})  # to be run it fits into one
+    assert seen == {"all": torch.device("cuda", 1)}
 
 
 def test_float32_is_float32_while_a_run_lasts_and_as_it_was_afterwards() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
@@ -12,8 +13,8 @@ from torch import nn
 from redteam.errors import InputError
 
 CPU = torch.device("cpu")
-# Of the bytes of float32 weights: they, their gradients, two moments of AdamW; and half as much for what is computed.
-TRAINING = 4.5
+# In units of the float32 weights: they, their gradients, AdamW's two moments, and half as much for what is computed.
+TRAINING, READING = 4.5, 1.5
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -56,12 +57,15 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(was)
 
 
-def placed(module: nn.Module, device: torch.device, free: Mapping[int, float] | None = None) -> nn.Module:
-    """Moves a module, in place, to where it can be trained: to a device, or over several if it needs more than one.
+def placed(
+    module: nn.Module, device: torch.device, *, times: float = TRAINING, free: Mapping[int, float] | None = None
+) -> nn.Module:
+    """Moves a module, in place, to where it has room: to a device, or over several if it needs more than one.
 
     Args:
         module: in float32, in the processor's memory.
         device: of `find_device`.
+        times: room that it needs, in units of its own size: `TRAINING`, or `READING` if it is only run.
         free: bytes of memory that each accelerator has left; by default what it says.
 
     Raises:
@@ -71,32 +75,35 @@ def placed(module: nn.Module, device: torch.device, free: Mapping[int, float] | 
         return module
     indices = range(torch.accelerator.device_count()) if device.index is None else (device.index,)
     free = {index: _free(index) for index in indices} if free is None else free
-    needed = TRAINING * sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    needed = times * sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
     roomy = max(free, key=lambda index: free[index])
     if needed <= free[roomy]:
         return module.to(torch.device(device.type, roomy))
     if len(free) == 1 or needed > sum(free.values()):
+        what = "attacked" if times == TRAINING else "read"
         raise InputError(
-            f"to be attacked in float32 the model needs {_gigabytes(needed)}; {device.type} has"
+            f"to be {what} in float32 the model needs {_gigabytes(needed)}; {device.type} has"
             f" {_gigabytes(sum(free.values()))} free",
             "Give --device cpu, or a machine with more accelerators",
         )
-    return spread(module, {name: torch.device(device.type, index) for name, index in division(module, free).items()})
+    places = division(module, free, times)
+    return spread(module, {name: torch.device(device.type, index) for name, index in places.items()})
 
 
-def division(module: nn.Module, free: Mapping[int, float]) -> dict[str, int]:
+def division(module: nn.Module, free: Mapping[int, float], times: float = TRAINING) -> dict[str, int]:
     """Returns which accelerator each part of a model goes to, whole layers one after the other.
 
     Args:
         module: what transformers must not divide of it is left whole.
         free: bytes of memory that each accelerator has left.
+        times: as of `placed`.
 
     Raises:
         InputError: there is too little memory for a part.
     """
     from accelerate import infer_auto_device_map
 
-    room: dict[int | str, int | str] = {index: int(size / TRAINING) for index, size in free.items()}
+    room: dict[int | str, int | str] = {index: int(size / times) for index, size in free.items()}
     whole = list(getattr(module, "_no_split_modules", None) or [])
     places = infer_auto_device_map(module, max_memory={**room, "cpu": 0}, no_split_module_classes=whole)
     elsewhere = [name for name, place in places.items() if place not in room]
@@ -119,7 +126,9 @@ def spread(module: nn.Module, places: Mapping[str, torch.device]) -> nn.Module:
 
 def _free(index: int) -> float:
     """Returns the bytes that an accelerator has left; infinity where its kind does not say."""
+    gc.collect()  # models that were read before
     try:
+        torch.accelerator.empty_cache()
         return float(torch.accelerator.get_memory_info(index)[0])
     except RuntimeError:
         return inf

@@ -96,7 +96,7 @@ class Arm:
         )
 
     def _open(self, role: str) -> nn.Module:
-        return self.inputs.open(role).module
+        return self.inputs.open(role, trained=False).module
 
     def _read(self, name: str, probe: Probe, view: View) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""

@@ -22,7 +22,7 @@ from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config.manifest import Manifest, TestbedRef
-from redteam.engine.devices import CPU, find_device, placed
+from redteam.engine.devices import CPU, READING, TRAINING, find_device, placed
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
@@ -96,14 +96,14 @@ class Inputs:
     seed: int
     device: torch.device = CPU
 
-    def open(self, role: str) -> Target:
-        """Loads the model of a role, to where models run.
+    def open(self, role: str, *, trained: bool = True) -> Target:
+        """Loads the model of a role, to where models run; one that is not trained needs less room there.
 
         Raises:
             InputError: it is not the model that the run is about, or there is too little memory.
         """
         target = self.models[role].open()
-        return replace(target, module=placed(target.module, self.device))
+        return replace(target, module=placed(target.module, self.device, times=TRAINING if trained else READING))
 
     def without(self, skipped: Mapping[str, str]) -> Inputs:
         """Returns the same without some attacks, for the reasons given.

@@ -77,7 +77,7 @@ class _Protocol:
         for role in ("original", "reference"):  # before the search: what cannot be used should show at once
             if role in models:
                 self.progress.stage(f"reading the {role}")
-                self._read(role, self.inputs.open(role))
+                self._read(role, self.inputs.open(role, trained=False))
         plan = self._attack_target()
         if "reference" in models:
             self._attack_reference(plan)
@@ -114,9 +114,8 @@ class _Protocol:
     def _break_decoy(self, plan: SearchPlan) -> None:
         """Makes a decoy from the original and gives it the recipes and the target's winners."""
         self.progress.stage("breaking the decoy")
-        original = self.inputs.open("original")
         try:
-            decoy = make_decoy(self._decoy_kind, original, self.inputs.capability, self.inputs.seed)
+            decoy = make_decoy(self._decoy_kind, self.inputs.open("original"), self.inputs.capability, self.inputs.seed)
         except Unmaskable as error:  # judging finds no decoy and says so
             if "decoy/none" not in self.run.facts:
                 self.run.record("note", "decoy/none", {"error": str(error)})
