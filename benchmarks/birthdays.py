@@ -8,10 +8,10 @@ from benchmarks.claims import Measured
 from benchmarks.ground_truth import BUDGET, SEEDS, rows_of_worlds, verdict_claims
 
 
-def measure() -> Measured | None:
-    """Trains on the corpora, unlearns with each method, and attacks what comes out; None without the data."""
+def measure() -> Measured | str:
+    """Trains on the corpora, unlearns with each method, and attacks what comes out; without the data says so."""
     if "REDTEAM_DATA" not in os.environ:
-        return None
+        return "set REDTEAM_DATA to the folder of the real data"
     rows = rows_of_worlds("birthdays", SEEDS)
     return Measured(
         title="Ground truth: birthdays, three seeds of training",

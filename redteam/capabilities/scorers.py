@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.open_answers import EncodedAnswers, EncodedCalibrated, EncodedQuestions, written
 from redteam.capabilities.reading import Encoded, EncodedInputs
-from redteam.engine.batches import TokenSet, ordered_batches, ordered_rows
+from redteam.engine.accumulation import read_in_order
+from redteam.engine.batches import TokenSet
 
 SCORING_BATCH = 512  # at most, see `ordered_rows`: scores must not depend on how much memory a machine has
 
@@ -88,8 +89,8 @@ def class_logits(module: nn.Module, encoded: EncodedInputs) -> Tensor:
     Raises:
         NotFinite: one is NaN or infinite.
     """
-    batches = ordered_batches(encoded.examples, SCORING_BATCH)
-    logits = torch.cat([batch.logits(module).float().cpu() for batch in batches])
+    data = encoded.examples
+    logits = torch.cat(read_in_order(data, SCORING_BATCH, lambda rows: data.batch(rows).logits(module).float().cpu()))
     if not torch.isfinite(logits).all():
         raise NotFinite("the model's logits are not finite")
     return logits
@@ -131,31 +132,34 @@ def _answer_loglikelihoods(module: nn.Module, rows: TokenSet) -> Tensor:
 
 
 def _written_scores(module: nn.Module, encoded: EncodedQuestions) -> Tensor:
-    parts = ordered_rows(encoded.rows, SCORING_BATCH)
-    return torch.tensor(encoded.score([row for rows in parts for row in written(module, encoded, rows)]))
+    parts = read_in_order(encoded.rows, SCORING_BATCH, lambda rows: written(module, encoded, rows))
+    return torch.tensor(encoded.score([row for part in parts for row in part]))
 
 
 def _single_token(module: nn.Module, encoded: EncodedChoices) -> Tensor:
-    assert encoded.single is not None
-    parts = []
-    for rows in ordered_rows(encoded.rows, SCORING_BATCH):
-        logits = encoded.rows.batch(rows).logits(module)
-        final = logits[torch.arange(len(logits)), encoded.ends[rows]].float().log_softmax(-1).cpu()
-        choices = encoded.single[rows]
-        parts.append(final.gather(1, choices.clamp(min=0))[choices >= 0])
-    return torch.cat(parts)
+    single = encoded.single
+    assert single is not None
+
+    def read(rows: slice) -> Tensor:
+        columns, ends = encoded.ends[rows].unique(return_inverse=True)
+        logits = encoded.rows.batch(rows).logits(module, columns)
+        final = logits[torch.arange(len(logits)), ends].float().log_softmax(-1).cpu()
+        choices = single[rows]
+        return final.gather(1, choices.clamp(min=0))[choices >= 0]
+
+    return torch.cat(read_in_order(encoded.rows, SCORING_BATCH, read))
 
 
 @torch.no_grad()
 def _sums(module: nn.Module, rows: TokenSet) -> Tensor:
     """Returns the sum of log p(token) over each row's labelled tokens, float32 [rows]."""
-    parts = []
-    for batch in ordered_batches(rows, SCORING_BATCH):
-        logits = batch.logits(module)
-        labels = batch.labels[:, 1:].to(logits.device)
+
+    def read(part: slice) -> Tensor:
+        logits, labels = rows.batch(part).said(module)
         scored = labels >= 0
-        words = logits[:, :-1][scored].float().log_softmax(-1)  # of the labelled alone: a text is mostly prompt
+        words = logits[scored].float().log_softmax(-1)
         tokens = words.new_zeros(labels.shape)
         tokens[scored] = words.gather(1, labels[scored][:, None])[:, 0]
-        parts.append(tokens.sum(dim=1).cpu())
-    return torch.cat(parts)
+        return tokens.sum(dim=1).cpu()
+
+    return torch.cat(read_in_order(rows, SCORING_BATCH, read))

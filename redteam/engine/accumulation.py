@@ -1,13 +1,17 @@
-"""One step on a batch that does not fit into memory: in parts, with the gradient of the whole."""
+"""What does not fit into memory at once is taken in parts: a step with the gradient of the whole, or what is read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from redteam.engine.batches import AnyBatch, Loss
+from redteam.engine.batches import AnyBatch, Examples, Loss, ordered_rows
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,8 +45,7 @@ class Accumulation:
                     raise
                 self.size = parts // 2
             module.zero_grad(set_to_none=True)  # outside the handler, whose traceback holds what was allocated
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _give_back()
 
     def _backward(self, module: nn.Module, batch: AnyBatch, loss: Loss) -> float:
         if self.size is None or batch.samples <= self.size:
@@ -61,6 +64,42 @@ class Accumulation:
                 return float("nan")
             value.backward()
         return total
+
+
+def read_in_order(data: Examples, size: int, read: Callable[[slice], T]) -> list[T]:
+    """Reads all rows of a data set, in the order they are stored.
+
+    Args:
+        data: what is read.
+        size: as of `ordered_rows`: how many rows at a time, at most.
+        read: maps rows to what is found in them; it is asked for half as many where they do not fit into memory.
+
+    Raises:
+        RuntimeError: not even one row fits.
+    """
+    return [found for rows in ordered_rows(data, size) for found in _halved(rows, read)]
+
+
+def _halved(rows: slice, read: Callable[[slice], T]) -> Iterator[T]:
+    try:
+        found = [read(rows)]
+    except RuntimeError as error:
+        if rows.stop - rows.start < 2 or not out_of_memory(error):
+            raise
+        found = []
+    if found:
+        yield found[0]
+        return
+    _give_back()
+    middle = (rows.start + rows.stop) // 2
+    for half in (slice(rows.start, middle), slice(middle, rows.stop)):
+        yield from _halved(half, read)
+
+
+def _give_back() -> None:
+    """Gives an accelerator the memory back that torch keeps for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: RuntimeError) -> bool:

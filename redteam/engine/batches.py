@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from redteam.engine.devices import device_of
+from redteam.engine.logits import logits_at
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 PADDING = -1  # in a row of token ids, where a labelled text is over: no token has this number
@@ -86,22 +87,40 @@ class Batch:
         """True on tokens and False on padding, bool [sequences, length]: what hidden states are compared on."""
         return torch.ones_like(self.input_ids, dtype=torch.bool) if self.mask is None else self.mask.bool()
 
-    def logits(self, module: nn.Module) -> Tensor:
-        """Runs a causal language model of transformers. Returns its logits, [sequences, length, vocabulary]."""
+    def logits(self, module: nn.Module, columns: Tensor | None = None) -> Tensor:
+        """Runs a causal language model of transformers.
+
+        Args:
+            module: of transformers.
+            columns: positions that are asked for, int64 [columns]; None for all.
+
+        Returns:
+            Its logits, [sequences, columns, vocabulary].
+        """
         here = self.to(device_of(module))
-        logits: Tensor = module(input_ids=here.input_ids, attention_mask=here.mask, use_cache=False).logits
-        return logits
+        columns = None if columns is None else columns.to(here.input_ids.device)
+        return logits_at(module, here.input_ids, here.mask, columns)
+
+    def said(self, module: nn.Module) -> tuple[Tensor, Tensor]:
+        """Runs the module and returns what it says at the positions before labelled tokens of any sequence.
+
+        Returns:
+            Its logits, [sequences, columns, vocabulary], and what follows, `IGNORED` where there is no label, int64
+            [sequences, columns].
+        """
+        following = self.labels[:, 1:]
+        columns = (following != IGNORED).any(dim=0).nonzero()[:, 0]
+        logits = self.logits(module, columns)
+        return logits, following[:, columns].to(logits.device)
 
     def loss(self, module: nn.Module) -> Tensor:
         """Mean cross-entropy of the labelled tokens, each predicted from the position before it. A scalar."""
-        logits = self.logits(module)
-        following = self.labels[:, 1:].to(logits.device)
-        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED)
+        logits, following = self.said(module)
+        return functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED)
 
     def predictions(self, module: nn.Module) -> Predictions:
         """Runs the module and returns what it says at the positions before labelled tokens."""
-        logits = self.logits(module)
-        following = self.labels[:, 1:].to(logits.device)
+        logits, following = self.said(module)
         rows, columns = (following != IGNORED).nonzero(as_tuple=True)
         return Predictions(logits[rows, columns].float(), following[rows, columns], rows)
 
@@ -325,4 +344,4 @@ def ordered_rows(data: Examples, size: int) -> Iterator[slice]:
     elif isinstance(data, TokenSet):
         size = min(size, max(1, TOKENS // data.input_ids.shape[1]))
     for start in range(0, len(data), size):
-        yield slice(start, start + size)
+        yield slice(start, min(start + size, len(data)))

@@ -13,8 +13,8 @@ from torch import nn
 from redteam.errors import InputError
 
 CPU = torch.device("cpu")
-# In units of the float32 weights: they, their gradients, AdamW's two moments, and half as much for what is computed.
-TRAINING, READING = 4.5, 1.5
+WORKING = 1e9  # bytes for what is computed: a batch that needs more is taken in parts, see `engine/accumulation.py`
+SCATTERED = 1.1  # times what is needed: memory comes in pieces, and some are left over
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -57,15 +57,31 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(was)
 
 
+def room_for(module: nn.Module, *, trained: bool) -> float:
+    """Returns the bytes that a module needs where it runs.
+
+    To be trained, four times its weights: they, their gradients and AdamW's two moments; and three times the largest
+    array beside. Where the embeddings are also the output head, as in most small language models, the gradients of
+    both, and their sum with that of the part of the batch before, are there at once.
+
+    Args:
+        module: in float32.
+        trained: whether it is attacked, or only run.
+    """
+    sizes = [parameter.numel() * parameter.element_size() for parameter in module.parameters()]
+    needed = 4 * sum(sizes) + 3 * max(sizes, default=0) if trained else sum(sizes)
+    return SCATTERED * needed + WORKING
+
+
 def placed(
-    module: nn.Module, device: torch.device, *, times: float = TRAINING, free: Mapping[int, float] | None = None
+    module: nn.Module, device: torch.device, *, trained: bool = True, free: Mapping[int, float] | None = None
 ) -> nn.Module:
     """Moves a module, in place, to where it has room: to a device, or over several if it needs more than one.
 
     Args:
         module: in float32, in the processor's memory.
         device: of `find_device`.
-        times: room that it needs, in units of its own size: `TRAINING`, or `READING` if it is only run.
+        trained: as of `room_for`.
         free: bytes of memory that each accelerator has left; by default what it says.
 
     Raises:
@@ -75,35 +91,37 @@ def placed(
         return module
     indices = range(torch.accelerator.device_count()) if device.index is None else (device.index,)
     free = {index: _free(index) for index in indices} if free is None else free
-    needed = times * sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    needed = room_for(module, trained=trained)
     roomy = max(free, key=lambda index: free[index])
     if needed <= free[roomy]:
         return module.to(torch.device(device.type, roomy))
     if len(free) == 1 or needed > sum(free.values()):
-        what = "attacked" if times == TRAINING else "read"
+        what = "attacked" if trained else "read"
         raise InputError(
             f"to be {what} in float32 the model needs {_gigabytes(needed)}; {device.type} has"
             f" {_gigabytes(sum(free.values()))} free",
             "Give --device cpu, or a machine with more accelerators",
         )
-    places = division(module, free, times)
+    places = division(module, free, trained=trained)
     return spread(module, {name: torch.device(device.type, index) for name, index in places.items()})
 
 
-def division(module: nn.Module, free: Mapping[int, float], times: float = TRAINING) -> dict[str, int]:
+def division(module: nn.Module, free: Mapping[int, float], *, trained: bool = True) -> dict[str, int]:
     """Returns which accelerator each part of a model goes to, whole layers one after the other.
 
     Args:
         module: what transformers must not divide of it is left whole.
         free: bytes of memory that each accelerator has left.
-        times: as of `placed`.
+        trained: as of `room_for`.
 
     Raises:
         InputError: there is too little memory for a part.
     """
     from accelerate import infer_auto_device_map
 
-    room: dict[int | str, int | str] = {index: int(size / times) for index, size in free.items()}
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    times = (room_for(module, trained=trained) - WORKING) / weights
+    room: dict[int | str, int | str] = {index: int(max(0, size - WORKING) / times) for index, size in free.items()}
     whole = list(getattr(module, "_no_split_modules", None) or [])
     places = infer_auto_device_map(module, max_memory={**room, "cpu": 0}, no_split_module_classes=whole)
     elsewhere = [name for name, place in places.items() if place not in room]

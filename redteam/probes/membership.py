@@ -9,7 +9,7 @@ from torch.nn import functional
 from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.reading import Chosen, EncodedInputs
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
-from redteam.engine.batches import ordered_rows
+from redteam.engine.accumulation import read_in_order
 from redteam.probes.contract import ProbeReading, View
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
@@ -107,17 +107,11 @@ def token_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
     Raises:
         NotFinite: one is NaN or infinite.
     """
-    width = encoded.rows.input_ids.shape[1] - 1
     texts, answers = [], []
-    for rows in ordered_rows(encoded.rows, SCORING_BATCH):
-        batch = encoded.rows.batch(rows)
-        says = batch.logits(module).float().log_softmax(-1).cpu()
-        known = says[:, :-1].gather(2, batch.input_ids[:, 1:, None])[..., 0].masked_fill(~batch.real[:, 1:], torch.inf)
-        texts.append(functional.pad(known, (0, width - known.shape[1]), value=torch.inf))
-        if encoded.single is not None:  # the rows are prompts, and each choice is one token more
-            choices = encoded.single[rows]
-            last = says[torch.arange(len(says)), encoded.ends[rows]].gather(1, choices.clamp(min=0))
-            answers.append(last.masked_fill(choices < 0, torch.inf))
+    for text, answer in read_in_order(encoded.rows, SCORING_BATCH, lambda rows: _read(module, encoded, rows)):
+        texts.append(text)
+        if answer is not None:
+            answers.append(answer)
     read = torch.cat(texts).double()  # so that no sum over tokens hides what a choice differs by
     if not (read > -torch.inf).all() or not all((last > -torch.inf).all() for last in answers):  # NaN is not above
         raise NotFinite("the model's likelihoods are not finite")
@@ -125,6 +119,20 @@ def token_loglikelihoods(module: nn.Module, encoded: EncodedChoices) -> Tensor:
         return _by_item(read, encoded)
     prompts = read[:, None].expand(-1, answers[0].shape[1], -1)
     return torch.cat([prompts, torch.cat(answers).double()[..., None]], dim=2)
+
+
+def _read(module: nn.Module, encoded: EncodedChoices, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Returns log p of the tokens of some rows, +inf where there is none, and where choices are one token, of those."""
+    batch, width = encoded.rows.batch(rows), encoded.rows.input_ids.shape[1] - 1
+    says = batch.logits(module).float().log_softmax(-1)
+    following = batch.input_ids[:, 1:, None].to(says.device)
+    known = says[:, :-1].gather(2, following)[..., 0].cpu().masked_fill(~batch.real[:, 1:], torch.inf)
+    text = functional.pad(known, (0, width - known.shape[1]), value=torch.inf)
+    if encoded.single is None:
+        return text, None
+    choices = encoded.single[rows]  # the rows are prompts, and each choice is one token more
+    last = says[torch.arange(len(says)), encoded.ends[rows]].cpu().gather(1, choices.clamp(min=0))
+    return text, last.masked_fill(choices < 0, torch.inf)
 
 
 def _by_item(texts: Tensor, encoded: EncodedChoices) -> Tensor:

@@ -22,7 +22,7 @@ from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
 from redteam.config.manifest import Manifest, TestbedRef
-from redteam.engine.devices import CPU, READING, TRAINING, find_device, placed
+from redteam.engine.devices import CPU, find_device, placed
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
@@ -103,7 +103,7 @@ class Inputs:
             InputError: it is not the model that the run is about, or there is too little memory.
         """
         target = self.models[role].open()
-        return replace(target, module=placed(target.module, self.device, times=TRAINING if trained else READING))
+        return replace(target, module=placed(target.module, self.device, trained=trained))
 
     def without(self, skipped: Mapping[str, str]) -> Inputs:
         """Returns the same without some attacks, for the reasons given.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import random_tokens, tiny_llama, weights_of
+from live_memory import LiveMemory
+from tiny_classifiers import tiny_classifier_target, tiny_points
+from tiny_models import random_tokens, tiny_capability, tiny_llama, tiny_target, weights_of
 from tiny_tasks import random_data, random_labelled, tiny_classifier, tiny_model_of
 from torch import nn
 
-from redteam.engine.accumulation import Accumulation, out_of_memory
+from redteam.capabilities.reading import encode_scoring
+from redteam.capabilities.scorers import choice_table
+from redteam.engine.accumulation import Accumulation, out_of_memory, read_in_order
 from redteam.engine.batches import IGNORED, LabelledBatch
 from redteam.engine.cost import Ledger
+from redteam.engine.devices import SCATTERED, WORKING, room_for
 from redteam.engine.loop import Diverged, fine_tune, mean_loss, train
 from redteam.engine.optimizers import Tuning
 
@@ -119,3 +124,59 @@ def test_a_loss_that_is_not_finite_ends_the_step(size: int | None) -> None:
     assert not torch.isfinite(torch.tensor(Accumulation(size).backward(module, batch, mean_loss, divisible=True)))
     with pytest.raises(Diverged, match="the training loss is nan at step 0"):
         train(module, iter([batch]), Tuning(learning_rate=1e-2, steps=1))
+
+
+@pytest.mark.parametrize("most", [1, 5, 7, 100])
+def test_what_is_read_is_all_there_is_in_its_order(most: int) -> None:
+    """However many rows fit, each is read once, and no more than fit."""
+    data, read = random_labelled(23), list[slice]()
+
+    def look(rows: slice) -> list[int]:
+        assert rows.stop <= len(data)
+        if rows.stop - rows.start > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        read.append(rows)
+        return list(range(rows.start, rows.stop))
+
+    assert [row for part in read_in_order(data, 10, look) for row in part] == list(range(23))
+    assert all(0 < rows.stop - rows.start <= most for rows in read)
+
+
+def test_what_fails_otherwise_is_not_read_again() -> None:
+    asked: list[slice] = []
+
+    def look(rows: slice) -> None:
+        asked.append(rows)
+        raise RuntimeError("CUDA out of memory" if len(asked) > 1 else "mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        read_in_order(random_labelled(4), 4, look)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["language", "classifier"])
+def test_scores_are_those_of_a_machine_with_more_memory(kind: str) -> None:
+    target, capability = (
+        (tiny_target(), tiny_capability()) if kind == "language" else (tiny_classifier_target(), tiny_points())
+    )
+    encoded, sizes = encode_scoring(capability, capability.certify, target.tokenizer), list[int]()
+    expected = choice_table(target.module, encoded)
+    short_of_memory(target.module, 3, sizes)
+    assert torch.allclose(choice_table(target.module, encoded), expected, atol=1e-6)
+    assert max(sizes) > 3
+    assert sum(size for size in sizes if size <= 3) == len(encoded)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_attack_needs_no_more_memory_than_is_asked_for(tied: bool) -> None:
+    """Of a batch in parts of one sequence, which is the least that a step can be; and hardly less than that."""
+    module = tiny_llama(vocab_size=4000, hidden_size=64, num_hidden_layers=4, tie_word_embeddings=tied)
+    data, tuning = random_tokens(2), Tuning(learning_rate=1e-3, steps=2, clip=1.0)
+    sizes = [parameter.numel() * 4 for parameter in module.parameters()]
+    needed = 4 * sum(sizes) + 3 * max(sizes)
+    assert room_for(module, trained=True) == pytest.approx(SCATTERED * needed + WORKING)
+    short_of_memory(module, 1, [])
+    with LiveMemory(module) as memory:
+        train(module, iter([data.batch(slice(None))] * 2), tuning)
+    assert memory.peak <= needed + 10 * max(sizes) / 100
+    assert memory.peak >= (0.95 if tied else 0.7) * needed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -303,16 +304,22 @@ def test_reading_leaves_the_very_same_arrays_even_where_it_fails(original: nn.Mo
         assert not module.training
 
 
-def test_a_removal_close_by_is_told_from_a_model_that_never_knew(original: nn.Module) -> None:
+def test_a_removal_close_by_is_told_from_a_model_that_never_knew() -> None:
     """Neither knows; one was led astray from the original and lies in its basin, one has other seeds and data."""
-    astray = copy.deepcopy(original)
     lies = tuple(replace(item, answer=(item.answer + 1) % len(item.choices)) for item in CAPABILITY.forget)
-    data = shuffled_batches(encode_answers(word_tokenizer(), lies), 64, torch.Generator().manual_seed(0))
-    train(astray, data, Tuning(learning_rate=1e-3, steps=60))
     parts = {"retain": CAPABILITY.retain, "utility": CAPABILITY.utility}
     stays = Capability(name="stays", attack=(), select=(), certify=(), **parts)
-    close, apart = read(astray.eval(), original), read(knowing_llama(stays, seed=1), original)
-    assert max(close.by_layer["a=0"], apart.by_layer["a=0"]) < 0.5  # chance is 0.36
-    assert close.notes["distance"] < 0.2 < 1 < apart.notes["distance"]
-    assert close.notes["barrier"] < 0.1 < 0.3 < apart.notes["barrier"]
-    assert close.notes["a"] < apart.notes["a"]
+    barriers: dict[str, list[float]] = {"close": [], "apart": []}
+    for seed in range(3):
+        original = knowing_llama(CAPABILITY, seed=seed)
+        astray = copy.deepcopy(original)
+        data = shuffled_batches(encode_answers(word_tokenizer(), lies), 64, torch.Generator().manual_seed(0))
+        train(astray, data, Tuning(learning_rate=1e-3, steps=60))
+        close, apart = read(astray.eval(), original), read(knowing_llama(stays, seed=seed + 1), original)
+        assert max(close.by_layer["a=0"], apart.by_layer["a=0"]) < 0.5  # chance is 0.36
+        assert close.notes["distance"] < 0.2 < 1 < apart.notes["distance"]
+        assert close.notes["a"] < apart.notes["a"]
+        barriers["close"].append(close.notes["barrier"])
+        barriers["apart"].append(apart.notes["barrier"])
+    assert max(barriers["close"]) < min(barriers["apart"])
+    assert median(barriers["close"]) < 0.1 < 0.3 < median(barriers["apart"])

@@ -1,8 +1,9 @@
-"""What every attack, probe and decoy does on the processor and on a pretended device; in a process of its own.
+"""What every attack, probe and decoy does on the processor and on another device; in a process of its own.
 
-    python tests/pretend_run.py KIND FOLDER
+    python tests/device_run.py KIND FOLDER [DEVICE]
 
-KIND: language, spread (the same over two devices), classifier, text. Prints what differs as JSON.
+KIND: language, spread (the same over two devices), classifier, text. DEVICE: pretend, or an accelerator's name. Prints
+as JSON by how much findings differ.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from redteam.attacks.contract import unfitness
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability
 from redteam.checkpoints.load import open_target
-from redteam.engine.devices import CPU, device_of, find_device, placed, spread
+from redteam.engine.devices import CPU, device_of, find_device, full_precision, placed, spread
 from redteam.probes.contract import View, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
@@ -37,7 +39,7 @@ from redteam.trial import Setting, TrialSpec, open_setting, run_trial
 from redteam.unlearning.masked import Unmaskable
 
 HALVES = {"model.embed_tokens": 1, "model.layers.0": 1, "model.layers.1": 0, "model.norm": 0, "lm_head": 0}
-STEPS, RECIPES, ROUNDING = 6, 3, 1e-5
+STEPS, RECIPES = 6, 3
 
 
 def made(kind: str, seed: int, folder: Path) -> Target:
@@ -126,25 +128,28 @@ def decoy(original: Target, capability: Capability, kind: str) -> Any:
     return [said, {name: tensor.tolist() for name, tensor in weights_of(made.module).items()}]
 
 
-def alike(one: Any, other: Any) -> bool:
-    """Whether two findings are the same: kernels round a sum of float32 in an order of their own."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(alike(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other or (isinstance(one, float) and abs(one - other) < ROUNDING))
+def gap(one: Any, other: Any) -> float:
+    """Returns the largest difference between two findings; infinity where they are not numbers and not the same."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((gap(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return max((gap(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    if one == other:
+        return 0.0
+    return abs(one - other) if isinstance(one, float) and isinstance(other, float) else inf
 
 
-def main(kind: str, folder: Path) -> None:
-    pretend.set_up()
-    capability, elsewhere = asked(kind, folder), opener(kind, folder, find_device(None))
-    with sdpa_kernel(SDPBackend.MATH):  # the processor has a kernel of its own, which rounds otherwise
+def main(kind: str, folder: Path, device: str = pretend.NAME) -> None:
+    if device == pretend.NAME:
+        pretend.set_up()
+    capability, elsewhere = asked(kind, folder), opener(kind, folder, find_device(device))
+    with full_precision(), sdpa_kernel(SDPBackend.MATH):  # the processor has a kernel of its own: it rounds otherwise
         here, there = everything(opener(kind, folder, CPU), capability), everything(elsewhere, capability)
     module = elsewhere(0).module
     print(
         json.dumps(
             {
-                "differing": [name for name in here if not alike(here[name], there[name])],
+                "gaps": {name: gap(here[name], there[name]) for name in here},
                 "done": sorted(name for name, found in there.items() if isinstance(found, list)),
                 "reasons": {name: found for name, found in there.items() if isinstance(found, str)},
                 "devices": sorted({str(parameter.device) for parameter in module.parameters()}),
@@ -155,4 +160,4 @@ def main(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
