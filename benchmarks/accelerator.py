@@ -32,7 +32,6 @@ WORDS, LONGEST = 128_256, 128
 # Of the Llama 3.2 family, and a smaller one: hidden size, layers, intermediate size, heads, heads of keys and values.
 SHAPES = {
     "0.1B": (512, 8, 1536, 8, 4),
-    "0.1B": (512, 8, 1536, 8, 4),
     "1.2B": (2048, 16, 8192, 32, 8),
     "3.2B": (3072, 28, 8192, 24, 8),
 }
