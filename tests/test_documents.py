@@ -133,6 +133,24 @@ def test_how_strong_the_readme_says_it_is_was_measured() -> None:
     assert f"({min(never):.2f} to {max(never):.2f} on `facts`)" in readme
 
 
+def test_how_fast_the_readme_says_the_search_is_was_measured() -> None:
+    content = json.loads((ROOT / "results" / "benchmarks" / "search.json").read_text())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    medians = {
+        claim["name"].split(":")[0]: [float(number) for number in re.findall(r"\(([\d.]+)\)", claim["name"])]
+        for claim in content["claims"]
+    }
+    suite = [ours for ours, _ in medians.values()]
+    assert f"takes a median of {min(suite):.0f} to {max(suite):.0f} trials" in readme
+    random = [medians[target][1] for target in ("digits-tar", "digits-ssd")]
+    assert f"takes {random[0]:.0f} and {random[1]:.0f} on `digits` after TAR and SSD" in readme
+    pooled = content["setting"]["studies"] * content["setting"]["budgets"]["random"]
+    assert f"on `facts` after RMU and TAR none of {pooled} came there" in readme
+    never = [row for row in content["rows"] if row["target"].startswith("facts") and row["search"] == "random"]
+    assert len(never) == 20
+    assert all(row["first"] is None for row in never)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
