@@ -13,8 +13,7 @@ from benchmarks.ground_truth import MODELS, RUNS
 from benchmarks.searching import Found, Prey, fixed, opened, search
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
-from redteam.registry import ATTACKS
-from redteam.suite.inputs import STANDARD_ATTACKS
+from redteam.registry import ATTACKS, STANDARD_ATTACKS
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("rmu", "graddiff", "ssd", "tar")

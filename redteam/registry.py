@@ -238,6 +238,11 @@ TESTBEDS = Registry(
 )
 
 
+SUITE = "standard-1"  # the protocol, with its version
+STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
+STANDARD_PROBES = tuple(PROBES.table)
+
+
 def registry_of(kinds: str) -> Registry:
     """Returns the registry of "attacks", "probes", "methods" or "testbeds"."""
     return {"attacks": ATTACKS, "probes": PROBES, "methods": METHODS, "testbeds": TESTBEDS}[kinds]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Row, failed_row, read_row, row_of
 from redteam.evidence.directory import lock
-from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS
+from redteam.registry import ATTACKS, METHODS, PROBES, STANDARD_ATTACKS, SUITE, TESTBEDS
 
 if TYPE_CHECKING:
     from redteam.suite.memo import Memo
@@ -99,7 +99,7 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
 
     The suite's name stands for the decoy and the judging as well.
     """
-    from redteam.suite.inputs import STANDARD_ATTACKS, SUITE
+    from redteam.registry import STANDARD_ATTACKS, SUITE
     from redteam.unlearning.options import create_method
     from redteam.unlearning.stages import FollowUp
 

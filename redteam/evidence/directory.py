@@ -18,6 +18,8 @@ from redteam.errors import InputError
 from redteam.evidence.log import AppendLog, read_rows
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
+SEALED = (MANIFEST, EVENTS, SAMPLES)  # what a verdict follows from
+FINISHED = "finished"
 LOCK, PART = ".lock", "{}.part"
 
 
@@ -101,6 +103,10 @@ class RunDirectory:
         self._events.append(event)
         self._index(event)
 
+    def finish(self) -> None:
+        """Records that the run is over, with the digests of its files as they are by then."""
+        self.record(FINISHED, FINISHED, {"seal": {name: digest_of(self.path / name) for name in SEALED}})
+
     def write_results(self, text: str) -> Path:
         """Writes results.json whole or not at all."""
         path = self.path / RESULTS
@@ -149,6 +155,19 @@ def read_plan(path: Path) -> RunPlan:
         return RunPlan.model_validate({k: v for k, v in data.items() if k != "environment"})
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise InputError(f"{path} has no readable {MANIFEST}", "Choose another place with --out") from error
+
+
+def digest_of(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "Restore it, or attack again") from error
 
 
 def environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from redteam.access import Access
 from redteam.evidence.results import Flag, Interval, Tried
 from redteam.judging.reading import Evidence, Row
 from redteam.judging.statistics import Bounds
@@ -131,6 +132,26 @@ def check_tried(tried: Mapping[str, Tried]) -> Flag | None:
     return Flag(
         name="attacks-idle", explanation=f"{len(idle)} of {len(tried)} attacks were not tried or idle ({listed})"
     )
+
+
+def check_asked(capability: Row, spent: int, policy: Policy) -> list[Flag]:
+    """Raised if the run was smaller than the policy asks: in trials, in access, or in the attacks that were tried."""
+    flags = []
+    trials = min(capability["budget"], spent)
+    if trials < policy.min_budget:
+        explanation = f"the target was searched with {trials} trials, the policy asks for {policy.min_budget}"
+        flags.append(Flag(name="budget-short", explanation=explanation))
+    access = Access(capability.get("access", Access.WEIGHTS))
+    if not access.grants(policy.access):
+        explanation = f"the adversary had access to {access}, the policy asks for {policy.access}"
+        flags.append(Flag(name="access-short", explanation=explanation))
+    tried = {*capability.get("attacks", ()), *capability.get("skipped", {})}
+    left = [name for name in policy.attacks if name not in tried]
+    if left:
+        listed = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+        explanation = f"{len(left)} attacks of the suite were not asked for ({listed})"
+        flags.append(Flag(name="attacks-left-out", explanation=explanation))
+    return flags
 
 
 def check_reference(chance: float, original: float, reference: Bounds) -> Flag | None:

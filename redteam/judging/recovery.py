@@ -57,7 +57,7 @@ def excess_recovery(original: Array, target: Array, reference: Array, resampling
     if usable.mean() < 0.99:  # the denominator is not clearly positive: a ratio would be noise
         return None
     raw = (a_u - a_r) / (s_o - a_r)
-    bounds = percentile_bounds(raw, (u[usable] - r[usable]) / gaps[usable])
+    bounds = percentile_bounds(raw, (u[usable] - r[usable]) / gaps[usable], resampling.confidence)
     return Excess(raw, bounds)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 REPLICATES = 4000
-CONFIDENCE = 0.95  # of every two-sided interval
+CONFIDENCE = 0.95  # of every two-sided interval, where no policy says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,25 @@ class Resampling:
         items: weight of each item in each replicate, float64 [replicates, items]; rows sum to 1.
         groups: number of groups.
         seed: of the draws.
+        confidence: of the intervals that are made of it.
     """
 
     items: Array
     groups: int
     seed: int
+    confidence: float = CONFIDENCE
 
     @staticmethod
-    def over(groups: Sequence[int], seed: int, replicates: int = REPLICATES) -> Resampling:
+    def over(
+        groups: Sequence[int], seed: int, replicates: int = REPLICATES, confidence: float = CONFIDENCE
+    ) -> Resampling:
         """Draws the replicates. `groups` holds the group of each item, counted from 0."""
         index = np.asarray(groups)
         count = int(index.max()) + 1
         rng = np.random.default_rng(seed)
         draws = rng.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
         weights = draws[:, index]
-        return Resampling(weights / weights.sum(axis=1, keepdims=True), count, seed)
+        return Resampling(weights / weights.sum(axis=1, keepdims=True), count, seed, confidence)
 
     def means(self, scores: Array, name: str) -> Array:
         """Returns the mean score in each replicate, [replicates].
@@ -102,9 +106,9 @@ def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Bounds:
     """
     estimate = float(scores.mean())
     if np.ptp(scores) == 0:
-        low, high = exact_interval(estimate * resampling.groups, resampling.groups)
+        low, high = exact_interval(estimate * resampling.groups, resampling.groups, resampling.confidence)
         return Bounds(estimate, low, high)
-    return percentile_bounds(estimate, resampling.means(scores, name))
+    return percentile_bounds(estimate, resampling.means(scores, name), resampling.confidence)
 
 
 def expected_best_of(values: Sequence[float]) -> list[float]:

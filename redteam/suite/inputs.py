@@ -26,12 +26,8 @@ from redteam.engine.devices import CPU, find_device, placed
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
-from redteam.registry import ATTACKS, PROBES, TESTBEDS
+from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES, SUITE, TESTBEDS
 from redteam.target import Target
-
-SUITE = "standard-1"
-STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
-STANDARD_PROBES = tuple(PROBES.table)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

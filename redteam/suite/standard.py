@@ -12,15 +12,16 @@ from pathlib import Path
 from redteam.attacks.contract import unfitness
 from redteam.capabilities.items import SPLITS, Item, blind_score
 from redteam.engine.devices import full_precision
-from redteam.evidence.directory import RunDirectory
+from redteam.evidence.directory import FINISHED, RunDirectory
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
 from redteam.judging.verdict import STANDARD_POLICY
+from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.decoys import decoy_kind, make_decoy
-from redteam.suite.inputs import SUITE, Inputs
+from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.target import Target
@@ -41,11 +42,11 @@ def run_path(inputs: Inputs, out: Path | None) -> Path:
 def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> Results:
     """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
     with RunDirectory(path, inputs.plan) as run:
-        if "finished" not in run.facts:
+        if FINISHED not in run.facts:
             _record_capability(run, inputs)
             with full_precision():
                 _Protocol(inputs, run, progress, memo).execute()
-            run.record("finished", "finished", {})
+            run.finish()
         result = judge(path)
         target = inputs.models["target"]
         results = Results(

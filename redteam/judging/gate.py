@@ -1,0 +1,111 @@
+"""Judging stored evidence by a policy: may a release stand on it? Nothing is run or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
+
+from redteam.config.policy import Rules, Waiver
+from redteam.errors import InputError
+from redteam.evidence.results import CapabilityResult
+from redteam.evidence.sealed import SealedRun, open_sealed, runs_in
+from redteam.judging.judge import judge
+from redteam.judging.verdict import Policy
+from redteam.registry import STANDARD_ATTACKS, SUITE
+
+PASSED, FAILED, UNDECIDED = 0, 1, 3  # exit codes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One capability of a run.
+
+    Attributes:
+        run: its evidence.
+        result: what was found, by the policy.
+        waiver: why it is let through whatever was found; None if it is not.
+    """
+
+    run: SealedRun
+    result: CapabilityResult
+    waiver: Waiver | None
+
+    @property
+    def code(self) -> int:
+        """What this capability alone makes of the gate."""
+        if self.waiver is not None or self.result.verdict == "RESISTED":
+            return PASSED
+        return FAILED if self.result.verdict == "RECOVERED" else UNDECIDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """What a policy makes of a run.
+
+    Attributes:
+        rules: the policy.
+        judged: each capability, in the order of their directories.
+        on: the day of the judgement, on which waivers had not expired.
+    """
+
+    rules: Rules
+    judged: Sequence[Judged]
+    on: date
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every capability resisted or is waived; else 1 if one was recovered; else 3."""
+        codes = {judged.code for judged in self.judged}
+        return next((code for code in (FAILED, UNDECIDED) if code in codes), PASSED)
+
+
+def gate(path: Path, rules: Rules, on: date) -> Gate:
+    """Judges the evidence of a run, of one capability or of several, by a policy.
+
+    Raises:
+        InputError: the run is not over, or its files were changed since; it is of another suite or of other
+            capabilities than the policy; or a waiver has expired.
+    """
+    runs = [open_sealed(run) for run in runs_in(path)]
+    _refuse_mixed(path, runs)
+    for run in runs:
+        wanted = rules.suite or SUITE
+        if run.plan.suite != wanted:
+            raise InputError(f"{run.path} is a run of {run.plan.suite}, not of {wanted}", f"Attack again with {wanted}")
+    if rules.suite not in (None, SUITE):
+        raise InputError(f"the policy asks for {rules.suite}; this release judges {SUITE}", "Use the release it names")
+    _refuse_unknown(rules, [run.plan.capability[0] for run in runs])
+    _refuse_expired(rules, on)
+    return Gate(rules=rules, judged=[_judged(run, rules) for run in runs], on=on)
+
+
+def _judged(run: SealedRun, rules: Rules) -> Judged:
+    name = run.plan.capability[0]
+    policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS)
+    return Judged(run=run, result=judge(run.path, policy), waiver=rules.waived(name))
+
+
+def _refuse_mixed(path: Path, runs: Sequence[SealedRun]) -> None:
+    """Refuses a folder into which runs of several models were put: they would be taken for one release."""
+    if len({run.plan.target for run in runs}) > 1:
+        raise InputError(f"{path} holds runs of several models", "Give one of them")
+
+
+def _refuse_unknown(rules: Rules, known: Sequence[str]) -> None:
+    for name in [*rules.capability, *(waiver.capability for waiver in rules.waiver)]:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {near[0]!r}?" if near else "Give the run that it is about"
+            listed = ", ".join(sorted(known))[:200]
+            raise InputError(f"the policy names the capability {name!r}, the run is about {listed}", remedy)
+
+
+def _refuse_expired(rules: Rules, on: date) -> None:
+    for waiver in rules.waiver:
+        if waiver.expires < on:
+            raise InputError(
+                f"the waiver of {waiver.capability!r} expired on {waiver.expires}", "Remove it, or give a new reason"
+            )
