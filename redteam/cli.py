@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +10,11 @@ import typer
 
 from redteam import options
 from redteam.errors import InputError
+from redteam.exits import errors_told
 from redteam.options import Format, Kind
 
 if TYPE_CHECKING:
     from redteam.project import Asked
-
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="redteam",
@@ -27,7 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 2 error, 3 inconclusive, 130 interrupted (the same command goes on).",
+    epilog="Exit codes: 0 done, or the gate is passed; 1 the gate is failed; 2 error; 3 inconclusive;"
+    " 130 interrupted (the same command goes on).",
 )
 
 
@@ -62,14 +58,15 @@ def attack(
     access: options.Adversary = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    policy: options.Gate = None,
     out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Attack an unlearned model and say how much of what was removed came back.
 
-    Run the same command again to go on after an interruption.
+    Run the same command again to go on after an interruption. With --policy the exit code is that of the gate.
     """
-    with _errors(format, after_interrupt="the same command goes on from here"):
+    with errors_told(format, after_interrupt="the same command goes on from here"):
         from redteam.project import asked_for
 
         given = {
@@ -85,14 +82,60 @@ def attack(
             "seed": seed,
             "device": device,
         }
-        code = _attack(asked_for(target, given), out, format)
+        code = _attack(asked_for(target, given), out, format, policy)
+    raise typer.Exit(code)
+
+
+@app.command()
+def certify(
+    run: options.FinishedRun,
+    policy: options.RequiredGate,
+    out: options.CertificatePath = None,
+    format: options.OutputFormat = Format.TABLE,
+) -> None:
+    """Judge what a run found by a policy and write the certificate. Nothing is attacked or loaded.
+
+    Exit codes: 0 every capability resists or is waived, 1 one was recovered, 3 one cannot be told.
+    """
+    with errors_told(format):
+        from rich.console import Console
+
+        from redteam.config.policy import read_policy
+        from redteam.release import certify, show_certificate
+
+        certificate, path = certify(run, read_policy(policy), out)
+        if format is Format.JSON:
+            typer.echo(certificate.as_text(), nl=False)
+            code: int = certificate.predicate.exit_code
+        else:
+            code = show_certificate(certificate, path, Console())
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    certificate: options.Certificate,
+    run: options.EvidencePath = None,
+    model: options.CertifiedModels = None,
+    policy: options.Gate = None,
+) -> None:
+    """Say whether a certificate follows from its evidence, which is judged anew.
+
+    Exit codes: 0 it does, 1 it does not.
+    """
+    with errors_told(Format.TABLE):
+        from rich.console import Console
+
+        from redteam.release import verify
+
+        code = verify(certificate, Console(), run=run, models=model or (), policy=policy)
     raise typer.Exit(code)
 
 
 @app.command()
 def init() -> None:
     """Ask a few questions and write redteam.toml and a first capability.toml: then `redteam attack` needs no more."""
-    with _errors(Format.TABLE):
+    with errors_told(Format.TABLE):
         from redteam.interview import interview
 
         for path in interview(_ask, lambda text: typer.echo(text, err=True)):
@@ -114,7 +157,7 @@ def unlearn(
 
     `redteam show METHOD` lists the options of a method; those of the stage after it begin with "then.".
     """
-    with _errors(Format.TABLE):
+    with errors_told(Format.TABLE):
         from rich.console import Console
 
         from redteam.registry import METHODS, TESTBEDS
@@ -157,7 +200,7 @@ def bench(
 
     Hours on two cores. What has a row is not run again, so the same command goes on after an interruption.
     """
-    with _errors(Format.TABLE, after_interrupt="the same command goes on from here"):
+    with errors_told(Format.TABLE, after_interrupt="the same command goes on from here"):
         from rich.console import Console
 
         from redteam.bench.plan import left_out, plan_cells
@@ -183,7 +226,7 @@ def inspect(
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Say what a checkpoint is and what is missing to attack it. Nothing in it is run."""
-    with _errors(format):
+    with errors_told(format):
         from rich.console import Console
 
         from redteam.checkpoints.inspect import inspect_checkpoint
@@ -217,7 +260,7 @@ def show(name: options.ShownName) -> None:
     """Show what is known of an attack, probe, method or testbed, with the options of a method."""
     from redteam.registry import STAGES, registry_of
 
-    with _errors(Format.TABLE):
+    with errors_told(Format.TABLE):
         for kind in Kind:
             registry = registry_of(kind.value)
             if name in registry.rows() or (kind is Kind.ATTACKS and ".py:" in name):
@@ -244,15 +287,18 @@ def _show_space(name: str) -> None:
     print_space(example_space(ATTACKS.create(name)), Console())
 
 
-def _attack(asked: Asked, out: Path | None, format: Format) -> int:
+def _attack(asked: Asked, out: Path | None, format: Format, policy: Path | None) -> int:
     from rich.console import Console
 
     from redteam.capabilities.harness import code_in
     from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
+    from redteam.config.policy import read_policy
+    from redteam.release import certify, show_certificate
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
 
+    rules = None if policy is None else read_policy(policy)
     identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
     if asked.arch is not None:
         typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
@@ -272,7 +318,9 @@ def _attack(asked: Asked, out: Path | None, format: Format) -> int:
         typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
         print_results(results, run, Console())
-    return results.exit_code
+    if rules is None:
+        return results.exit_code
+    return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
 
 
 def _ask(question: str, default: str) -> str:
@@ -289,33 +337,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise InputError(f"--set {text} names no value", "Write it as NAME=VALUE")
     return name.strip(), value.strip()
-
-
-@contextmanager
-def _errors(
-    format: Format, after_interrupt: str = "nothing was written; the same command starts again"
-) -> Iterator[None]:
-    """Turns what goes wrong into one line and an exit code that is never mistaken for a verdict."""
-    try:
-        yield
-    except InputError as error:
-        _complain("input", str(error), format)
-        raise typer.Exit(EXIT_ERROR) from None
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {after_interrupt}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (typer.Exit, SystemExit):
-        raise
-    except Exception as error:  # noqa: BLE001 - a bug of ours: it must not end in exit code 1, which a gate uses
-        traceback.print_exc(file=sys.stderr)
-        _complain("internal", f"{type(error).__name__}: {error}", format)
-        raise typer.Exit(EXIT_ERROR) from None
-
-
-def _complain(kind: str, message: str, format: Format) -> None:
-    if format is Format.JSON:
-        typer.echo(json.dumps({"error": {"kind": kind, "message": message}}))
-    typer.echo(f"error: {message}", err=True)
 
 
 if __name__ == "__main__":

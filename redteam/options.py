@@ -75,6 +75,21 @@ Device = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
+FinishedRun = Annotated[Path, typer.Argument(help="Run directory of `redteam attack`.")]
+RequiredGate = Annotated[Path, typer.Option("--policy", help="policy.toml: what a release must withstand.")]
+Gate = Annotated[Path | None, typer.Option("--policy", help="policy.toml: what a release must withstand.")]
+CertificatePath = Annotated[
+    Path | None, typer.Option("-o", "--out", help="The certificate (default: certificate.json in the run).")
+]
+Certificate = Annotated[Path, typer.Argument(help="A certificate.json of `redteam certify`.")]
+EvidencePath = Annotated[
+    Path | None, typer.Option("--run", help="Run directory (default: the one that the certificate is in).")
+]
+CertifiedModels = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help="The checkpoint it must be about; of an adapter, its base after it. Repeatable."),
+]
+
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]
 ModelPath = Annotated[
     Path, typer.Option("-o", "--out", help="model.pt, model.safetensors, or a directory (Hugging Face form).")

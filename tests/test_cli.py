@@ -48,13 +48,15 @@ def test_options_are_frozen() -> None:
     assert found == {
         "attack": [
             "--access", "--arch", "--attack", "--base", "--budget", "--capability", "--config", "--device",
-            "--format", "--original", "--out", "--reference", "--seed",
+            "--format", "--original", "--out", "--policy", "--reference", "--seed",
         ],
         "bench": [
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
         ],
         "unlearn": ["--label-fraction", "--out", "--seed", "--set", "--testbed", "--then"],
         "inspect": ["--config", "--digest", "--format"],
+        "certify": ["--format", "--out", "--policy"],
+        "verify": ["--model", "--policy", "--run"],
         "init": [],
         "list": ["--format"],
         "show": [],

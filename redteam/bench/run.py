@@ -99,7 +99,6 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
 
     The suite's name stands for the decoy and the judging as well.
     """
-    from redteam.registry import STANDARD_ATTACKS, SUITE
     from redteam.unlearning.options import create_method
     from redteam.unlearning.stages import FollowUp
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from redteam.checkpoints.shards import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIN, BIN_INDEX, shard_paths
@@ -27,26 +28,44 @@ def weights_digest(path: Path) -> str:
     r"""Returns the SHA-256 of a checkpoint's weights as 64 hex digits.
 
     Args:
-        path: a file: the digest of its bytes. A directory: the digest of the sorted lines "NAME SHA256\n" of all
-            `*.safetensors` files directly in it, or of its weight files of torch.save if it is opened from those.
-            Configuration and tokenizer beside weights do not count.
+        path: a file: the digest of its bytes. A directory: the digest of the sorted lines "NAME SHA256\n" of its
+            `weight_files`. Configuration and tokenizer beside weights do not count.
 
     Raises:
         InputError: it cannot be read, or it is a directory without weights.
     """
+    return joined_digest(path, weight_files(path))
+
+
+def joined_digest(path: Path, files: Mapping[str, str]) -> str:
+    """Returns the digest of a checkpoint from those of its `weight_files`."""
+    if not path.is_dir():
+        return files[path.name]
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in files.items()).encode()).hexdigest()
+
+
+def weight_files(path: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file of a checkpoint's weights by its name, sorted.
+
+    Args:
+        path: a file; or a directory: all `*.safetensors` files directly in it, or its weight files of torch.save if
+            it is opened from those.
+
+    Raises:
+        InputError: they cannot be read, or it is a directory without weights.
+    """
     try:
         if not path.is_dir():
-            return _file_digest(path)
+            return {path.name: _file_digest(path)}
         files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
         if any((path / name).is_file() for name in (BIN, BIN_INDEX, *ADAPTER_WEIGHTS)):
             opened = shard_paths(path)  # other safetensors may lie beside them
             files = files if opened[0].suffix == ".safetensors" else opened
         if not files:
             raise InputError(f"{path} has no weight files", "Give a checkpoint")
-        lines = "".join(f"{file.name} {_file_digest(file)}\n" for file in files)
+        return {file.name: _file_digest(file) for file in files}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def description_digest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,11 @@ class Live:
     tokenizer: PreTrainedTokenizerBase | None
     sha256: str
     description: str
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """A module has no files: as those of a checkpoint."""
+        return {}
 
     def open(self) -> Target:
         """Returns a copy in float32 on the CPU, in evaluation mode.

@@ -51,6 +51,7 @@ class Rules(Bar):
         access: what the adversary must have had at least.
         capability: differing rules, by name; each must be in the run.
         waiver: what is let through.
+        valid_days: how long a certificate counts: attacks get better.
     """
 
     max_excess_recovery: Share = 0.1
@@ -60,6 +61,7 @@ class Rules(Bar):
     access: Access = Access.WEIGHTS
     capability: dict[str, Bar] = Field(default_factory=dict)
     waiver: list[Waiver] = Field(default_factory=list)
+    valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
 
     def bar(self, capability: str) -> dict[str, Any]:
         """Returns the rules for one capability: its own before those for all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from redteam.capabilities.files import load_capability
 from redteam.capabilities.harness import code_in
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.adapter_config import required_base
-from redteam.checkpoints.digest import description_digest, weights_digest
+from redteam.checkpoints.digest import description_digest, joined_digest, weight_files
 from redteam.checkpoints.factory import factory_file
 from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
@@ -37,6 +37,7 @@ class Model:
     Attributes:
         path: of the checkpoint.
         sha256: of its weights.
+        files: SHA-256 of each file of them, by name; of an adapter those of the model that it is put on too.
         config: where its config is, when that is not beside it.
         arch: the function that builds it, `path/to/file.py:function`.
         base: of an adapter, the checkpoint that it is put on.
@@ -44,6 +45,7 @@ class Model:
 
     path: Path
     sha256: str
+    files: Mapping[str, str] = field(default_factory=dict)
     config: Path | None = None
     arch: str | None = None
     base: Path | None = None
@@ -224,12 +226,13 @@ def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) 
         return None
     path = located(path)
     identify(path)
-    digest = weights_digest(path)
+    files = weight_files(path)
+    digest = joined_digest(path, files)
     if given is None and digest != ref.sha256:
         raise InputError(
             f"{path} was changed after the manifest was written", f"Build it again, or give another --{role}"
         )
-    return Model(path=path, sha256=digest)
+    return Model(path=path, sha256=digest, files=files)
 
 
 def _on_base(models: dict[str, Source], base: Path | None) -> dict[str, Source]:
@@ -238,7 +241,13 @@ def _on_base(models: dict[str, Source], base: Path | None) -> dict[str, Source]:
     adapters = {role: model for role, model in files.items() if identify(model.path) is Kind.ADAPTER}
     if base is not None and not adapters:
         raise InputError(f"--base {base} is given, but no model is an adapter", "Leave it out")
-    return models | {role: replace(model, base=required_base(model.path, base)) for role, model in adapters.items()}
+    return models | {role: _put_on(model, required_base(model.path, base)) for role, model in adapters.items()}
+
+
+def _put_on(model: Model, base: Path) -> Model:
+    """Returns an adapter with the base that it is put on, whose weights are part of the model."""
+    below = {f"base/{name}": digest for name, digest in weight_files(base).items()}
+    return replace(model, base=base, files={**model.files, **below})
 
 
 def _refuse_shared_roles(models: Mapping[str, Source]) -> None:

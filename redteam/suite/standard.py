@@ -44,6 +44,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
     with RunDirectory(path, inputs.plan) as run:
         if FINISHED not in run.facts:
             _record_capability(run, inputs)
+            _record_models(run, inputs)
             with full_precision():
                 _Protocol(inputs, run, progress, memo).execute()
             run.finish()
@@ -174,6 +175,16 @@ class _Protocol:
             searched["decoy"], expected["decoy"] = len(plan.recipes), winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
         self.progress.plan(sum(searched.values()) + SEEDS * confirmed)
+
+
+def _record_models(run: RunDirectory, inputs: Inputs) -> None:
+    if "models" in run.facts:
+        return
+    given = {
+        role: {"name": model.name, "sha256": model.sha256, "files": dict(model.files)}
+        for role, model in inputs.models.items()
+    }
+    run.record("models", "models", {"given": given})
 
 
 def _record_capability(run: RunDirectory, inputs: Inputs) -> None:

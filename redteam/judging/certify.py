@@ -1,0 +1,147 @@
+"""From a gate to its certificate, and back: whether a certificate follows from the evidence that it names."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from redteam.config.policy import Rules
+from redteam.errors import InputError
+from redteam.evidence.certificate import Certificate, CertifiedRun, Decision, Predicate, Subject, Waived
+from redteam.evidence.directory import MANIFEST, environment
+from redteam.evidence.sealed import SealedRun
+from redteam.judging.gate import FAILED, PASSED, UNDECIDED, Gate, Judged, gate
+from redteam.judging.reading import read_evidence
+
+DECISIONS: Mapping[int, Decision] = {PASSED: "passed", FAILED: "failed", UNDECIDED: "undecided"}
+ROUNDING = 1e-6  # what a number may differ by where it is computed anew
+
+
+def certificate_of(found: Gate) -> Certificate:
+    """Returns the certificate of a judgement."""
+    given = _given(found.judged[0].run)
+    return Certificate.of(
+        subject=_subjects(given["target"]),
+        predicate=Predicate(
+            decision=DECISIONS[found.exit_code],
+            exit_code=found.exit_code,  # type: ignore[arg-type]
+            issued=found.on,
+            expires=found.on + timedelta(days=found.rules.valid_days),
+            policy=found.rules.model_dump(mode="json"),
+            runs=[_certified(judged) for judged in found.judged],
+            limitations=limitations(found),
+            environment=environment(),
+        ),
+    )
+
+
+def limitations(found: Gate) -> list[str]:
+    """Returns what a judgement does not say, for those who read it."""
+    budgets = sorted({judged.result.budget.asked for judged in found.judged})
+    spent = " to ".join(str(n) for n in ([budgets[0]] if len(budgets) == 1 else [budgets[0], budgets[-1]]))
+    told = [
+        f"It says what attacks of {found.judged[0].run.plan.suite} found in a search of {spent} trials, not that no"
+        " other attack, or longer search, would find more.",
+        "It is about the capabilities named, asked as their items ask; other knowledge was not looked at.",
+        "Intervals are over facts and attack seeds; another training of the same method is another model.",
+    ]
+    lesser = sorted({judged.result.access for judged in found.judged} - {"weights"})
+    told += [f"The adversary had access to {' or '.join(lesser)}, and not to the weights."] if lesser else []
+    named = [judged.result.name for judged in found.judged if "reference" not in judged.result.scores]
+    told += [f"Without a model that never knew it nothing can be claimed of: {', '.join(named)}."] if named else []
+    waived = [judged.result.name for judged in found.judged if judged.waiver is not None]
+    return told + ([f"Let through by a waiver, whatever was found: {', '.join(waived)}."] if waived else [])
+
+
+def objections(certificate: Certificate, run: Path, on: date) -> Iterator[str]:
+    """Yields what speaks against a certificate; nothing if it follows from its evidence and still counts.
+
+    The evidence is judged anew, by the policy that the certificate holds, as on the day it was issued.
+
+    Args:
+        certificate: what is claimed.
+        run: the directory of the evidence.
+        on: today.
+    """
+    claimed = certificate.predicate
+    if claimed.expires < on:
+        yield f"it expired on {claimed.expires}"
+    if claimed.issued > on:
+        yield f"it was issued on {claimed.issued}, which is yet to come"
+    try:
+        again = _again(certificate, run)
+    except InputError as error:
+        yield str(error)
+        return
+    yield from _differences(certificate, again)
+
+
+def _again(certificate: Certificate, run: Path) -> Certificate:
+    """Judges evidence as a certificate says it was judged."""
+    try:
+        rules = Rules.model_validate(certificate.predicate.policy)
+    except ValueError as error:
+        raise InputError("its policy is none", "Certify again") from error
+    return certificate_of(gate(run, rules, certificate.predicate.issued))
+
+
+def _differences(claimed: Certificate, again: Certificate) -> Iterator[str]:
+    """Yields where a certificate is not what its evidence says; where it was judged plays no part."""
+    before, after = claimed.model_dump(mode="json"), again.model_dump(mode="json")
+    for content in (before, after):
+        content["predicate"].pop("environment")
+    yield from _unequal("", before, after)
+
+
+def _unequal(where: str, one: Any, other: Any) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            place = f"{where}.{key}".lstrip(".")
+            if key in one and key in other:
+                yield from _unequal(place, one[key], other[key])
+            else:
+                yield f"{place} is {'claimed' if key in one else 'left out'}, and is {'not' * (key in one)} in evidence"
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _unequal(f"{where}[{number}]", left, right)
+    elif not _same(one, other):
+        yield f"{where} is claimed to be {_short(one)}; its evidence says {_short(other)}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return bool(one == other)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _certified(judged: Judged) -> CertifiedRun:
+    run, waiver, given = judged.run, judged.waiver, _given(judged.run)
+    return CertifiedRun(
+        plan=run.plan,
+        fingerprint=run.plan.fingerprint,
+        evidence=dict(run.digests),
+        environment=json.loads((run.path / MANIFEST).read_text(encoding="utf-8"))["environment"],
+        models={role: {key: model[key] for key in ("name", "sha256")} for role, model in given.items()},
+        waiver=None if waiver is None else Waived(reason=waiver.reason, expires=waiver.expires),
+        result=judged.result,
+    )
+
+
+def _given(run: SealedRun) -> Mapping[str, Any]:
+    models: Mapping[str, Any] = read_evidence(run.path).facts["models"]["given"]
+    return models
+
+
+def _subjects(model: Mapping[str, Any]) -> list[Subject]:
+    if not model["files"]:
+        return [Subject(name=model["name"], digest={"tensors-sha256": model["sha256"]})]
+    return [Subject(name=name, digest={"sha256": digest}) for name, digest in model["files"].items()]

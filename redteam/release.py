@@ -1,0 +1,87 @@
+"""`redteam certify` and `redteam verify`: from the evidence of a run to what a release stands on, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from redteam.checkpoints.digest import weight_files
+from redteam.checkpoints.staging import write_text
+from redteam.config.policy import Rules, read_policy
+from redteam.evidence.certificate import Certificate, read_certificate
+from redteam.judging.certify import certificate_of, objections
+from redteam.judging.gate import gate
+from redteam.reporting.certified import print_certificate, print_objections
+
+CERTIFICATE = "certificate.json"
+
+
+def certify(run: Path, rules: Rules, out: Path | None = None) -> tuple[Certificate, Path]:
+    """Judges a run by a policy, and writes the certificate. Nothing is run or loaded.
+
+    Args:
+        run: its directory.
+        rules: the policy.
+        out: where the certificate goes; by default beside the evidence.
+
+    Returns:
+        The certificate, which holds the exit code, and where it is.
+
+    Raises:
+        InputError: as `gate`.
+    """
+    certificate = certificate_of(gate(run, rules, datetime.now(UTC).date()))
+    path = out or run / CERTIFICATE
+    write_text(path, certificate.as_text())
+    return certificate, path
+
+
+def show_certificate(certificate: Certificate, path: Path, console: Console) -> int:
+    """Prints a certificate and returns the exit code that it holds."""
+    print_certificate(certificate, path, console)
+    return certificate.predicate.exit_code
+
+
+def verify(
+    path: Path, console: Console, *, run: Path | None = None, models: Sequence[Path] = (), policy: Path | None = None
+) -> int:
+    """Says whether a certificate follows from its evidence. Returns 0 if it does, else 1.
+
+    Args:
+        path: of the certificate.
+        console: where it is said.
+        run: the directory of the evidence; by default that of the certificate.
+        models: the checkpoint that it must be about, and of an adapter the model that it is put on.
+        policy: the `policy.toml` that it must have been judged by.
+
+    Raises:
+        InputError: the certificate, the checkpoint or the policy cannot be read.
+    """
+    certificate = read_certificate(path)
+    found = list(objections(certificate, run or path.parent, datetime.now(UTC).date()))
+    if models:
+        found += _other_weights(certificate, models)
+    if policy is not None and read_policy(policy).model_dump(mode="json") != certificate.predicate.policy:
+        found.append(f"it was judged by another policy than {policy}")
+    print_objections(path, certificate, found, console)
+    return 1 if found else 0
+
+
+def _other_weights(certificate: Certificate, models: Sequence[Path]) -> list[str]:
+    """Returns the files that are not those that were attacked."""
+    first, *bases = (weight_files(model) for model in models)
+    given = first | {f"base/{name}": digest for base in bases for name, digest in base.items()}
+    attacked = {subject.name: subject.digest.get("sha256") for subject in certificate.subject}
+    names = sorted({*given, *attacked})
+    return [
+        f"{name} {'is not the file that was attacked' if name in given and name in attacked else _missing(name, given)}"
+        for name in names
+        if given.get(name) != attacked.get(name)
+    ]
+
+
+def _missing(name: str, given: dict[str, str]) -> str:
+    return "was not attacked" if name in given else "was attacked, and is not there"
