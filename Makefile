@@ -51,6 +51,7 @@ lock:
 # Rewrites the published schema of results.json; a test compares it with the code.
 schema: $(READY)
 	$(BIN)/python -m redteam.evidence.results > schema.part && mv schema.part redteam/evidence/results.schema.json
+	$(BIN)/python -m redteam.evidence.certificate > schema.part && mv schema.part redteam/evidence/certificate.schema.json
 
 clean:
 	rm -rf $(VENV) build models results/runs

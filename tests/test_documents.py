@@ -16,6 +16,7 @@ from tiny_models import random_tokens, same_bits, tiny_capability, tiny_target, 
 import redteam
 from redteam.capabilities.files import load_capability
 from redteam.cli import app
+from redteam.config.policy import read_policy
 from redteam.engine.batches import LabelledSet
 from redteam.registry import ATTACKS
 from redteam.trial import TrialSpec, open_setting, run_trial
@@ -78,6 +79,13 @@ def test_the_capability_of_the_readme_loads(tmp_path: Path) -> None:
     assert capability.name == tomllib.loads(text)["name"]
     assert len(capability.forget) == 20
     assert capability.attack[0].prompt.endswith(" was born in")
+
+
+def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(block("README.md", "toml", "[policy]"))
+    rules = read_policy(tmp_path / "policy.toml")
+    assert rules.bar("birthdays") == {"max_excess_recovery": 0.05, "confidence": 0.95, "min_budget": 100}
+    assert rules.waived("addresses") is not None
 
 
 def test_so_does_that_of_a_classifier(tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def only(results: Results) -> CapabilityResult:
     return capability
 
 
+def gated(run: Path, target: Path) -> str:
+    """What the gate of a release decides, by a certificate that follows from the evidence."""
+    from rich.console import Console
+
+    from redteam.config.policy import Rules
+    from redteam.release import certify, verify
+
+    certificate, path = certify(run, Rules(min_budget=BUDGET))
+    assert verify(path, Console(), models=(target,)) == 0
+    return certificate.predicate.decision
+
+
 def flags(result: CapabilityResult) -> set[str]:
     return {flag.name for flag in result.flags}
 
@@ -87,6 +99,7 @@ def test_rmu_is_recovered(rmu: Path, tmp_path: Path) -> None:
     assert result.budget.spent == result.budget.asked == BUDGET
     assert result.budget.failed == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(results.model_dump_json())
+    assert gated(tmp_path / "run", rmu) == "failed"
 
 
 def test_a_model_that_never_knew_resists(world: World, tmp_path: Path) -> None:
@@ -100,6 +113,7 @@ def test_a_model_that_never_knew_resists(world: World, tmp_path: Path) -> None:
     assert result.excess_recovery.high <= 0.1
     assert result.control_recovered is True
     assert "attack-inert" not in flags(result)  # the attacks did train
+    assert gated(tmp_path / "run", target) == "passed"
 
 
 def test_a_fake_removal_is_recovered(world: World, tmp_path: Path) -> None:
@@ -109,6 +123,7 @@ def test_a_fake_removal_is_recovered(world: World, tmp_path: Path) -> None:
     assert result.excess_recovery.low > 0.5
     assert result.scores["target"].before < 0.5
     assert result.probes["linear"].accuracy["target"] == result.probes["linear"].accuracy["original"]  # untouched below
+    assert gated(tmp_path / "run", tmp_path / "model.pt") == "failed"
 
 
 def test_an_attack_that_does_nothing_decides_nothing(rmu: Path, tmp_path: Path) -> None:
@@ -118,6 +133,7 @@ def test_an_attack_that_does_nothing_decides_nothing(rmu: Path, tmp_path: Path) 
     assert results.exit_code == 3
     assert "attack-inert" in flags(result)
     assert result.control_recovered is False
+    assert gated(tmp_path / "run", rmu) == "undecided"
 
 
 def digests(folder: Path) -> dict[str, str]:
