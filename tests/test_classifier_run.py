@@ -367,6 +367,7 @@ def evidence(run: Path) -> tuple[list[dict[str, Any]], str]:
     for row in rows:
         row.pop("time")
         row.pop("seconds", None)
+        row.pop("seal", None)  # of those times too
     return rows, (run / "samples.jsonl").read_text()
 
 

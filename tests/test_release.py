@@ -29,6 +29,11 @@ def policy(folder: Path, text: str = "[policy]\nmax_excess_recovery = 0.1\n") ->
     return path
 
 
+def words(text: str) -> str:
+    """What was printed, wherever its lines were broken."""
+    return " ".join(text.split())
+
+
 @pytest.mark.parametrize(
     ("world", "decision"), [(NEVER_TRAINED, "passed"), (MASKED, "failed"), (FEW, "undecided")], ids=CODES
 )
@@ -57,28 +62,28 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
     assert redteam("verify", elsewhere, "--run", run).returncode == 0
     missing = redteam("verify", elsewhere)
     assert missing.returncode == 1
-    assert "is no run directory" in missing.stdout
+    assert "is no run directory" in words(missing.stdout)
 
     (tmp_path / "target.pt").write_bytes(WEIGHTS + b"!")
     weights = redteam("verify", elsewhere, "--run", run, "--model", tmp_path / "target.pt")
     assert weights.returncode == 1
-    assert "target.pt is not the file that was attacked" in weights.stdout
+    assert "target.pt is not the file that was attacked" in words(weights.stdout)
     (tmp_path / "other.pt").write_bytes(WEIGHTS)
     renamed = redteam("verify", elsewhere, "--run", run, "--model", tmp_path / "other.pt")
     assert renamed.returncode == 1
-    assert "other.pt was not attacked" in renamed.stdout
-    assert "target.pt was attacked, and is not there" in renamed.stdout
+    assert "other.pt was not attacked" in words(renamed.stdout)
+    assert "target.pt was attacked, and is not there" in words(renamed.stdout)
 
     laxer = redteam("verify", elsewhere, "--run", run, "--policy", policy(tmp_path, "[policy]\nmin_budget = 5\n"))
     assert laxer.returncode == 1
-    assert "it was judged by another policy" in laxer.stdout
+    assert "it was judged by another policy" in words(laxer.stdout)
 
     content = json.loads(elsewhere.read_text())
     content["predicate"]["runs"][0]["result"]["excess_recovery"]["high"] = 0.01
     elsewhere.write_text(json.dumps(content))
     turned = redteam("verify", elsewhere, "--run", run)
     assert turned.returncode == 1
-    assert "result.excess_recovery.high is claimed to be 0.01" in turned.stdout
+    assert "result.excess_recovery.high is claimed to be 0.01" in words(turned.stdout)
 
     (run / "samples.jsonl").write_bytes((run / "samples.jsonl").read_bytes()[:-30])
     cut = redteam("certify", run, "--policy", rules)
@@ -112,7 +117,7 @@ def test_a_smaller_search_than_asked_is_no_pass(tmp_path: Path) -> None:
     rules = policy(tmp_path, f"[policy]\nmin_budget = {BUDGET + 1}\n")
     done = redteam("certify", recorded(tmp_path), "--policy", rules)
     assert done.returncode == 3
-    assert f"searched with {BUDGET} trials, the policy asks for {BUDGET + 1}" in " ".join(done.stdout.split())
+    assert f"searched with {BUDGET} trials, the policy asks for {BUDGET + 1}" in words(done.stdout)
 
 
 def test_what_is_no_run_is_no_pass(tmp_path: Path) -> None:
