@@ -11,7 +11,7 @@ import typer
 from redteam import options
 from redteam.errors import InputError
 from redteam.exits import errors_told
-from redteam.options import Format, Kind
+from redteam.options import Format, Report
 
 if TYPE_CHECKING:
     from redteam.project import Asked
@@ -106,9 +106,7 @@ def certify(
         certificate, path = certify(run, read_policy(policy), out)
         if format is Format.JSON:
             typer.echo(certificate.as_text(), nl=False)
-            code: int = certificate.predicate.exit_code
-        else:
-            code = show_certificate(certificate, path, Console())
+        code = show_certificate(certificate, path, Console(stderr=format is Format.JSON))
     raise typer.Exit(code)
 
 
@@ -130,6 +128,18 @@ def verify(
 
         code = verify(certificate, Console(), run=run, models=model or (), policy=policy)
     raise typer.Exit(code)
+
+
+@app.command()
+def report(run: options.FinishedRun, format: options.ReportFormat = Report.MD, policy: options.Gate = None) -> None:
+    """Print what a run found, for CI, a model card, a badge or a verifier. Nothing is attacked or loaded.
+
+    Without --policy it is what `redteam attack` found; with it, what the gate decides.
+    """
+    with errors_told(Format.TABLE):
+        from redteam.release import report
+
+        typer.echo(report(run, format, policy), nl=False)
 
 
 @app.command()
@@ -242,49 +252,21 @@ def inspect(
 @app.command(name="list")
 def list_kind(kind: options.ListedKind, format: options.OutputFormat = Format.TABLE) -> None:
     """List attacks, probes, methods or testbeds."""
-    from redteam.registry import registry_of
+    from redteam.listing import listed
 
-    registry = registry_of(kind.value)
-    installed = ({"name": name, "goal": f"installed: {place}"} for name, place in registry.installed().items())
-    rows = [*registry.described(), *installed]
-    if format is Format.JSON:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        access = f"{row.get('access', ''):<12} " if kind is Kind.ATTACKS else ""
-        typer.echo(f"{row['name']:<12} {access}{row['goal']}")
+    for line in listed(kind, format):
+        typer.echo(line)
 
 
 @app.command()
 def show(name: options.ShownName) -> None:
     """Show what is known of an attack, probe, method or testbed, with the options of a method."""
-    from redteam.registry import STAGES, registry_of
-
     with errors_told(Format.TABLE):
-        for kind in Kind:
-            registry = registry_of(kind.value)
-            if name in registry.rows() or (kind is Kind.ATTACKS and ".py:" in name):
-                from rich.console import Console
+        from rich.console import Console
 
-                from redteam.reporting.described import print_described
+        from redteam.listing import print_shown
 
-                stage = STAGES.declared("then") if kind is Kind.METHODS else None
-                print_described(kind.value.removesuffix("s"), name, registry.said(name), stage, Console())
-                if kind is Kind.ATTACKS:
-                    _show_space(name)
-                return
-        raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
-
-
-def _show_space(name: str) -> None:
-    """Prints what an attack searches over, on a language model and 100 forget items."""
-    from rich.console import Console
-
-    from redteam.attacks.described import example_space
-    from redteam.registry import ATTACKS
-    from redteam.reporting.described import print_space
-
-    print_space(example_space(ATTACKS.create(name)), Console())
+        print_shown(name, Console())
 
 
 def _attack(asked: Asked, out: Path | None, format: Format, policy: Path | None) -> int:

@@ -25,6 +25,18 @@ class FollowUpStage(StrEnum):
     MIXTURE = "mixture"
 
 
+class Report(StrEnum):
+    """Forms of a report; the last two are of a gate, and need a policy."""
+
+    MD = "md"
+    JUNIT = "junit"
+    JSON = "json"
+    HF = "hf"
+    BADGE = "badge"
+    ATTESTATION = "attestation"
+    TEST_RESULT = "test-result"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -76,6 +88,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
 FinishedRun = Annotated[Path, typer.Argument(help="Run directory of `redteam attack`.")]
+ReportFormat = Annotated[Report, typer.Option("--format", help="What is printed.")]
 RequiredGate = Annotated[Path, typer.Option("--policy", help="policy.toml: what a release must withstand.")]
 Gate = Annotated[Path | None, typer.Option("--policy", help="policy.toml: what a release must withstand.")]
 CertificatePath = Annotated[

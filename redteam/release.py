@@ -1,8 +1,9 @@
-"""`redteam certify` and `redteam verify`: from the evidence of a run to what a release stands on, and back."""
+"""`redteam certify`, `verify` and `report`: from the evidence of a run to what a release stands on, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +12,28 @@ from rich.console import Console
 from redteam.checkpoints.digest import weight_files
 from redteam.checkpoints.staging import write_text
 from redteam.config.policy import Rules, read_policy
+from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
 from redteam.judging.certify import certificate_of, objections
 from redteam.judging.gate import gate
+from redteam.judging.together import judged_again
+from redteam.options import Report
+from redteam.reporting.badge import badge
+from redteam.reporting.card import card
 from redteam.reporting.certified import print_certificate, print_objections
+from redteam.reporting.github import summarise
+from redteam.reporting.junit import junit
+from redteam.reporting.markdown import markdown
+from redteam.reporting.tested import tested
+from redteam.reporting.told import Told, told_by_certificate, told_by_run
 
 CERTIFICATE = "certificate.json"
+TOLD: dict[Report, Callable[[Told], str]] = {
+    Report.MD: markdown,
+    Report.JUNIT: junit,
+    Report.HF: card,
+    Report.BADGE: badge,
+}
 
 
 def certify(run: Path, rules: Rules, out: Path | None = None) -> tuple[Certificate, Path]:
@@ -40,9 +57,30 @@ def certify(run: Path, rules: Rules, out: Path | None = None) -> tuple[Certifica
 
 
 def show_certificate(certificate: Certificate, path: Path, console: Console) -> int:
-    """Prints a certificate and returns the exit code that it holds."""
+    """Prints a certificate, in a workflow of GitHub its summary too, and returns the exit code that it holds."""
     print_certificate(certificate, path, console)
+    for line in summarise(told_by_certificate(certificate), os.environ):
+        print(line, file=console.file)
     return certificate.predicate.exit_code
+
+
+def report(run: Path, form: Report, policy: Path | None = None) -> str:
+    """Returns what a run found in one of the forms; what the gate decides if there is a policy.
+
+    Raises:
+        InputError: as `gate`; or a statement about a gate is asked for without a policy.
+    """
+    if policy is None:
+        results = judged_again(run)
+        if form is Report.JSON:
+            return results.model_dump_json(indent=2) + "\n"
+        if form in (Report.ATTESTATION, Report.TEST_RESULT):
+            raise InputError(f"{form} is about a gate", "Give --policy policy.toml")
+        return TOLD[form](told_by_run(results))
+    certificate = certificate_of(gate(run, read_policy(policy), datetime.now(UTC).date()))
+    if form in (Report.JSON, Report.ATTESTATION):
+        return certificate.as_text()
+    return tested(certificate) if form is Report.TEST_RESULT else TOLD[form](told_by_certificate(certificate))
 
 
 def verify(

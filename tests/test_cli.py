@@ -57,6 +57,7 @@ def test_options_are_frozen() -> None:
         "inspect": ["--config", "--digest", "--format"],
         "certify": ["--format", "--out", "--policy"],
         "verify": ["--model", "--policy", "--run"],
+        "report": ["--format", "--policy"],
         "init": [],
         "list": ["--format"],
         "show": [],

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
-from redteam.evidence.results import CapabilityResult, Results
+from redteam.evidence.results import Results
 from redteam.judging.flags import check_items
+from redteam.judging.together import together
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress
 from redteam.suite.standard import run_path, run_standard
-
-ORDER = ("RECOVERED", "INCONCLUSIVE", "RESISTED")  # what most needs looking at first
 
 
 def run_all(
@@ -48,7 +47,7 @@ def run_all(
         named = _Named(progress, inputs.capability.name, done, len(ordered) - number)
         found.append(run_standard(inputs, place, named, memo))
         done = named.done
-    results = _together(found)
+    results = together(found)
     write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
     return results, path
 
@@ -70,19 +69,6 @@ def _common_path(many: Sequence[Inputs]) -> Path:
     prints = "\n".join(inputs.plan.fingerprint for inputs in many)
     single = run_path(many[0], None)
     return single.with_name(f"{single.name.rpartition('-')[0]}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}")
-
-
-def _together(found: Sequence[Results]) -> Results:
-    capabilities = sorted((result for results in found for result in results.capabilities), key=_rank)
-    return found[0].model_copy(
-        update={"capabilities": capabilities, "exit_code": max(results.exit_code for results in found)}
-    )
-
-
-def _rank(result: CapabilityResult) -> tuple[int, float, str]:
-    """Orders by verdict, then by how much came back; what is not defined last."""
-    excess = result.excess_recovery
-    return ORDER.index(result.verdict), -excess.estimate if excess is not None else 2.0, result.name
 
 
 class _Named:

@@ -13,8 +13,9 @@ from redteam.attacks.contract import unfitness
 from redteam.capabilities.items import SPLITS, Item, blind_score
 from redteam.engine.devices import full_precision
 from redteam.evidence.directory import FINISHED, RunDirectory
-from redteam.evidence.results import CapabilityResult, Results, TargetResult
+from redteam.evidence.results import Results, TargetResult
 from redteam.judging.judge import judge
+from redteam.judging.together import exit_code
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
@@ -58,11 +59,6 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
         )
         run.write_results(results.model_dump_json(indent=2) + "\n")
         return results
-
-
-def exit_code(result: CapabilityResult) -> int:
-    """0 for a verdict, 3 for none. A gate, which is asked for by a policy, decides otherwise."""
-    return 3 if result.verdict == "INCONCLUSIVE" else 0
 
 
 class _Protocol:

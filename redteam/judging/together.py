@@ -1,0 +1,52 @@
+"""Several capabilities of one model: in what order they are told, and how the command ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from redteam.evidence.results import CapabilityResult, Results, TargetResult
+from redteam.evidence.sealed import open_sealed, runs_in
+from redteam.judging.judge import judge
+from redteam.judging.reading import read_evidence
+
+ORDER = ("RECOVERED", "INCONCLUSIVE", "RESISTED")  # what most needs looking at first
+
+
+def exit_code(result: CapabilityResult) -> int:
+    """0 for a verdict, 3 for none. A gate, which is asked for by a policy, decides otherwise."""
+    return 3 if result.verdict == "INCONCLUSIVE" else 0
+
+
+def together(found: Sequence[Results]) -> Results:
+    """Returns the results of several runs of one model as one, the most recovered first."""
+    capabilities = sorted((result for results in found for result in results.capabilities), key=_rank)
+    return found[0].model_copy(
+        update={"capabilities": capabilities, "exit_code": max(results.exit_code for results in found)}
+    )
+
+
+def judged_again(path: Path) -> Results:
+    """Judges the evidence of a run that is over, of one capability or of several, as `redteam attack` did.
+
+    Raises:
+        InputError: it is not over, or its files were changed since.
+    """
+    return together([_judged(run) for run in runs_in(path)])
+
+
+def _judged(path: Path) -> Results:
+    run, result = open_sealed(path), judge(path)
+    target = read_evidence(path).facts["models"]["given"]["target"]
+    return Results(
+        suite=run.plan.suite,
+        target=TargetResult(name=target["name"], sha256=target["sha256"]),
+        capabilities=[result],
+        exit_code=exit_code(result),
+    )
+
+
+def _rank(result: CapabilityResult) -> tuple[int, float, str]:
+    """Orders by verdict, then by how much came back; what is not defined last."""
+    excess = result.excess_recovery
+    return ORDER.index(result.verdict), -excess.estimate if excess is not None else 2.0, result.name

@@ -1,0 +1,46 @@
+"""`redteam list` and `redteam show`: what there is, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from redteam.errors import InputError
+from redteam.options import Format, Kind
+from redteam.registry import ATTACKS, STAGES, registry_of
+
+
+def listed(kind: Kind, format: Format) -> Iterator[str]:
+    """Yields what is printed of all of a kind, what other packages bring with it."""
+    registry = registry_of(kind.value)
+    installed = ({"name": name, "goal": f"installed: {place}"} for name, place in registry.installed().items())
+    rows = [*registry.described(), *installed]
+    if format is Format.JSON:
+        yield json.dumps(rows, indent=2)
+        return
+    for row in rows:
+        access = f"{row.get('access', ''):<12} " if kind is Kind.ATTACKS else ""
+        yield f"{row['name']:<12} {access}{row['goal']}"
+
+
+def print_shown(name: str, console: Console) -> None:
+    """Prints what is known of one; of an attack what it searches over, on a language model and 100 forget items.
+
+    Raises:
+        InputError: nothing has this name.
+    """
+    from redteam.reporting.described import print_described, print_space
+
+    for kind in Kind:
+        registry = registry_of(kind.value)
+        if name in registry.rows() or (kind is Kind.ATTACKS and ".py:" in name):
+            stage = STAGES.declared("then") if kind is Kind.METHODS else None
+            print_described(kind.value.removesuffix("s"), name, registry.said(name), stage, console)
+            if kind is Kind.ATTACKS:
+                from redteam.attacks.described import example_space
+
+                print_space(example_space(ATTACKS.create(name)), console)
+            return
+    raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")

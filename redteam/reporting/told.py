@@ -1,0 +1,71 @@
+"""What every report tells, in whatever form: one verdict a capability, and one exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from redteam.evidence.certificate import Certificate, Decision
+from redteam.evidence.results import CapabilityResult, Interval, Results
+
+Outcome = Literal["passed", "failed", "undecided", "waived"]
+OUTCOMES: dict[str, Outcome] = {"RESISTED": "passed", "RECOVERED": "failed", "INCONCLUSIVE": "undecided"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What was found about a model.
+
+    Attributes:
+        model: its name.
+        sha256: of its weights, or of what a certificate names of them.
+        suite: the protocol.
+        found: what was found about each capability, and what the gate makes of it.
+        decision: of the gate; None where no policy was asked.
+        exit_code: as the command ends that found it.
+        limitations: what none of it says.
+    """
+
+    model: str
+    sha256: str
+    suite: str
+    found: Sequence[tuple[CapabilityResult, Outcome]]
+    decision: Decision | None
+    exit_code: int
+    limitations: Sequence[str]
+
+
+def told_by_run(results: Results, limitations: Sequence[str] = ()) -> Told:
+    """Returns what a run found by itself, without a policy."""
+    return Told(
+        model=results.target.name,
+        sha256=results.target.sha256,
+        suite=results.suite,
+        found=[(found, OUTCOMES[found.verdict]) for found in results.capabilities],
+        decision=None,
+        exit_code=results.exit_code,
+        limitations=limitations,
+    )
+
+
+def told_by_certificate(certificate: Certificate) -> Told:
+    """Returns what a certificate says."""
+    said = certificate.predicate
+    target = said.runs[0].models["target"]
+    return Told(
+        model=target["name"],
+        sha256=target["sha256"],
+        suite=said.runs[0].plan.suite,
+        found=[(run.result, "waived" if run.waiver is not None else OUTCOMES[run.result.verdict]) for run in said.runs],
+        decision=said.decision,
+        exit_code=said.exit_code,
+        limitations=said.limitations,
+    )
+
+
+def share(interval: Interval | None) -> str:
+    """Returns an interval of shares in words: "8.0% (3.9% to 14.5%)"."""
+    if interval is None:
+        return "not defined"
+    return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
