@@ -18,6 +18,7 @@ from redteam.capabilities.files import load_capability
 from redteam.cli import app
 from redteam.config.policy import read_policy
 from redteam.engine.batches import LabelledSet
+from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, REMEDIES
 from redteam.registry import ATTACKS
 from redteam.trial import TrialSpec, open_setting, run_trial
 
@@ -29,6 +30,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/checkpoints.md",
     "docs/capabilities.md",
+    "docs/flags.md",
     "examples/birthdays/README.md",
 )
 
@@ -157,6 +159,17 @@ def test_how_fast_the_readme_says_the_search_is_was_measured() -> None:
     never = [row for row in content["rows"] if row["target"].startswith("facts") and row["search"] == "random"]
     assert len(never) == 20
     assert all(row["first"] is None for row in never)
+
+
+def test_every_flag_is_told_with_what_to_do_about_it() -> None:
+    any_verdict, resisted = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8").split("## No RESISTED")
+
+    def rows(text: str) -> dict[str, str]:
+        found = re.findall(r"^\| `([a-z-]+)` \| [^|]{20,} \| ([^|]+) \|$", text, re.MULTILINE)
+        return {name: remedy.replace("`", "").strip() for name, remedy in found}
+
+    assert rows(any_verdict) == {name: REMEDIES[name] for name in BLOCKS_ANY}
+    assert rows(resisted) == {name: REMEDIES[name] for name in BLOCKS_RESISTED if name not in BLOCKS_ANY}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
