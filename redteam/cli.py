@@ -143,12 +143,38 @@ def report(run: options.FinishedRun, format: options.ReportFormat = Report.MD, p
 
 
 @app.command()
+def compare(
+    old: options.OldRun,
+    new: options.NewRun,
+    margin: options.Margin = 0.05,
+    format: options.OutputFormat = Format.TABLE,
+) -> None:
+    """Say whether a new model is worse than an old one, on the same items. Nothing is attacked or loaded.
+
+    Exit codes: 0 nowhere worse, 1 somewhere worse, 3 it cannot be told.
+    """
+    with errors_told(format):
+        from rich.console import Console
+
+        from redteam.judging.compare import compare, exit_code
+        from redteam.reporting.compared import compared_json, print_compared
+
+        found = compare(old, new, margin)
+        code = exit_code(found)
+        if format is Format.JSON:
+            typer.echo(compared_json(found, code), nl=False)
+        else:
+            print_compared(found, Console())
+    raise typer.Exit(code)
+
+
+@app.command()
 def init() -> None:
     """Ask a few questions and write redteam.toml and a first capability.toml: then `redteam attack` needs no more."""
     with errors_told(Format.TABLE):
-        from redteam.interview import interview
+        from redteam.interview import ask_in_terminal, interview
 
-        for path in interview(_ask, lambda text: typer.echo(text, err=True)):
+        for path in interview(ask_in_terminal, lambda text: typer.echo(text, err=True)):
             typer.echo(path)
         typer.echo("Next: redteam attack", err=True)
 
@@ -303,15 +329,6 @@ def _attack(asked: Asked, out: Path | None, format: Format, policy: Path | None)
     if rules is None:
         return results.exit_code
     return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
-
-
-def _ask(question: str, default: str) -> str:
-    """Asks on stderr, so that stdout holds results alone."""
-    typer.echo(f"{question}{f' [{default}]' if default else ''}: ", nl=False, err=True)
-    try:
-        return input()
-    except EOFError:
-        raise InputError("the questions were not all answered", "Run it in a terminal") from None
 
 
 def _pair(text: str) -> tuple[str, str]:

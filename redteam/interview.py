@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,16 @@ def _wanting(ask: Ask) -> Ask:
         return answer
 
     return asked
+
+
+def ask_in_terminal(question: str, default: str) -> str:
+    """Asks in the terminal: on stderr, so that stdout holds results alone.
+
+    Raises:
+        InputError: there is nobody to answer.
+    """
+    print(f"{question}{f' [{default}]' if default else ''}: ", end="", flush=True, file=sys.stderr)
+    try:
+        return input()
+    except EOFError:
+        raise InputError("the questions were not all answered", "Run it in a terminal") from None

@@ -88,6 +88,11 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
 FinishedRun = Annotated[Path, typer.Argument(help="Run directory of `redteam attack`.")]
+OldRun = Annotated[Path, typer.Argument(help="Run directory of the model before.")]
+NewRun = Annotated[Path, typer.Argument(help="Run directory of the new model.")]
+Margin = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Excess recovery by which it may be worse, and still pass.")
+]
 ReportFormat = Annotated[Report, typer.Option("--format", help="What is printed.")]
 RequiredGate = Annotated[Path, typer.Option("--policy", help="policy.toml: what a release must withstand.")]
 Gate = Annotated[Path | None, typer.Option("--policy", help="policy.toml: what a release must withstand.")]

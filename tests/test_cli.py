@@ -58,6 +58,7 @@ def test_options_are_frozen() -> None:
         "certify": ["--format", "--out", "--policy"],
         "verify": ["--model", "--policy", "--run"],
         "report": ["--format", "--policy"],
+        "compare": ["--format", "--margin"],
         "init": [],
         "list": ["--format"],
         "show": [],

@@ -46,19 +46,37 @@ def excess_recovery(original: Array, target: Array, reference: Array, resampling
         reference: of the attacked reference, [seeds, items].
         resampling: shared draws, so that the three are compared on the same items.
     """
+    found = excess_replicates(original, target, reference, resampling)
+    if found is None:
+        return None
+    raw, replicates = found
+    return Excess(raw, percentile_bounds(raw, replicates[~np.isnan(replicates)], resampling.confidence))
+
+
+def excess_replicates(
+    original: Array, target: Array, reference: Array, resampling: Resampling, prefix: str = ""
+) -> tuple[float, Array] | None:
+    """Returns ER and its replicates, NaN where the attacked reference is not below the original; None without any.
+
+    Args:
+        original: as of `excess_recovery`, and the next three.
+        target: see there.
+        reference: see there.
+        resampling: see there.
+        prefix: of at most four letters, of one of several runs: their seeds are drawn independently.
+    """
     s_o, a_u, a_r = (float(x.mean()) for x in (original, target, reference))
     if s_o <= a_r:
         return None
-    o = resampling.means(original, "original")
-    u = resampling.means(target, "target")
-    r = resampling.means(reference, "reference")
+    o = resampling.means(original, f"{prefix}original")
+    u = resampling.means(target, f"{prefix}target")
+    r = resampling.means(reference, f"{prefix}reference")
     gaps = o - r
     usable = gaps > 0
     if usable.mean() < 0.99:  # the denominator is not clearly positive: a ratio would be noise
         return None
-    raw = (a_u - a_r) / (s_o - a_r)
-    bounds = percentile_bounds(raw, (u[usable] - r[usable]) / gaps[usable], resampling.confidence)
-    return Excess(raw, bounds)
+    replicates = np.divide(u - r, gaps, out=np.full_like(gaps, np.nan), where=usable)
+    return (a_u - a_r) / (s_o - a_r), replicates
 
 
 def time_to_recovery(stops: Sequence[Stop], level: float, *, floor: float) -> TimeToRecovery:
