@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from redteam import options
 from redteam.errors import InputError
 from redteam.exits import errors_told
 from redteam.options import Format, Report
-
-if TYPE_CHECKING:
-    from redteam.project import Asked
 
 app = typer.Typer(
     name="redteam",
@@ -59,6 +56,7 @@ def attack(
     seed: options.Seed = None,
     device: options.Device = None,
     policy: options.Gate = None,
+    dry_run: options.DryRun = False,
     out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
@@ -68,6 +66,7 @@ def attack(
     """
     with errors_told(format, after_interrupt="the same command goes on from here"):
         from redteam.project import asked_for
+        from redteam.run import attack_and_tell, plan_and_tell
 
         given = {
             "capabilities": tuple(capabilities) if capabilities else None,
@@ -82,7 +81,8 @@ def attack(
             "seed": seed,
             "device": device,
         }
-        code = _attack(asked_for(target, given), out, format, policy)
+        asked = asked_for(target, given)
+        code = plan_and_tell(asked, format) if dry_run else attack_and_tell(asked, out, format, policy)
     raise typer.Exit(code)
 
 
@@ -293,42 +293,6 @@ def show(name: options.ShownName) -> None:
         from redteam.listing import print_shown
 
         print_shown(name, Console())
-
-
-def _attack(asked: Asked, out: Path | None, format: Format, policy: Path | None) -> int:
-    from rich.console import Console
-
-    from redteam.capabilities.harness import code_in
-    from redteam.checkpoints.hub import located
-    from redteam.checkpoints.identify import identify
-    from redteam.config.policy import read_policy
-    from redteam.release import certify, show_certificate
-    from redteam.reporting.console import print_results
-    from redteam.reporting.progress import RunProgress
-
-    rules = None if policy is None else read_policy(policy)
-    identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
-    if asked.arch is not None:
-        typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
-    for tasks in dict.fromkeys(map(code_in, asked.capabilities)):
-        if tasks is not None:
-            typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
-
-    with RunProgress(Console(stderr=True)) as progress:
-        from redteam.suite.inputs import resolve_inputs
-        from redteam.suite.several import remarks, run_all
-
-        many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
-        for remark in dict.fromkeys(remark for inputs in many for remark in remarks(inputs)):
-            progress.note(remark)
-        results, run = run_all(many, out, progress)
-    if format is Format.JSON:
-        typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
-    else:
-        print_results(results, run, Console())
-    if rules is None:
-        return results.exit_code
-    return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
 
 
 def _pair(text: str) -> tuple[str, str]:

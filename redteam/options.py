@@ -108,6 +108,8 @@ CertifiedModels = Annotated[
     typer.Option("--model", help="The checkpoint it must be about; of an adapter, its base after it. Repeatable."),
 ]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be run and what it could show. Run nothing.")]
+
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]
 ModelPath = Annotated[
     Path, typer.Option("-o", "--out", help="model.pt, model.safetensors, or a directory (Hugging Face form).")

@@ -48,7 +48,7 @@ def test_options_are_frozen() -> None:
     assert found == {
         "attack": [
             "--access", "--arch", "--attack", "--base", "--budget", "--capability", "--config", "--device",
-            "--format", "--original", "--out", "--policy", "--reference", "--seed",
+            "--dry-run", "--format", "--original", "--out", "--policy", "--reference", "--seed",
         ],
         "bench": [
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
@@ -307,3 +307,21 @@ def test_help_costs_little() -> None:
     ours = "import sys\nsys.argv = ['redteam', '--help']\nfrom redteam.cli import app\napp()"
     times = [(cpu_seconds(ours), cpu_seconds(empty)) for _ in range(5)]
     assert min(t for t, _ in times) <= 2.5 * min(t for _, t in times)
+
+
+def test_a_dry_run_says_what_it_could_show_and_runs_nothing(untrained: Path, tmp_path: Path) -> None:
+    done = redteam("attack", untrained, "--budget", "40", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    for words in ("40 search trials on target and reference", "show differences of", "retrain", "universal-input: it"):
+        assert words in said
+    assert not list(tmp_path.iterdir())
+    printed = redteam(
+        "attack", untrained, "--budget", "40", "--dry-run", "--format", "json", "-a", "lora", cwd=tmp_path
+    )
+    (row,) = json.loads(printed.stdout)["capabilities"]
+    assert row["attacks"] == ["lora"]
+    assert 0 < row["minimum_detectable_effect"] < 1
+    assert not list(tmp_path.iterdir())
+    refused = redteam("attack", untrained, "--budget", "0", "--dry-run")
+    assert refused.returncode == 2

@@ -14,8 +14,8 @@ from run_redteam import redteam as command
 import redteam
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Interval, Results
+from redteam.judging.together import rank
 from redteam.reporting.console import print_results
-from redteam.suite.several import _rank
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
 HOW = {"budget": 2, "attacks": [QUICK], "probes": ["linear"]}
@@ -95,7 +95,7 @@ def test_what_most_needs_looking_at_comes_first(both: tuple[Results, Path]) -> N
         ranked("RESISTED", 0.0, "f", like),
         ranked("RESISTED", 0.0, "g", like),
     ]
-    assert sorted([wanted[place] for place in (4, 1, 6, 0, 3, 5, 2)], key=_rank) == wanted
+    assert sorted([wanted[place] for place in (4, 1, 6, 0, 3, 5, 2)], key=rank) == wanted
 
 
 def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results, Path]) -> None:

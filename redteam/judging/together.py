@@ -20,7 +20,7 @@ def exit_code(result: CapabilityResult) -> int:
 
 def together(found: Sequence[Results]) -> Results:
     """Returns the results of several runs of one model as one, the most recovered first."""
-    capabilities = sorted((result for results in found for result in results.capabilities), key=_rank)
+    capabilities = sorted((result for results in found for result in results.capabilities), key=rank)
     return found[0].model_copy(
         update={"capabilities": capabilities, "exit_code": max(results.exit_code for results in found)}
     )
@@ -46,7 +46,7 @@ def _judged(path: Path) -> Results:
     )
 
 
-def _rank(result: CapabilityResult) -> tuple[int, float, str]:
+def rank(result: CapabilityResult) -> tuple[int, float, str]:
     """Orders by verdict, then by how much came back; what is not defined last."""
     excess = result.excess_recovery
     return ORDER.index(result.verdict), -excess.estimate if excess is not None else 2.0, result.name

@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from redteam.capabilities.items import SPLITS
 from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.judging.flags import check_items
+from redteam.judging.outlook import Outlook
 from redteam.judging.together import together
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.suite.inputs import Inputs
@@ -50,6 +52,23 @@ def run_all(
     results = together(found)
     write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
     return results, path
+
+
+def outlook(inputs: Inputs) -> Outlook:
+    """Returns what would be run, and what it could show."""
+    capability = inputs.capability
+    return Outlook(
+        target=inputs.models["target"].name,
+        capability=capability.name,
+        chance=capability.chance,
+        items={split: len(getattr(capability, split)) for split in SPLITS},
+        facts=len({item.group for item in capability.certify}),
+        budget=inputs.budget,
+        attacks=list(inputs.attacks),
+        skipped=dict(inputs.skipped),
+        given=[role for role in inputs.models if role != "target"],
+        remarks=remarks(inputs),
+    )
 
 
 def remarks(inputs: Inputs) -> list[str]:

@@ -1,0 +1,48 @@
+"""What a run could show, before it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redteam.judging.statistics import minimum_detectable_difference
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What would be run for one capability.
+
+    Attributes:
+        target: name of the model.
+        capability: its name.
+        chance: score of a model that knows nothing.
+        items: number of items of each split.
+        facts: independent facts or entities to certify on.
+        budget: search trials on the target; the reference gets as many.
+        attacks: that would be tried.
+        skipped: that would not, with the reason.
+        given: roles of the models beside the target.
+        remarks: what keeps the run from any verdict.
+    """
+
+    target: str
+    capability: str
+    chance: float
+    items: Mapping[str, int]
+    facts: int
+    budget: int
+    attacks: Sequence[str]
+    skipped: Mapping[str, str]
+    given: Sequence[str]
+    remarks: Sequence[str]
+
+    @property
+    def detectable(self) -> float:
+        """The smallest difference of two scores near chance that so many facts show, four times in five."""
+        return minimum_detectable_difference(self.facts, max(self.chance, 1 / self.facts))
+
+    @property
+    def power(self) -> str:
+        """The same in words."""
+        shown = f"{self.facts} facts or entities show differences of {self.detectable:.1%} and more"
+        return f"{self.capability}: {shown}, where scores are near chance"

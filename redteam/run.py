@@ -1,0 +1,72 @@
+"""`redteam attack`: what is said before a run, meanwhile, and afterwards. Heavy things come when they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from redteam.options import Format
+
+if TYPE_CHECKING:
+    from redteam.project import Asked
+
+
+def plan_and_tell(asked: Asked, format: Format) -> int:
+    """Says what would be run and what it could show. Returns the exit code.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    from redteam.reporting.planned import planned_json, print_planned
+    from redteam.suite.inputs import resolve_inputs
+    from redteam.suite.several import outlook
+
+    many = [outlook(resolve_inputs(asked.target, **given)) for given in asked.one_by_one]
+    if format is Format.JSON:
+        typer.echo(planned_json(many), nl=False)
+    else:
+        print_planned(many, Console())
+    return 0
+
+
+def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path | None) -> int:
+    """Attacks, prints what was found and, by a policy, what the gate decides. Returns the exit code.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    from redteam.capabilities.harness import code_in
+    from redteam.checkpoints.hub import located
+    from redteam.checkpoints.identify import identify
+    from redteam.config.policy import read_policy
+    from redteam.release import certify, show_certificate
+    from redteam.reporting.console import print_results
+    from redteam.reporting.progress import RunProgress
+
+    rules = None if policy is None else read_policy(policy)
+    identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
+    if asked.arch is not None:
+        typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
+    for tasks in dict.fromkeys(map(code_in, asked.capabilities)):
+        if tasks is not None:
+            typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
+
+    with RunProgress(Console(stderr=True)) as progress:
+        from redteam.suite.inputs import resolve_inputs
+        from redteam.suite.several import outlook, run_all
+
+        many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
+        outlooks = [outlook(inputs) for inputs in many]
+        for remark in dict.fromkeys(remark for one in outlooks for remark in one.remarks or [one.power]):
+            progress.note(remark)
+        results, run = run_all(many, out, progress)
+    if format is Format.JSON:
+        typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        print_results(results, run, Console())
+    if rules is None:
+        return results.exit_code
+    return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
