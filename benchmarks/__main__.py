@@ -16,6 +16,7 @@ NAMES = (
     "accelerator",
     "memory",
     "ground_truth",
+    "calibration",
     "birthdays",
     "split_autoencoder",
     "cost",
