@@ -53,12 +53,12 @@ class Attacked:
             raise AssertionError(f"{reasons}\nevidence: {self.run}")
 
     def _judged(self, recovery: float, confidence: float) -> list[CapabilityResult]:
-        from redteam.evidence.sealed import open_sealed, runs_in
+        from redteam.evidence.sealed import open_runs
         from redteam.judging.judge import judge
         from redteam.judging.verdict import Policy
 
         policy = Policy(max_excess_recovery=recovery, confidence=confidence)
-        return [judge(open_sealed(run).path, policy) for run in runs_in(self.run)]
+        return [judge(run.path, policy) for run in open_runs(self.run)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
             _record_model(run, role, model, groups, np.random.default_rng(number))
         run.finish()
     return path
+
+
+def tell(folder: Path) -> Path:
+    """Writes the common results of the runs in a folder, as a run of several capabilities does at its end."""
+    plans = [json.loads(path.read_text()) for path in sorted(folder.glob("*/manifest.json"))]
+    rows = [{"name": plan["capability"][0]} for plan in plans]
+    (folder / "results.json").write_text(json.dumps({"capabilities": rows}))
+    return folder
 
 
 def _given(role: str, plan: RunPlan) -> dict[str, object]:

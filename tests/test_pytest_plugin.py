@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorded_runs import MASKED, NEVER_TRAINED, PLAN, World, record
+from recorded_runs import MASKED, NEVER_TRAINED, PLAN, World, record, tell
 from run_redteam import ENVIRONMENT
 
 from redteam.pytest_plugin import Attacked
@@ -48,5 +48,5 @@ def test_every_capability_must_resist(tmp_path: Path) -> None:
     for name, world in (("a", NEVER_TRAINED), ("b", few), ("c", MASKED)):
         record(tmp_path / name, world, PLAN.model_copy(update={"capability": (name, "c")}))
     with pytest.raises(AssertionError) as caught:
-        Attacked(run=tmp_path).assert_resists()
+        Attacked(run=tell(tmp_path)).assert_resists()
     assert [line[:4] for line in str(caught.value).splitlines()] == ["b: I", "c: R", "evid"]

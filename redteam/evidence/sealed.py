@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redteam.errors import InputError
-from redteam.evidence.directory import EVENTS, FINISHED, MANIFEST, SAMPLES, SEALED, RunPlan, digest_of, read_plan
+from redteam.evidence.directory import (
+    EVENTS,
+    FINISHED,
+    MANIFEST,
+    RESULTS,
+    SAMPLES,
+    SEALED,
+    RunPlan,
+    digest_of,
+    read_plan,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,18 +37,34 @@ class SealedRun:
     digests: Mapping[str, str]
 
 
-def runs_in(path: Path) -> list[Path]:
-    """Returns the runs of a directory: itself, or one for each of several capabilities.
+def open_runs(path: Path) -> list[SealedRun]:
+    """Opens the runs of a directory that are over: itself, or one for each of several capabilities of one model.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or not all that there are to be; they are of several models; or as `open_sealed`.
     """
     if (path / MANIFEST).is_file():
-        return [path]
-    found = sorted(folder.parent for folder in path.glob(f"*/{MANIFEST}"))
+        return [open_sealed(path)]
+    found = [open_sealed(manifest.parent) for manifest in sorted(path.glob(f"*/{MANIFEST}"))]
     if not found:
         raise InputError(f"{path} is no run directory", "Give one that `redteam attack` wrote")
+    if len({run.plan.target for run in found}) > 1:
+        raise InputError(f"{path} holds runs of several models", "Give one of them")
+    if sorted(run.plan.capability[0] for run in found) != _told(path):
+        raise InputError(
+            f"the runs in {path} are not those that its {RESULTS} tells of: it was interrupted, or one was removed",
+            "Repeat the command that began it: it goes on from here",
+        )
     return found
+
+
+def _told(path: Path) -> list[str]:
+    """Returns the capabilities of the common results, which are written once every run is over; none without them."""
+    try:
+        results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
+        return sorted(str(capability["name"]) for capability in results["capabilities"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def open_sealed(path: Path) -> SealedRun:

@@ -12,7 +12,7 @@ import numpy as np
 from redteam.access import Access
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Interval
-from redteam.evidence.sealed import SealedRun, open_sealed, runs_in
+from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.judging.judge import Case, case_of, judge
 from redteam.judging.recovery import excess_replicates, interval
 from redteam.judging.statistics import Bounds, percentile_bounds
@@ -52,8 +52,8 @@ def compare(old: Path, new: Path, margin: float = MARGIN) -> list[Compared]:
         InputError: one of them is not over or was changed; the new one lacks a capability of the old one, asks other
             items, or is a smaller run: it would find less, whatever the model.
     """
-    before = {run.plan.capability[0]: run for run in map(open_sealed, runs_in(old))}
-    after = {run.plan.capability[0]: run for run in map(open_sealed, runs_in(new))}
+    before = {run.plan.capability[0]: run for run in open_runs(old)}
+    after = {run.plan.capability[0]: run for run in open_runs(new)}
     missing = sorted(before.keys() - after.keys())
     if missing:
         raise InputError(f"{new} has no run about {missing[0]!r}, which {old} has", "Attack the new model for it too")

@@ -11,7 +11,7 @@ from pathlib import Path
 from redteam.config.policy import Rules, Waiver
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
-from redteam.evidence.sealed import SealedRun, open_sealed, runs_in
+from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
 from redteam.registry import STANDARD_ATTACKS, SUITE
@@ -69,8 +69,7 @@ def gate(path: Path, rules: Rules, on: date) -> Gate:
         InputError: the run is not over, or its files were changed since; it is of another suite or of other
             capabilities than the policy; or a waiver has expired.
     """
-    runs = [open_sealed(run) for run in runs_in(path)]
-    _refuse_mixed(path, runs)
+    runs = open_runs(path)
     for run in runs:
         wanted = rules.suite or SUITE
         if run.plan.suite != wanted:
@@ -86,12 +85,6 @@ def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
     policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS)
     return Judged(run=run, result=judge(run.path, policy), waiver=rules.waived(name))
-
-
-def _refuse_mixed(path: Path, runs: Sequence[SealedRun]) -> None:
-    """Refuses a folder into which runs of several models were put: they would be taken for one release."""
-    if len({run.plan.target for run in runs}) > 1:
-        raise InputError(f"{path} holds runs of several models", "Give one of them")
 
 
 def _refuse_unknown(rules: Rules, known: Sequence[str]) -> None:

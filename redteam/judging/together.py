@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
-from redteam.evidence.sealed import open_sealed, runs_in
+from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.judging.judge import judge
 from redteam.judging.reading import read_evidence
 
@@ -32,12 +32,12 @@ def judged_again(path: Path) -> Results:
     Raises:
         InputError: it is not over, or its files were changed since.
     """
-    return together([_judged(run) for run in runs_in(path)])
+    return together([_judged(run) for run in open_runs(path)])
 
 
-def _judged(path: Path) -> Results:
-    run, result = open_sealed(path), judge(path)
-    target = read_evidence(path).facts["models"]["given"]["target"]
+def _judged(run: SealedRun) -> Results:
+    result = judge(run.path)
+    target = read_evidence(run.path).facts["models"]["given"]["target"]
     return Results(
         suite=run.plan.suite,
         target=TargetResult(name=target["name"], sha256=target["sha256"]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
 import pytest
-from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, World, record
+from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, World, record, tell
 
 from redteam.access import Access
 from redteam.config.policy import Bar, Rules, Waiver, read_policy
@@ -132,7 +133,19 @@ def test_another_suite_is_refused(tmp_path: Path) -> None:
 def several(folder: Path, **worlds: World) -> Path:
     for name, world in worlds.items():
         record(folder / name, world, PLAN.model_copy(update={"capability": (name, "c")}), whole=True)
-    return folder
+    return tell(folder)
+
+
+def test_one_that_was_not_run_or_was_removed_is_missed(tmp_path: Path) -> None:
+    """Interrupted after the first of two capabilities, or without the one that comes back: no pass for the other."""
+    folder = several(tmp_path / "a", x=NEVER_TRAINED, y=MASKED)
+    assert gate(folder, Rules(), TODAY).exit_code == FAILED
+    shutil.rmtree(folder / "y")
+    with pytest.raises(InputError, match=r"are not those that its results\.json tells of"):
+        gate(folder, Rules(), TODAY)
+    record(tmp_path / "b" / "x", NEVER_TRAINED, whole=True)
+    with pytest.raises(InputError, match=r"it was interrupted.*Repeat the command"):
+        gate(tmp_path / "b", Rules(), TODAY)
 
 
 def test_the_worst_of_several_capabilities_decides(tmp_path: Path) -> None:
