@@ -14,7 +14,7 @@ from run_redteam import redteam as command
 import redteam
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Interval, Results
-from redteam.judging.together import rank
+from redteam.judging.together import judged_again, rank
 from redteam.reporting.console import print_results
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
@@ -96,6 +96,11 @@ def test_what_most_needs_looking_at_comes_first(both: tuple[Results, Path]) -> N
         ranked("RESISTED", 0.0, "g", like),
     ]
     assert sorted([wanted[place] for place in (4, 1, 6, 0, 3, 5, 2)], key=rank) == wanted
+
+
+def test_judged_again_they_are_what_they_were(both: tuple[Results, Path]) -> None:
+    results, path = both
+    assert judged_again(path) == results
 
 
 def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results, Path]) -> None:
