@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from live_memory import LiveMemory
 from tiny_classifiers import tiny_classifier_target, tiny_points
 from tiny_models import random_tokens, tiny_capability, tiny_llama, tiny_target, weights_of
 from tiny_tasks import random_data, random_labelled, tiny_classifier, tiny_model_of
@@ -14,7 +13,7 @@ from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers import choice_table
 from redteam.engine.accumulation import Accumulation, out_of_memory, read_in_order
 from redteam.engine.batches import IGNORED, LabelledBatch
-from redteam.engine.cost import Ledger
+from redteam.engine.cost import Ledger, Meter
 from redteam.engine.devices import SCATTERED, WORKING, room_for
 from redteam.engine.loop import Diverged, fine_tune, mean_loss, train
 from redteam.engine.optimizers import Tuning
@@ -176,7 +175,7 @@ def test_an_attack_needs_no_more_memory_than_is_asked_for(tied: bool) -> None:
     needed = 4 * sum(sizes) + 3 * max(sizes)
     assert room_for(module, trained=True) == pytest.approx(SCATTERED * needed + WORKING)
     short_of_memory(module, 1, [])
-    with LiveMemory(module) as memory:
+    with Meter() as meter:
         train(module, iter([data.batch(slice(None))] * 2), tuning)
-    assert memory.peak <= needed + 10 * max(sizes) / 100
-    assert memory.peak >= (0.95 if tied else 0.7) * needed
+    assert meter.cost.peak_bytes <= needed + 10 * max(sizes) / 100
+    assert meter.cost.peak_bytes >= (0.95 if tied else 0.7) * needed
