@@ -1,16 +1,23 @@
-"""Is the tuned suite as strong as every family of attacks by itself, and stronger than one fixed learning rate?"""
+"""Is the tuned suite as strong as every family of attacks by itself, and stronger than one fixed learning rate?
+
+It takes some three hours of two cores, so the rows of each target are written as soon as they are there, to
+`results/benchmarks/families/`, and a target whose rows come from the same recipes and budgets is not searched again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
-from benchmarks.claims import Claim, Measured
+from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Found, Prey, fixed, opened, search
+from benchmarks.searching import Found, Prey, fixed, opened, search, suite_plan
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
@@ -24,6 +31,7 @@ FAMILY_BUDGET = 12  # trials of a family by itself: twice its equal part of the 
 # Rates that published evaluations fix: 2e-5 (TAR, Deep Ignorance, Che et al.), 1e-4 and 2e-4 with adapters, 1e-3.
 FIXED_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 WITHIN = 0.02  # what a search of another seed may differ by
+PIECES = RESULTS / "families"
 
 
 def measure() -> Measured:
@@ -51,14 +59,33 @@ def _rows(job: tuple[str, int]) -> list[dict[str, Any]]:
     for method in (*METHODS, *NEVER_KNEW[testbed]):
         path = MODELS / f"{testbed}-{seed}" / f"{method}.pt"
         write_target(TargetSpec(method=method), world, path)
-        prey, name = opened(path), f"{testbed}-{seed}-{method}"
-        found = _families(prey, name, seed)
-        if method in METHODS:
-            found = [_suite(prey, name, seed), *found, *_fixed(prey, name, seed)]
-        before = round(float(prey.setting.start["certify"].mean()), 4)
-        about = {"testbed": testbed, "seed": seed, "target": method}
-        rows += [about | row | {"before": before, "chance": prey.setting.capability.chance} for row in found]
+        rows += _rows_of(testbed, seed, method, opened(path))
     return rows
+
+
+def _rows_of(testbed: str, seed: int, method: str, prey: Prey) -> list[dict[str, Any]]:
+    """Returns the rows of one target, measured unless they were by the same searches before."""
+    name = f"{testbed}-{seed}-{method}"
+    piece, searches = PIECES / f"{name}.json", _searches(prey)
+    if piece.exists() and (kept := json.loads(piece.read_text(encoding="utf-8")))["searches"] == searches:
+        return list(kept["rows"])
+    found = _families(prey, name, seed)
+    if method in METHODS:
+        found = [_suite(prey, name, seed), *found, *_fixed(prey, name, seed)]
+    before = round(float(prey.setting.start["certify"].mean()), 4)
+    about = {"testbed": testbed, "seed": seed, "target": method}
+    rows = [about | row | {"before": before, "chance": prey.setting.capability.chance} for row in found]
+    piece.parent.mkdir(parents=True, exist_ok=True)
+    piece.write_text(json.dumps({"searches": searches, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    print(f"{name}: written", flush=True)
+    return rows
+
+
+def _searches(prey: Prey) -> str:
+    """Returns a digest of what decides which trials are run: every recipe of the suite, budgets and fixed rates."""
+    plan = asdict(suite_plan(prey, budget=SUITE_BUDGET))
+    content = json.dumps([plan, FAMILY_BUDGET, FIXED_RATES], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _suite(prey: Prey, name: str, seed: int) -> dict[str, Any]:

@@ -119,6 +119,11 @@ def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
     return float(np.mean([value or 0.0 for value in values]))
 
 
+def suite_plan(prey: Prey, *, budget: int) -> SearchPlan:
+    """Returns what the whole suite would do with a budget."""
+    return _suite_plan(prey, resolve_inputs(prey.path, budget=budget))
+
+
 def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
     return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.budget)
 
