@@ -61,16 +61,19 @@ def opened(path: Path) -> Prey:
     return Prey(path=path, setting=open_setting(inputs.models["target"].open(), inputs.capability), memo=Memo())
 
 
-def search(prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path) -> Found:
-    """Searches a target with some attacks and confirms the best configurations on fresh seeds."""
+def search(
+    prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path, confirmed: int = CONFIRMED
+) -> Found:
+    """Searches a target with some attacks and confirms so many of the best configurations on fresh seeds."""
     inputs = resolve_inputs(prey.path, budget=budget, attacks=attacks, seed=seed)
-    return _confirmed(prey, inputs, _suite_plan(prey, inputs), out)
+    plan = _suite_plan(prey, inputs) if len(inputs.attacks) > 1 else _family_plan(prey, inputs)
+    return _confirmed(prey, inputs, plan, out, confirmed)
 
 
 def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Path) -> Found:
     """Runs one configuration, without any search, and confirms it likewise."""
     inputs = resolve_inputs(prey.path, budget=1, attacks=(attack,), seed=seed)
-    return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out)
+    return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,10 +131,18 @@ def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
     return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.budget)
 
 
-def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
+def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
+    """Returns the plan of one family by itself: its recipes, as far as three quarters of the budget go, then variations."""
+    (attack,) = inputs.attacks.values()
+    own = attack.recipes(prey.setting.target.info, len(prey.setting.answers))
+    recipes = tuple((attack.name, dict(params)) for params in own[: max(1, 3 * inputs.budget // 4)])
+    return SearchPlan(recipes=recipes, random=0, adaptive=inputs.budget - len(recipes))
+
+
+def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirmed: int) -> Found:
     with RunDirectory(out, inputs.plan) as run:
         arm = _arm(prey, inputs, run)
-        arm.confirm(strongest(arm.search(plan), arm.utility_floor, CONFIRMED), SEEDS)
+        arm.confirm(strongest(arm.search(plan), arm.utility_floor, confirmed), SEEDS)
     best = strongest_stop(read_evidence(out).stops("target"), floor=arm.utility_floor)
     return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None)
 

@@ -1,0 +1,91 @@
+"""Which flags a run raises."""
+
+from __future__ import annotations
+
+from redteam.evidence.results import Flag, Probed, Tried
+from redteam.judging import flags as checks
+from redteam.judging import soundness
+from redteam.judging.case import Case
+from redteam.judging.reading import ROLES
+from redteam.judging.statistics import mean_bounds, minimum_detectable_difference
+
+
+def raised_by(
+    case: Case, defined: bool, control: bool | None, probes: dict[str, Probed], tried: dict[str, Tried]
+) -> list[Flag]:
+    """Returns the flags that a run raises.
+
+    Args:
+        case: the evidence.
+        defined: whether excess recovery is.
+        control: whether the decoy was recovered; None where there was none that hides anything.
+        probes: what they read.
+        tried: what every attack found.
+    """
+    evidence, policy = case.evidence, case.policy
+    found: list[Flag | None] = [*checks.check_given(evidence)]
+    found += checks.check_asked(evidence.facts["capability"], len(evidence.search("target")), policy)
+    if case.has("original") and case.has("reference") and not defined:
+        found.append(Flag(name="undefined", explanation="the attacked reference scores as high as the original"))
+    found.append(checks.check_control(control))
+    found.append(checks.check_inert(evidence.confirmed("target")))
+    if case.has("original"):
+        found.append(checks.check_removed(case.before("original"), case.before("target"), case.detectable))
+        utility, chance = case.utility("original"), evidence.facts["capability"]["utility_chance"]
+        found.append(checks.check_utility(utility, case.utility("target"), chance, policy))
+        if case.has("reference"):
+            found.append(checks.check_reference_utility(utility, case.utility("reference"), chance, policy))
+    select = evidence.facts["capability"]["select_groups"]
+    found.append(checks.check_items(case.resampling.groups, select, policy))
+    for role in ("target", "reference"):
+        found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
+    found.append(checks.check_tried(tried))
+    found += _measure_flags(case)
+    found += _search_flags(case, tried)
+    if case.has("reference"):
+        found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
+    if case.has("reference") and case.has("original"):
+        after = mean_bounds(case.strongest("reference").certify, case.resampling, "reference")
+        found.append(checks.check_reference(case.chance, case.before("original"), after))
+    found += _probe_flags(case, probes)
+    return [flag for flag in found if flag is not None]
+
+
+def _measure_flags(case: Case) -> list[Flag | None]:
+    """Returns what is to be said against scores and splits; runs of older releases recorded neither."""
+    facts, samples = case.evidence.facts, case.evidence.samples
+    unsteady = {role: facts[f"{role}/before"].get("unsteady", 0.0) for role in ROLES if case.has(role)}
+    found = [soundness.check_steady(unsteady)]
+    if ("capability", "nearest") in samples:
+        answered = mean_bounds(samples["capability", "nearest"][None], case.resampling, "nearest")
+        found.append(soundness.check_leaks(answered, case.chance, case.policy))
+    return found
+
+
+def _search_flags(case: Case, tried: dict[str, Tried]) -> list[Flag | None]:
+    """Returns what is to be said against the search of the target, other than its failures."""
+    capability, search = case.evidence.facts["capability"], case.evidence.search("target")
+    select = capability["select_groups"]
+    detectable = minimum_detectable_difference(select, max(case.chance, 1 / select))
+    found = [checks.check_black_box(tried, capability.get("attack_access", {}), detectable)]
+    if case.has("original"):
+        found.append(checks.check_converged(search, case.before("original"), case.chance, case.policy))
+    return found
+
+
+def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
+    """Returns what probes say against RESISTED, and what is to be said against them."""
+    unprobed = [row for role in ROLES for row in case.unprobed(role)]
+    found = [soundness.check_probes_ran(unprobed)]
+    for name, probed in probes.items():
+        key = (f"target/probe/{name}", "control")
+        if probed.decides and key in case.evidence.samples:
+            shuffled = mean_bounds(case.evidence.samples[key][None], case.resampling, f"{name}/control")
+            found.append(soundness.check_shuffled(name, shuffled, case.chance, case.policy))
+        if probed.decides:
+            found.append(soundness.check_probe(name, probed.leakage, case.policy))
+        found += [
+            soundness.check_erased(name, mean_bounds(read, case.resampling, f"{name}/erased"), case.chance, case.policy)
+            for read in case.erased(name).values()
+        ]
+    return found
