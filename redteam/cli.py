@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 
 
+baselines = typer.Typer(no_args_is_help=True, help="Keep what a release withstood, to compare the next one with it.")
+app.add_typer(baselines, name="baseline")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from redteam import __version__
@@ -147,6 +151,7 @@ def compare(
     old: options.OldRun,
     new: options.NewRun,
     margin: options.Margin = 0.05,
+    policy: options.Waivers = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Say whether a new model is worse than an old one, on the same items. Nothing is attacked or loaded.
@@ -154,18 +159,35 @@ def compare(
     Exit codes: 0 nowhere worse, 1 somewhere worse, 3 it cannot be told.
     """
     with errors_told(format):
+        from datetime import UTC, datetime
+
         from rich.console import Console
 
+        from redteam.config.policy import read_policy
         from redteam.judging.compare import compare, exit_code
         from redteam.reporting.compared import compared_json, print_compared
 
-        found = compare(old, new, margin)
+        rules = None if policy is None else read_policy(policy)
+        found = compare(old, new, margin, rules, datetime.now(UTC).date())
         code = exit_code(found)
         if format is Format.JSON:
             typer.echo(compared_json(found, code), nl=False)
         else:
             print_compared(found, Console())
     raise typer.Exit(code)
+
+
+@baselines.command("write")
+def write_baseline(run: options.FinishedRun, out: options.BaselinePath = Path("redteam-baseline.zip")) -> None:
+    """Pack the sealed evidence of a run into one file, to be kept with a release and compared with the next one.
+
+    Then: redteam compare redteam-baseline.zip NEW_RUN
+    """
+    with errors_told(Format.TABLE):
+        from redteam.evidence.baseline import write_baseline
+
+        write_baseline(run, out)
+        typer.echo(out)
 
 
 @app.command()

@@ -88,8 +88,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
 RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
 FinishedRun = Annotated[Path, typer.Argument(help="Run directory of `redteam attack`.")]
-OldRun = Annotated[Path, typer.Argument(help="Run directory of the model before.")]
+OldRun = Annotated[Path, typer.Argument(help="Run directory of the model before, or its baseline.")]
 NewRun = Annotated[Path, typer.Argument(help="Run directory of the new model.")]
+Waivers = Annotated[Path | None, typer.Option("--policy", help="policy.toml: its waivers let capabilities through.")]
+BaselinePath = Annotated[Path, typer.Option("-o", "--out", help="The file.")]
 Margin = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Excess recovery by which it may be worse, and still pass.")
 ]

@@ -157,6 +157,7 @@ CHEAP_CALLS = {
         "re.compile",
         "torch.device",
         "typer.Typer",
+        "app.add_typer",
         "typer.Option",
         "typer.Argument",
     ),

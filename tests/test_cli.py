@@ -41,9 +41,11 @@ def test_options_are_frozen() -> None:
     from redteam.cli import app
 
     command = typer.main.get_command(app)
+    commands = dict(command.commands)  # type: ignore[attr-defined]
+    commands |= {f"baseline {name}": sub for name, sub in commands.pop("baseline").commands.items()}
     found = {
         name: sorted(option for p in sub.params for option in p.opts if option.startswith("--"))
-        for name, sub in command.commands.items()  # type: ignore[attr-defined]
+        for name, sub in commands.items()
     }
     assert found == {
         "attack": [
@@ -58,7 +60,8 @@ def test_options_are_frozen() -> None:
         "certify": ["--format", "--out", "--policy"],
         "verify": ["--model", "--policy", "--run"],
         "report": ["--format", "--policy"],
-        "compare": ["--format", "--margin"],
+        "compare": ["--format", "--margin", "--policy"],
+        "baseline write": ["--out"],
         "init": [],
         "list": ["--format"],
         "show": [],

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from redteam.access import Access
+from redteam.config.policy import Rules, Waiver
 from redteam.errors import InputError
+from redteam.evidence.baseline import evidence_at
 from redteam.evidence.results import CapabilityResult, Interval
 from redteam.evidence.sealed import SealedRun, open_runs
-from redteam.judging.judge import Case, case_of, judge
+from redteam.judging.case import Case, case_of
+from redteam.judging.gate import refuse_unusable
+from redteam.judging.judge import judge
 from redteam.judging.recovery import excess_replicates, interval
 from redteam.judging.statistics import Bounds, percentile_bounds
 from redteam.judging.verdict import BLOCKS_RESISTED, STANDARD_POLICY
@@ -35,6 +40,7 @@ class Compared:
             at the utility floor and at any utility. None where one of the two is not defined.
         change: what follows.
         reason: why, in one clause.
+        waiver: why it is let through whatever it is; None if it is not.
     """
 
     name: str
@@ -43,15 +49,40 @@ class Compared:
     difference: Interval | None
     change: Change
     reason: str
+    waiver: Waiver | None = None
+
+    @property
+    def code(self) -> int:
+        """What this capability alone makes of the exit code."""
+        return 0 if self.waiver is not None else CODES[self.change]
 
 
-def compare(old: Path, new: Path, margin: float = MARGIN) -> list[Compared]:
+def compare(
+    old: Path, new: Path, margin: float = MARGIN, rules: Rules | None = None, on: date | None = None
+) -> list[Compared]:
     """Compares two runs that are over, capability by capability, on the same items.
+
+    Args:
+        old: run directory of the model before, or its baseline; so of the new one.
+        new: see there.
+        margin: excess recovery by which it may be worse.
+        rules: a policy, for its waivers.
+        on: today; with `rules`.
 
     Raises:
         InputError: one of them is not over or was changed; the new one lacks a capability of the old one, asks other
-            items, or is a smaller run: it would find less, whatever the model.
+            items, or is a smaller run: it would find less, whatever the model; or a waiver has expired, or names
+            another capability.
     """
+    with evidence_at(old) as old_run, evidence_at(new) as new_run:
+        found = _compare(old_run, new_run, margin)
+    if rules is None or on is None:
+        return found
+    refuse_unusable(rules, [one.name for one in found], on)
+    return [replace(one, waiver=rules.waived(one.name)) for one in found]
+
+
+def _compare(old: Path, new: Path, margin: float) -> list[Compared]:
     before = {run.plan.capability[0]: run for run in open_runs(old)}
     after = {run.plan.capability[0]: run for run in open_runs(new)}
     missing = sorted(before.keys() - after.keys())
@@ -64,7 +95,7 @@ def compare(old: Path, new: Path, margin: float = MARGIN) -> list[Compared]:
 
 def exit_code(found: Sequence[Compared]) -> int:
     """1 if the new model is worse somewhere; else 3 if that cannot be told; else 0."""
-    codes = {CODES[compared.change] for compared in found}
+    codes = {compared.code for compared in found}
     return next((code for code in (1, 3) if code in codes), 0)
 
 

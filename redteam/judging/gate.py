@@ -76,8 +76,7 @@ def gate(path: Path, rules: Rules, on: date) -> Gate:
             raise InputError(f"{run.path} is a run of {run.plan.suite}, not of {wanted}", f"Attack again with {wanted}")
     if rules.suite not in (None, SUITE):
         raise InputError(f"the policy asks for {rules.suite}; this release judges {SUITE}", "Use the release it names")
-    _refuse_unknown(rules, [run.plan.capability[0] for run in runs])
-    _refuse_expired(rules, on)
+    refuse_unusable(rules, [run.plan.capability[0] for run in runs], on)
     return Gate(rules=rules, judged=[_judged(run, rules) for run in runs], on=on)
 
 
@@ -85,6 +84,16 @@ def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
     policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS)
     return Judged(run=run, result=judge(run.path, policy), waiver=rules.waived(name))
+
+
+def refuse_unusable(rules: Rules, known: Sequence[str], on: date) -> None:
+    """Refuses a policy that says something about what is not there, or lets through what it may no longer.
+
+    Raises:
+        InputError: it names another capability than the known ones; or a waiver has expired by that day.
+    """
+    _refuse_unknown(rules, known)
+    _refuse_expired(rules, on)
 
 
 def _refuse_unknown(rules: Rules, known: Sequence[str]) -> None:

@@ -33,6 +33,9 @@ def print_compared(found: Sequence[Compared], console: Console) -> None:
     console.print(table)
     for one in found:
         console.print(Text(f"{one_line(one.name)}: {one.change}, {one.reason}."))
+        if one.waiver is not None:
+            told = f"{one_line(one.name)}: waived until {one.waiver.expires}: {one_line(one.waiver.reason)}"
+            console.print(Text(told, style="yellow"))
 
 
 def compared_json(found: Sequence[Compared], code: int) -> str:
@@ -40,6 +43,7 @@ def compared_json(found: Sequence[Compared], code: int) -> str:
     rows = [
         asdict(one)
         | {"old": one.old.model_dump(mode="json"), "new": one.new.model_dump(mode="json")}
+        | {"waiver": None if one.waiver is None else one.waiver.model_dump(mode="json")}
         | {"difference": None if one.difference is None else one.difference.model_dump()}
         for one in found
     ]
