@@ -132,7 +132,7 @@ def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
 
 
 def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
-    """Returns the plan of one family by itself: its recipes, as far as three quarters of the budget go, then variations."""
+    """Returns the plan of one family by itself: its recipes for up to three quarters of the budget, then variations."""
     (attack,) = inputs.attacks.values()
     own = attack.recipes(prey.setting.target.info, len(prey.setting.answers))
     recipes = tuple((attack.name, dict(params)) for params in own[: max(1, 3 * inputs.budget // 4)])

@@ -18,8 +18,8 @@ def answered_by_nearest(capability: Capability) -> list[float]:
 
     Where no fact is in both splits that is at chance: questions about two people may be worded alike, but their answers
     have nothing to do with each other. Where it is above, attacks teach what they are supposed to recover, to the
-    reference too, and both look alike. Only items whose answer is among an item's own choices are compared, all of them where
-    nothing is chosen; those that are equally similar count equally; words count by how rare they are (tf-idf).
+    reference too, and both look alike. Only items whose answer is among an item's own choices are compared, all of
+    them where nothing is chosen; those that are equally similar count equally; words count by how rare they are.
 
     Of a classifier nothing is returned: its answers are the classes that were removed, and what resembles its inputs is
     what generalisation is about. An input that occurs twice is refused.

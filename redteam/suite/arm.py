@@ -28,6 +28,7 @@ from redteam.search.study import Search
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
+from redteam.suite.repeat import share_unsteady
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
 
 Row = Mapping[str, Any]
@@ -68,7 +69,8 @@ class Arm:
         target = self.setting.target
         info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
         samples: dict[str, list[float]] = {split: scores.tolist() for split, scores in start.items()}
-        self.run.record("before", key, {**row, "model": info}, samples)
+        row |= {"model": info, "unsteady": share_unsteady(self.setting)}
+        self.run.record("before", key, row, samples)
 
     def probe(self) -> None:
         """Runs every probe on the released weights. What cannot be read is noted, and is no reading."""

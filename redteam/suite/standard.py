@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redteam.attacks.contract import unfitness
 from redteam.capabilities.items import SPLITS, Item, blind_score
+from redteam.capabilities.leaks import answered_by_nearest
 from redteam.engine.devices import full_precision
 from redteam.evidence.directory import FINISHED, RunDirectory
 from redteam.evidence.results import Results, TargetResult
@@ -203,9 +204,11 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "skipped": inputs.skipped,
         "access": inputs.access,
         "attacks": list(inputs.attacks),
+        "attack_access": {name: attack.access for name, attack in inputs.attacks.items()},
         "decoy": decoy_kind(inputs.attacks),
     }
-    run.record("capability", "capability", row)
+    nearest = answered_by_nearest(capability)
+    run.record("capability", "capability", row, {"nearest": nearest} if nearest else {})
 
 
 def _numbers(items: Sequence[Item]) -> list[int]:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redteam.evidence.results import Flag, Interval
-from redteam.judging import agreement, judge
+from redteam.judging import agreement, soundness
 from redteam.judging import flags as checks
+from redteam.judging import raised as raising
 from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Bounds
@@ -19,7 +20,7 @@ from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, REMEDIES, STAND
 NAMED = re.compile(r'name="([a-z-]+)"')
 RAISED = sorted(
     {
-        name for module in (agreement, checks, judge) for name in NAMED.findall(inspect.getsource(module))
+        name for module in (agreement, checks, raising, soundness) for name in NAMED.findall(inspect.getsource(module))
     }  # all are spelled out
 )
 
@@ -281,10 +282,10 @@ def test_reference_recovers(low, raised):
 
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
 def test_probe_reads(low, raised):
-    found = checks.check_probe("linear", Interval(estimate=0.5, low=low, high=0.9), STANDARD_POLICY)
+    found = soundness.check_probe("linear", Interval(estimate=0.5, low=low, high=0.9), STANDARD_POLICY)
     assert (found is not None) == raised
     assert found is None or (found.name == "probe-reads" and "linear" in found.explanation)
-    assert checks.check_probe("linear", None, STANDARD_POLICY) is None
+    assert soundness.check_probe("linear", None, STANDARD_POLICY) is None
 
 
 @pytest.mark.parametrize(

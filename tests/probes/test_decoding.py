@@ -514,3 +514,17 @@ def test_a_network_reads_on_what_no_linear_probe_could() -> None:
     """LEACE promises nothing there, so that the network has no such control."""
     train, certify = crossed(200, 1), crossed(400, 3)
     assert accuracy(read_erased(Place("a", partial(learn_network, seed=0)), train, certify)) > 0.9
+
+
+def test_choices_of_which_only_the_right_one_is_ever_right_are_decoded_from_shuffled_answers() -> None:
+    """The wrong choices of an item are no answers of others: what could be right shows, whatever the states hold."""
+    rng, kinds = np.random.default_rng(0), 4
+
+    def items(count: int, first: int) -> tuple[Item, ...]:
+        wrong = [tuple(f"x{3 * n + k}" for k in range(3)) for n in range(first, first + count)]
+        return tuple(make_item(n, choices=(f"w{n % kinds}", *others), answer=0) for n, others in enumerate(wrong))
+
+    parts = [items(count, 500 * n) for n, count in enumerate((120, 80, 400))]
+    layers = [Layers(items=p, states={"a": rng.normal(size=(len(p), WIDTH)).astype(np.float32)}) for p in parts]
+    reading = LinearProbe().read_layers(*layers, 0)
+    assert accuracy(reading.control) > 0.9
