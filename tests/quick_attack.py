@@ -70,3 +70,19 @@ def _hold() -> None:
     log = os.environ.get("HOLD_LOG")
     while log and Path(log).read_bytes().count(b"\n") >= int(os.environ["HOLD_EVENTS"]):
         time.sleep(0.01)
+
+
+class Feeble(Quick):
+    """Retrains with a learning rate at which nothing moves far: an attack on the weights that is held off."""
+
+    name = "feeble"
+    goal = "retraining that comes to nothing"
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """The learning rate."""
+        rate = suggest.suggest_float("learning_rate.adamw", 1e-7, 1e-6, log=True)
+        return {"learning_rate.adamw": rate, "samples": samples, "steps": 4}
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """One learning rate."""
+        return [{"learning_rate.adamw": 1e-7, "samples": samples, "steps": 4}]
