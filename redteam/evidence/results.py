@@ -121,6 +121,20 @@ class Tried(_Record):
     idle: str | None
 
 
+class Recoverer(_Record):
+    """What an attack that was confirmed recovers at the utility floor.
+
+    Attributes:
+        excess_recovery: with its interval.
+        p: of recovering no more than is tolerated, adjusted for all attacks that were confirmed.
+        recovers: whether more than is tolerated was recovered, whatever else was claimed of this run.
+    """
+
+    excess_recovery: Interval | None
+    p: float
+    recovers: bool
+
+
 class Also(_Record):
     """What a scorer that does not decide says of the models that the deciding one chose.
 
@@ -157,6 +171,7 @@ class CapabilityResult(_Record):
         also: what further scorers say, by name.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
+        recoverers: attacks that were confirmed, and which of them recover; many claims, so each is a little harder.
         access: what the adversary had: the verdict says nothing about one who has more.
         skipped: attacks that do not work on this kind of model, with the reason; the other fields are named after what
             they hold.
@@ -189,6 +204,7 @@ class CapabilityResult(_Record):
     budget: Budget
     access: str = "weights"
     tried: dict[str, Tried] = {}
+    recoverers: dict[str, Recoverer] = {}
     skipped: dict[str, str] = {}
     flags: list[Flag]
 

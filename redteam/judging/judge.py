@@ -18,6 +18,7 @@ from redteam.judging.agreement import disagreement, other_scorers
 from redteam.judging.case import ATTACKED, Case, case_of
 from redteam.judging.raised import raised_by
 from redteam.judging.reading import ROLES
+from redteam.judging.recoverers import recoverers
 from redteam.judging.recovery import (
     area_under_curve,
     clipped,
@@ -83,6 +84,7 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
         budget=_budget(case),
         access=capability.get("access", "weights"),
         tried=tried,
+        recoverers=recoverers(case),
         skipped={**capability.get("skipped", {}), **unfit_attacks(evidence)},
         flags=raised,
     )

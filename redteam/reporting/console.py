@@ -154,6 +154,11 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "strongest", _configuration(attack)
         if "asked" in attack:
             yield "asked", attack["asked"]
+    others = [
+        name for name, one in capability.recoverers.items() if one.recovers and name != (attack or {}).get("name")
+    ]
+    if others:
+        yield "recovered too", f"by {', '.join(others)} (p values adjusted after Holm)"
     for name, other in capability.also.items():
         yield f"by {name}", _by_other(other)
     half = capability.time_to_recovery.get("0.5")
