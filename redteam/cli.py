@@ -191,9 +191,16 @@ def write_baseline(run: options.FinishedRun, out: options.BaselinePath = Path("r
 
 
 @app.command()
-def init() -> None:
+def init(ci: options.Ci = None) -> None:
     """Ask a few questions and write redteam.toml and a first capability.toml: then `redteam attack` needs no more."""
     with errors_told(Format.TABLE):
+        if ci is not None:
+            from redteam.pipeline import write_pipeline
+
+            for path in write_pipeline(ci):
+                typer.echo(path)
+            typer.echo("Next: look at them, and commit them with redteam.toml", err=True)
+            return
         from redteam.interview import ask_in_terminal, interview
 
         for path in interview(ask_in_terminal, lambda text: typer.echo(text, err=True)):

@@ -37,6 +37,12 @@ class Report(StrEnum):
     TEST_RESULT = "test-result"
 
 
+class Pipeline(StrEnum):
+    """Whose workflow is written."""
+
+    GITHUB = "github"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -110,6 +116,9 @@ CertifiedModels = Annotated[
     typer.Option("--model", help="The checkpoint it must be about; of an adapter, its base after it. Repeatable."),
 ]
 
+Ci = Annotated[
+    Pipeline | None, typer.Option("--ci", help="Write a workflow that runs the gate, and a policy.toml; ask nothing.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be run and what it could show. Run nothing.")]
 
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +15,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from recorded_runs import MASKED, NEVER_TRAINED, PLAN, World, record
+from run_redteam import redteam
+
+from redteam.config.policy import read_policy
+from redteam.options import Pipeline
+from redteam.pipeline import write_pipeline
 
 ROOT = Path(__file__).parents[1]
 FEW = World(groups=12, models=NEVER_TRAINED.models)
@@ -93,6 +99,79 @@ def test_the_action_attacks(tmp_path: Path) -> None:
     ran, _, ended = run_action(tmp_path, {"inputs.target": target, "inputs.run": "run"}, skipped=("Install",))
     assert (ran, ended) == (["Attack", "Keep the evidence"], 2)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which `redteam init` has said what to attack."""
+    (tmp_path / "redteam.toml").write_text('target = "model.pt"\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_workflow(folder: Path) -> tuple[list[str], int]:
+    """Runs the steps of the workflow that `redteam init --ci github` wrote, but for installing and attacking."""
+    (job,) = yaml.safe_load((folder / ".github/workflows/redteam.yml").read_text())["jobs"].values()
+    ran, code, known = [], 0, {}
+    for step in job["steps"]:
+        if step.get("name") in (None, "Install", "Attack") or (code and step.get("if") != "always()"):
+            continue
+        ran.append(step["name"])
+        if "uses" in step:
+            assert step["with"]["path"] == "run"
+            continue
+        output = folder / "output"
+        output.write_text("")
+        given = {name: filled(value, known) for name, value in step.get("env", {}).items()}
+        code = code or shell(step["run"], folder, GITHUB_OUTPUT=str(output), **given).returncode
+        known |= {
+            f"steps.{step['id']}.outputs.code": line.partition("=")[2] for line in output.read_text().splitlines()
+        }
+    return ran, code
+
+
+@pytest.mark.parametrize(("world", "code"), [(NEVER_TRAINED, 0), (MASKED, 1), (FEW, 3)])
+def test_the_workflow_that_is_written_keeps_the_evidence_and_ends_as_the_gate(
+    repository: Path, world: World, code: int
+) -> None:
+    written = redteam("init", "--ci", "github", cwd=repository)
+    assert (written.returncode, written.stdout.split()) == (0, [".github/workflows/redteam.yml", "policy.toml"])
+    (repository / "policy.toml").write_text(POLICY)  # one that a recorded run of six trials can pass
+    record(repository / "run", world, whole=True)
+    assert run_workflow(repository) == (["Certify", "Keep the evidence", "Gate"], code)
+    assert ElementTree.parse(repository / "run" / "junit.xml").getroot().attrib["tests"] == "1"
+
+
+def test_a_policy_that_is_there_is_kept_and_one_that_is_wrong_fails_the_job(repository: Path) -> None:
+    (repository / "policy.toml").write_text("[policy]\nmax_exces = 1\n")
+    assert write_pipeline(Pipeline.GITHUB) == [Path(".github/workflows/redteam.yml")]
+    record(repository / "run", NEVER_TRAINED, whole=True)
+    assert run_workflow(repository) == (["Certify", "Keep the evidence"], 2)
+
+
+def test_the_workflow_attacks_what_is_installed_by_its_name(repository: Path) -> None:
+    write_pipeline(Pipeline.GITHUB)
+    text = (repository / ".github/workflows/redteam.yml").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'pip install "{project["name"]}>={project["version"]}"' in text
+    line = next(line.strip().removeprefix("run: ") for line in text.splitlines() if "redteam attack" in line)
+    attack = shell(line, repository)  # there is no model.pt
+    assert attack.returncode != 0
+    assert "model.pt" in attack.stderr
+    assert read_policy(repository / "policy.toml").min_budget == 100
+
+
+@pytest.mark.parametrize(("present", "said"), [(None, "Run `redteam init` first"), ("workflow", "is there already")])
+def test_nothing_is_written_over_and_nothing_for_nobody(repository: Path, present: str | None, said: str) -> None:
+    if present is None:
+        (repository / "redteam.toml").unlink()
+    else:
+        write_pipeline(Pipeline.GITHUB)
+    before = sorted(repository.rglob("*"))
+    done = redteam("init", "--ci", "github", cwd=repository)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, said in line) == (2, True)
+    assert sorted(repository.rglob("*")) == before
 
 
 def gitlab(folder: Path, attack: str) -> int:

@@ -62,7 +62,7 @@ def test_options_are_frozen() -> None:
         "report": ["--format", "--policy"],
         "compare": ["--format", "--margin", "--policy"],
         "baseline write": ["--out"],
-        "init": [],
+        "init": ["--ci"],
         "list": ["--format"],
         "show": [],
     }  # fmt: skip
