@@ -141,7 +141,7 @@ def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int],
     if model.probe is not None:
         readings = {"correct": scores(model.probe), "control": scores(CHANCE)}
         run.record("probe", f"{role}/probe/linear", {"probe": "linear", "layer": "layer.1", "by_layer": {}}, readings)
-    if role == "original":
+    if role in ("original", "taught"):
         return
     for index in range(BUDGET):
         best = max((a.after for a in model.attacks), default=model.before)

@@ -38,9 +38,10 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
 
 
 def _excess(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
-    if not ("original" in before and {"target", "reference"} <= after.keys()):
+    never = after.get("reference", after.get("canary"))
+    if "original" not in before or "target" not in after or never is None:
         return None
-    return clipped(excess_recovery(before["original"][None], after["target"], after["reference"], resampling))
+    return clipped(excess_recovery(before["original"][None], after["target"], never, resampling))
 
 
 def disagreement(deciding: Interval | None, also: Mapping[str, Also], delta: float) -> list[Flag]:

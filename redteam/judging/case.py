@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from redteam.judging.reading import ROLES, Evidence, Row, Stop, read_evidence
 from redteam.judging.recovery import Excess, excess_recovery, strongest_stop
 from redteam.judging.statistics import Array, Resampling, minimum_detectable_difference
 from redteam.judging.verdict import Policy
 
-ATTACKED = ("target", "reference", "decoy")
+ATTACKED = ("target", "reference", "canary", "decoy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,14 +48,38 @@ class Case:
 
     def excess(self, role: str, *, any_utility: bool = False) -> Excess | None:
         """Returns the excess recovery of a model; None where it is not defined."""
-        if not (self.has("original") and self.has("reference") and self.has(role)):
+        never = self.reference(role)
+        if never is None or not self.has(role):
             return None
         return excess_recovery(
-            self.evidence.samples["original/before", "certify"][None],
+            self.whole(role),
             self.strongest(role, any_utility=any_utility).certify,
-            self.strongest("reference", any_utility=any_utility).certify,
+            self.strongest(never, any_utility=any_utility).certify,
             self.resampling,
         )
+
+    def reference(self, role: str = "target") -> str | None:
+        """Returns which model stands for one that never knew what this one is about; None if none does.
+
+        That is the reference; else the target itself, on canaries, which is also what a decoy is compared with that is
+        made of canaries.
+        """
+        if self.has("reference") and not (role == "decoy" and self.has("taught")):
+            return "reference"
+        return "canary" if self.has("canary") else None
+
+    def whole(self, role: str = "target") -> Array:
+        """Returns certify scores of the model that knew all of it, [1, items].
+
+        Of a decoy that is made of canaries that is the copy that was taught them. Where the original was not given it
+        is all ones: it cannot have known more, so excess recovery is at least what is computed.
+        """
+        samples = self.evidence.samples
+        if role == "decoy" and self.has("taught"):
+            return samples["taught/before", "certify"][None]
+        if self.has("original"):
+            return samples["original/before", "certify"][None]
+        return np.ones_like(samples[f"{role}/before", "certify"])[None]
 
     @property
     def detectable(self) -> float:

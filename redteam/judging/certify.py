@@ -51,10 +51,28 @@ def limitations(found: Gate) -> list[str]:
     ]
     lesser = sorted({judged.result.access for judged in found.judged} - {"weights"})
     told += [f"The adversary had access to {' or '.join(lesser)}, and not to the weights."] if lesser else []
-    named = [judged.result.name for judged in found.judged if "reference" not in judged.result.scores]
-    told += [f"Without a model that never knew it nothing can be claimed of: {', '.join(named)}."] if named else []
+    told += _unreferenced(found)
     waived = [judged.result.name for judged in found.judged if judged.waiver is not None]
     return told + ([f"Let through by a waiver, whatever was found: {', '.join(waived)}."] if waived else [])
+
+
+def _unreferenced(found: Gate) -> list[str]:
+    """Returns what cannot be claimed for want of a model that never knew, or of the one that did."""
+    scores = {judged.result.name: judged.result.scores for judged in found.judged}
+    bare = [name for name, by_role in scores.items() if not {"reference", "canary"} & by_role.keys()]
+    canary = [name for name, by_role in scores.items() if "reference" not in by_role and "canary" in by_role]
+    unknown = [name for name, by_role in scores.items() if "original" not in by_role]
+    told = [f"Without a model that never knew it nothing can be claimed of: {', '.join(bare)}."] if bare else []
+    if canary:
+        told.append(
+            f"Of {', '.join(canary)} canaries stood for a model that never knew, answers drawn for the same questions:"
+            " what follows from the attack's own facts without having been known counts as recovered."
+        )
+    if unknown:
+        told.append(
+            f"The model before unlearning was not given: nothing can be said to resist of {', '.join(unknown)}."
+        )
+    return told
 
 
 def objections(certificate: Certificate, run: Path, on: date) -> Iterator[str]:

@@ -159,12 +159,13 @@ def _difference(old: Case, new: Case, *, any_utility: bool) -> Bounds | None:
 
 
 def _excess(case: Case, prefix: str, any_utility: bool) -> tuple[float, np.ndarray] | None:
-    if not (case.has("original") and case.has("reference")):
+    never = case.reference()
+    if never is None or not case.has("original"):
         return None
     return excess_replicates(
-        case.evidence.samples["original/before", "certify"][None],
+        case.whole(),
         case.strongest("target", any_utility=any_utility).certify,
-        case.strongest("reference", any_utility=any_utility).certify,
+        case.strongest(never, any_utility=any_utility).certify,
         case.resampling,
         prefix,
     )

@@ -92,18 +92,21 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
 
 def _control(case: Case) -> bool | None:
     """Returns whether the decoy was recovered; None when there was none, or none that hid anything."""
-    if not case.has("decoy") or case.before("original") - case.before("decoy") < case.detectable:
+    if not case.has("decoy"):
+        return None
+    whole = float(case.whole("decoy").mean())
+    if whole - case.before("decoy") < case.detectable:
         return None
     excess = case.excess("decoy")
     if excess is None:  # without a reference: against chance
         gained = case.strongest("decoy").certify.mean() - case.chance
-        return bool(gained >= case.policy.control_recovery * (case.before("original") - case.chance))
+        return bool(gained >= case.policy.control_recovery * (whole - case.chance))
     return excess.bounds.low >= case.policy.control_recovery
 
 
 def _scores(case: Case, role: str) -> Scores:
     before = case.evidence.facts[f"{role}/before"]
-    if role == "original":
+    if role in ("original", "taught"):
         return Scores(before=case.before(role), utility_before=before["utility"])
     best = case.strongest(role)
     curve = recovery_curve(case.stops[role], floor=case.floor(role))
@@ -126,18 +129,18 @@ def _times(case: Case) -> dict[str, dict[str, TimeToRecovery]]:
             str(level): time_to_recovery(case.stops[role], case.chance + level * gap, floor=case.floor(role))
             for level in LEVELS
         }
-        for role in ("target", "reference")
-        if case.has(role)
+        for role in ("target", case.reference())
+        if role is not None
     }
 
 
 def _speed_ups(case: Case, times: dict[str, dict[str, TimeToRecovery]]) -> dict[str, SpeedUp]:
-    if not {"target", "reference"} <= times.keys():
+    never = case.reference()
+    if never is None or not times:
         return {}
-    target, reference = _horizon(case, "target"), _horizon(case, "reference")
+    target, reference = _horizon(case, "target"), _horizon(case, never)
     return {
-        level: speed_up(reached, times["reference"][level], target, reference)
-        for level, reached in times["target"].items()
+        level: speed_up(reached, times[never][level], target, reference) for level, reached in times["target"].items()
     }
 
 
@@ -149,8 +152,8 @@ def _areas(case: Case) -> dict[str, float]:
     if not case.has("original"):
         return {}
     areas = {}
-    for role in ("target", "reference"):
-        if case.has(role):
+    for role in ("target", case.reference()):
+        if role is not None:
             curve = recovery_curve(case.stops[role], floor=case.floor(role))
             area = area_under_curve(curve, case.before("target"), case.before("original"))
             if area is not None:
@@ -187,8 +190,9 @@ def _probed(case: Case, name: str) -> Probed:
     correct = {role: case.evidence.samples[f"{role}/probe/{name}", "correct"][None] for role in rows}
     control = {role: float(case.evidence.samples[f"{role}/probe/{name}", "control"].mean()) for role in rows}
     leakage = None
-    if {"original", "target", "reference"} <= correct.keys():
-        leakage = excess_recovery(correct["original"], correct["target"], correct["reference"], case.resampling)
+    never = correct.get(case.reference() or "")
+    if {"original", "target"} <= correct.keys() and never is not None:
+        leakage = excess_recovery(correct["original"], correct["target"], never, case.resampling)
     return Probed(
         accuracy={role: float(values.mean()) for role, values in correct.items()},
         control=control,
@@ -206,7 +210,7 @@ def _budget(case: Case) -> Budget:
         asked=case.evidence.facts["capability"]["budget"],
         spent=len(search),
         failed=sum(not checks.scored(row) for row in search),
-        reference=len(case.evidence.search("reference")),
+        reference=len(case.evidence.search(case.reference() or "reference")),
         control=len(case.evidence.search("decoy")),
         confirmation=sum(len(case.evidence.confirmed(role)) for role in ATTACKED),
     )

@@ -25,8 +25,9 @@ def raised_by(
     evidence, policy = case.evidence, case.policy
     found: list[Flag | None] = [*checks.check_given(evidence)]
     found += checks.check_asked(evidence.facts["capability"], len(evidence.search("target")), policy)
-    if case.has("original") and case.has("reference") and not defined:
-        found.append(Flag(name="undefined", explanation="the attacked reference scores as high as the original"))
+    never = case.reference()
+    if never is not None and not defined:
+        found.append(Flag(name="undefined", explanation=f"the attacked {never} scores as high as the original"))
     found.append(checks.check_control(control))
     found.append(checks.check_inert(evidence.confirmed("target")))
     if case.has("original"):
@@ -37,16 +38,15 @@ def raised_by(
             found.append(checks.check_reference_utility(utility, case.utility("reference"), chance, policy))
     select = evidence.facts["capability"]["select_groups"]
     found.append(checks.check_items(case.resampling.groups, select, policy))
-    for role in ("target", "reference"):
+    for role in ("target", "reference", "canary"):
         found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
     found.append(checks.check_tried(tried))
     found += _measure_flags(case)
     found += _search_flags(case, tried)
-    if case.has("reference"):
-        found.append(checks.check_reference_attacked(evidence.confirmed("reference")))
-    if case.has("reference") and case.has("original"):
-        after = mean_bounds(case.strongest("reference").certify, case.resampling, "reference")
-        found.append(checks.check_reference(case.chance, case.before("original"), after))
+    if never is not None:
+        found.append(checks.check_reference_attacked(evidence.confirmed(never), never))
+        after = mean_bounds(case.strongest(never).certify, case.resampling, never)
+        found.append(checks.check_reference(case.chance, float(case.whole().mean()), after, never))
     found += _probe_flags(case, probes)
     return [flag for flag in found if flag is not None]
 
@@ -58,7 +58,10 @@ def _measure_flags(case: Case) -> list[Flag | None]:
     found = [soundness.check_steady(unsteady)]
     if ("capability", "nearest") in samples:
         answered = mean_bounds(samples["capability", "nearest"][None], case.resampling, "nearest")
-        found.append(soundness.check_leaks(answered, case.chance, case.policy))
+        leaks = soundness.check_leaks(answered, case.chance, case.policy)
+        found.append(leaks)
+        if leaks is not None and case.reference() == "canary":
+            found.append(checks.uncalibrated(leaks))
     return found
 
 

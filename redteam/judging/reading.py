@@ -13,7 +13,7 @@ from redteam.evidence.directory import EVENTS, SAMPLES
 from redteam.evidence.log import read_rows
 from redteam.judging.statistics import Array
 
-ROLES = ("original", "target", "reference", "decoy")
+ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
 AXES = ("steps", "samples", "tokens", "flops")
 Row = dict[str, Any]
 

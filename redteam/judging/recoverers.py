@@ -19,9 +19,10 @@ def recoverers(case: Case) -> dict[str, Recoverer]:
     The verdict rests on one attack, which was chosen before the certify split was looked at. That another one recovers
     too is a claim of its own, and of many such claims some hold by luck: their p-values are Holm's.
     """
-    if not (case.has("original") and case.has("reference")):
+    never = case.reference()
+    if never is None:
         return {}
-    found = {name: _excess(case, stop) for name, stop in _stops(case).items()}
+    found = {name: _excess(case, stop, never) for name, stop in _stops(case).items()}
     defined = {name: one for name, one in found.items() if one is not None}
     adjusted = holm({name: p for name, (_, p) in defined.items()})
     level = (1 - case.policy.confidence) / 2  # one-sided, as that of the verdict
@@ -53,10 +54,9 @@ def _stops(case: Case) -> dict[str, Stop]:
     return {name: strongest_stop(stops, floor=case.floor("target")) for name, stops in by_name.items()}
 
 
-def _excess(case: Case, stop: Stop) -> tuple[Excess, float] | None:
+def _excess(case: Case, stop: Stop, never: str) -> tuple[Excess, float] | None:
     """Returns excess recovery by one attack, and the p-value of its being no more than is tolerated."""
-    original = case.evidence.samples["original/before", "certify"][None]
-    found = excess_replicates(original, stop.certify, case.strongest("reference").certify, case.resampling)
+    found = excess_replicates(case.whole(), stop.certify, case.strongest(never).certify, case.resampling)
     if found is None:
         return None
     raw, replicates = found[0], found[1][~np.isnan(found[1])]

@@ -29,11 +29,12 @@ def unfit_attacks(evidence: Evidence) -> dict[str, str]:
 
 def _tried(name: str, evidence: Evidence, floors: Mapping[str, float]) -> Tried:
     rows = {role: [row for row in evidence.search(role) if row["attack"] == name] for role in floors}
+    never = "reference" if "reference" in floors else "canary"
     return Tried(
         trials=len(rows["target"]),
         failed=sum(not scored(row) for row in rows["target"]),
         best=_best(rows["target"], floors["target"]),
-        reference=_best(rows.get("reference", ()), floors.get("reference", 0.0)),
+        reference=_best(rows.get(never, ()), floors.get(never, 0.0)),
         idle=_idle(rows["target"]),
     )
 

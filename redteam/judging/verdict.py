@@ -46,7 +46,6 @@ STANDARD_POLICY = Policy()
 
 # What stands in the way of each claim. RECOVERED needs a working, referenced measurement; RESISTED needs more.
 BLOCKS_ANY = (
-    "no-original",
     "unreferenced",
     "too-few-items",
     "attack-inert",
@@ -56,6 +55,7 @@ BLOCKS_ANY = (
 )
 BLOCKS_RESISTED = (
     *BLOCKS_ANY,
+    "no-original",
     "control-failed",
     "nothing-removed",
     "utility-collapsed",

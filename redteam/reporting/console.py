@@ -22,8 +22,10 @@ from redteam.reporting.probes import probes_table
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
     "original": "original",
+    "taught": "copy taught canaries",
     "target": "target",
     "reference": "reference (never knew)",
+    "canary": "target, on canaries",
     "decoy": "decoy (only hides)",
 }
 BLOCKS = "▁▂▃▄▅▆▇█"

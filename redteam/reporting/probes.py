@@ -8,7 +8,7 @@ from rich.text import Text
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult, Probed
 
-MODELS = ("original", "target", "reference")
+MODELS = ("original", "target", "reference", "canary")
 
 
 def probes_table(capability: CapabilityResult) -> Table | None:

@@ -20,6 +20,13 @@ from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress
 from redteam.suite.standard import run_path, run_standard
 
+LACKING = {
+    ("original", "language"): "no original was given, and without one nothing is RESISTED: --original",
+    ("original", "classifier"): "no original was given, and without one nothing is RESISTED: --original",
+    ("reference", "language"): "no reference was given; canaries stand for it, which cannot tell what can be inferred",
+    ("reference", "classifier"): "no reference was given, and without one there is no verdict: --reference",
+}
+
 
 def run_all(
     many: Sequence[Inputs], out: Path | None, progress: Progress, memo: Memo | None = None
@@ -72,12 +79,8 @@ def outlook(inputs: Inputs) -> Outlook:
 
 
 def remarks(inputs: Inputs) -> list[str]:
-    """Returns what keeps a run from any verdict, whatever it finds: better known before it than after."""
-    lacking = [
-        f"no {role} was given, and without one there is no verdict: --{role}"
-        for role in ("original", "reference")
-        if role not in inputs.models
-    ]
+    """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
+    lacking = [LACKING[role, inputs.capability.kind] for role in ("original", "reference") if role not in inputs.models]
     certify, select = (len({i.group for i in part}) for part in (inputs.capability.certify, inputs.capability.select))
     few = check_items(certify, select, STANDARD_POLICY)
     return lacking if few is None else [*lacking, f"{inputs.capability.name} has {few.explanation} for a verdict"]

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from redteam.attacks.contract import unfitness
-from redteam.capabilities.items import SPLITS, Item, blind_score
+from redteam.capabilities.canaries import canaries
+from redteam.capabilities.items import SPLITS, Capability, Item, blind_score
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.engine.devices import full_precision
 from redteam.evidence.directory import FINISHED, RunDirectory
@@ -22,6 +23,7 @@ from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
+from redteam.suite.canaries import Untaught, taught
 from redteam.suite.decoys import decoy_kind, make_decoy
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
@@ -80,8 +82,13 @@ class _Protocol:
         plan = self._attack_target()
         if "reference" in models:
             self._attack_reference(plan)
+        drawn = None if {"original", "reference"} <= models.keys() else self._canaries()
+        if drawn is not None:
+            self._attack_canaries(plan, drawn)
         if "original" in models:
-            self._break_decoy(plan)
+            self._break_decoy(plan, self.inputs.open("original"), self.inputs.capability)
+        elif drawn is not None:
+            self._teach(plan, drawn)
 
     def _attack_target(self) -> SearchPlan:
         self.progress.stage("searching the target")
@@ -110,19 +117,50 @@ class _Protocol:
         own = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
         self._confirm(arm, [*own, *self.winners], plan)
 
-    def _break_decoy(self, plan: SearchPlan) -> None:
-        """Makes a decoy from the original and gives it the recipes and the target's winners."""
+    def _canaries(self) -> Capability | None:
+        """Returns canaries to stand for what is not given; none where no fact can be drawn, and judging says so."""
+        try:
+            return canaries(self.inputs.capability, self.inputs.seed)
+        except ValueError as error:
+            self._note("canary/none", str(error))
+            return None
+
+    def _attack_canaries(self, plan: SearchPlan, drawn: Capability) -> None:
+        """Attacks the target itself with facts that nobody taught it: what attacks teach a model that never knew."""
+        self.progress.stage("attacking the target with canaries")
+        alone = "reference" not in self.inputs.models
+        arm = self._read("canary", self.inputs.open("target"), capability=drawn, probe=alone)
+        self._recipes_and_winners(arm, plan)
+
+    def _teach(self, plan: SearchPlan, drawn: Capability) -> None:
+        """Teaches canaries to a copy of the target, and makes of it the decoy that there is no original for."""
+        self.progress.stage("teaching canaries to a copy")
+        try:
+            knows = taught(self.inputs.open("target"), drawn, self.inputs.seed)
+        except Untaught as error:
+            self._note("decoy/none", str(error))
+            return
+        self._read("taught", knows, capability=drawn, probe=False)
+        self._break_decoy(plan, knows, drawn)
+
+    def _break_decoy(self, plan: SearchPlan, whole: Target, about: Capability) -> None:
+        """Makes a decoy from a model that knows, and gives it the recipes and the target's winners."""
         self.progress.stage("breaking the decoy")
         try:
-            decoy = make_decoy(self._decoy_kind, self.inputs.open("original"), self.inputs.capability, self.inputs.seed)
+            decoy = make_decoy(self._decoy_kind, whole, about, self.inputs.seed)
         except Unmaskable as error:  # judging finds no decoy and says so
-            if "decoy/none" not in self.run.facts:
-                self.run.record("note", "decoy/none", {"error": str(error)})
+            self._note("decoy/none", str(error))
             return
-        arm = self._read("decoy", decoy, probe=False)
+        self._recipes_and_winners(self._read("decoy", decoy, capability=about, probe=False), plan)
+
+    def _recipes_and_winners(self, arm: Arm, plan: SearchPlan) -> None:
         tried = arm.search(replace(plan, random=0, adaptive=0))
         own = strongest(tried, arm.utility_floor, 1)
         self._confirm(arm, [*own, *self.winners], plan)
+
+    def _note(self, key: str, error: str) -> None:
+        if key not in self.run.facts:
+            self.run.record("note", key, {"error": error})
 
     def _confirm(self, arm: Arm, candidates: list[Candidate], plan: SearchPlan) -> None:
         distinct = list({candidate.identity: candidate for candidate in candidates}.values())
@@ -130,29 +168,34 @@ class _Protocol:
         self._announce(plan)
         arm.confirm(distinct, SEEDS)
 
-    def _read(self, role: str, target: Target, *, probe: bool = True) -> Arm:
+    def _read(self, role: str, target: Target, *, capability: Capability | None = None, probe: bool = True) -> Arm:
+        about = capability or self.inputs.capability
         arm = Arm(
             role=role,
-            setting=open_setting(target, self.inputs.capability),
+            setting=open_setting(target, about),
             inputs=self.inputs,
             run=self.run,
             progress=self.progress,
             floor=STANDARD_POLICY.utility_floor,
-            identity=self._identity(role),
+            identity=self._identity(role, about),
             memo=self.memo,
         )
         arm.record_before()
         if probe:
-            arm.probe()
+            deciding = {name: one for name, one in self.inputs.probes.items() if one.decides}
+            canary = role == "canary"  # what decides nothing need not be compared with anything
+            (replace(arm, inputs=replace(self.inputs, probes=deciding)) if canary else arm).probe()
         return arm
 
-    def _identity(self, role: str) -> Key:
-        """Returns what the model's weights and their scores depend on: the decoy is made of the original."""
-        plan, capability = self.inputs.plan, self.inputs.capability.sha256
-        if role == "decoy":
-            kind, seed = self._decoy_kind, str(self.inputs.seed)
-            return ("decoy", kind, str(plan.original), plan.descriptions["original"], seed, capability)
-        return ("model", self.inputs.models[role].sha256, plan.descriptions[role], capability)
+    def _identity(self, role: str, capability: Capability) -> Key:
+        """Returns what the model's weights and their scores depend on: the decoy is made of another model."""
+        plan, about = self.inputs.plan, capability.sha256
+        made_of = {"decoy": "original" if "original" in plan.descriptions else "target"}
+        source = made_of.get(role, "target" if role in ("canary", "taught") else role)
+        model = ("model", self.inputs.models[source].sha256, plan.descriptions[source], about)
+        if role in ("decoy", "taught"):
+            return (role, self._decoy_kind, str(self.inputs.seed), *model)
+        return model
 
     @property
     def _decoy_kind(self) -> str:
@@ -170,6 +213,9 @@ class _Protocol:
             searched["reference"], expected["reference"] = plan.budget, winners + 2
         if "original" in self.inputs.models:
             searched["decoy"], expected["decoy"] = len(plan.recipes), winners
+        if not {"original", "reference"} <= self.inputs.models.keys() and self.inputs.capability.kind == "language":
+            for role in {"canary", "decoy"} - searched.keys():
+                searched[role], expected[role] = len(plan.recipes), winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
         self.progress.plan(sum(searched.values()) + SEEDS * confirmed)
 

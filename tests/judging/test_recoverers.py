@@ -89,6 +89,6 @@ def test_the_policy_says_what_recovering_is(tmp_path):
         assert found.recoverers["retrain"].recovers == recovers
 
 
-@pytest.mark.parametrize("missing", [("original", "decoy"), ("reference",)])
+@pytest.mark.parametrize("missing", [("original", "reference", "decoy"), ("reference",)])
 def test_without_a_model_to_compare_with_there_is_no_claim(tmp_path, missing):
     assert judge(record(tmp_path / "run", MASKED.without(*missing))).recoverers == {}
