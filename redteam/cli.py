@@ -95,6 +95,7 @@ def certify(
     run: options.FinishedRun,
     policy: options.RequiredGate,
     out: options.CertificatePath = None,
+    sign: options.Signing = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Judge what a run found by a policy and write the certificate. Nothing is attacked or loaded.
@@ -107,7 +108,7 @@ def certify(
         from redteam.config.policy import read_policy
         from redteam.release import certify, show_certificate
 
-        certificate, path = certify(run, read_policy(policy), out)
+        certificate, path = certify(run, read_policy(policy), out, sign)
         if format is Format.JSON:
             typer.echo(certificate.as_text(), nl=False)
         code = show_certificate(certificate, path, Console(stderr=format is Format.JSON))
@@ -120,6 +121,9 @@ def verify(
     run: options.EvidencePath = None,
     model: options.CertifiedModels = None,
     policy: options.Gate = None,
+    key: options.SigningKey = None,
+    identity: options.Identity = None,
+    issuer: options.Issuer = None,
 ) -> None:
     """Say whether a certificate follows from its evidence, which is judged anew.
 
@@ -130,7 +134,10 @@ def verify(
 
         from redteam.release import verify
 
-        code = verify(certificate, Console(), run=run, models=model or (), policy=policy)
+        if (identity is None) != (issuer is None) or (key and identity):
+            raise InputError("a signature is checked by --key, or by --identity and --issuer", "Give either, whole")
+        signer = (identity, issuer) if identity and issuer else None
+        code = verify(certificate, Console(), run=run, models=model or (), policy=policy, key=key, identity=signer)
     raise typer.Exit(code)
 
 

@@ -107,6 +107,12 @@ Gate = Annotated[Path | None, typer.Option("--policy", help="policy.toml: what a
 CertificatePath = Annotated[
     Path | None, typer.Option("-o", "--out", help="The certificate (default: certificate.json in the run).")
 ]
+Signing = Annotated[
+    str | None, typer.Option("--sign", help="A private key (PEM), or sigstore: a signed copy is written beside it.")
+]
+SigningKey = Annotated[Path | None, typer.Option("--key", help="The public key that must have signed it (PEM).")]
+Identity = Annotated[str | None, typer.Option(help="Who must have signed it through sigstore; with --issuer.")]
+Issuer = Annotated[str | None, typer.Option(help="Who vouches for that identity, an address.")]
 Certificate = Annotated[Path, typer.Argument(help="A certificate.json of `redteam certify`.")]
 EvidencePath = Annotated[
     Path | None, typer.Option("--run", help="Run directory (default: the one that the certificate is in).")

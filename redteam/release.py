@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from redteam.checkpoints.staging import write_text
 from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
+from redteam.evidence.signed import is_signed, objection, sign
 from redteam.judging.certify import certificate_of, objections
 from redteam.judging.gate import gate
 from redteam.judging.together import judged_again
@@ -27,7 +29,7 @@ from redteam.reporting.markdown import markdown
 from redteam.reporting.tested import tested
 from redteam.reporting.told import Told, told_by_certificate, told_by_run
 
-CERTIFICATE = "certificate.json"
+CERTIFICATE, SIGNED = "certificate.json", ".signed.json"
 TOLD: dict[Report, Callable[[Told], str]] = {
     Report.MD: markdown,
     Report.JUNIT: junit,
@@ -36,23 +38,26 @@ TOLD: dict[Report, Callable[[Told], str]] = {
 }
 
 
-def certify(run: Path, rules: Rules, out: Path | None = None) -> tuple[Certificate, Path]:
+def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | None = None) -> tuple[Certificate, Path]:
     """Judges a run by a policy, and writes the certificate. Nothing is run or loaded.
 
     Args:
         run: its directory.
         rules: the policy.
         out: where the certificate goes; by default beside the evidence.
+        signing: how it is signed, see `sign`, into a second file beside the first; None if it is not.
 
     Returns:
         The certificate, which holds the exit code, and where it is.
 
     Raises:
-        InputError: as `gate`.
+        InputError: as `gate`; or it cannot be signed.
     """
     certificate = certificate_of(gate(run, rules, datetime.now(UTC).date()))
     path = out or run / CERTIFICATE
     write_text(path, certificate.as_text())
+    if signing is not None:
+        write_text(path.with_suffix(SIGNED), sign(certificate.as_text(), signing))
     return certificate, path
 
 
@@ -84,7 +89,14 @@ def report(run: Path, form: Report, policy: Path | None = None) -> str:
 
 
 def verify(
-    path: Path, console: Console, *, run: Path | None = None, models: Sequence[Path] = (), policy: Path | None = None
+    path: Path,
+    console: Console,
+    *,
+    run: Path | None = None,
+    models: Sequence[Path] = (),
+    policy: Path | None = None,
+    key: Path | None = None,
+    identity: tuple[str, str] | None = None,
 ) -> int:
     """Says whether a certificate follows from its evidence. Returns 0 if it does, else 1.
 
@@ -94,9 +106,11 @@ def verify(
         run: the directory of the evidence; by default that of the certificate.
         models: the checkpoint that it must be about, and of an adapter the model that it is put on.
         policy: the `policy.toml` that it must have been judged by.
+        key: the public key that it must have been signed with.
+        identity: or who must have signed it through sigstore, and the issuer who vouches for that.
 
     Raises:
-        InputError: the certificate, the checkpoint or the policy cannot be read.
+        InputError: the certificate, the checkpoint, the policy or the key cannot be read.
     """
     certificate = read_certificate(path)
     found = list(objections(certificate, run or path.parent, datetime.now(UTC).date()))
@@ -104,7 +118,13 @@ def verify(
         found += _other_weights(certificate, models)
     if policy is not None and read_policy(policy).model_dump(mode="json") != certificate.predicate.policy:
         found.append(f"it was judged by another policy than {policy}")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    checked = key is not None or identity is not None
+    if checked and (wrong := objection(content, key, identity)) is not None:
+        found.insert(0, wrong)
     print_objections(path, certificate, found, console)
+    if is_signed(content) and not checked:
+        console.print("its signature was not checked: give --key, or --identity and --issuer", style="yellow")
     return 1 if found else 0
 
 

@@ -72,6 +72,22 @@ def _hold() -> None:
         time.sleep(0.01)
 
 
+class Short(Quick):
+    """Retrains for 48 steps: enough to undo what only hides, in a small world."""
+
+    name = "short"
+    goal = "retraining for 48 steps"
+
+    def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
+        """The learning rate."""
+        rate = suggest.suggest_float("learning_rate.adamw", 3e-4, 3e-3, log=True)
+        return {"learning_rate.adamw": rate, "samples": samples, "steps": 48}
+
+    def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
+        """Two learning rates."""
+        return [{"learning_rate.adamw": rate, "samples": samples, "steps": 48} for rate in (1e-3, 3e-3)]
+
+
 class Feeble(Quick):
     """Retrains with a learning rate at which nothing moves far: an attack on the weights that is held off."""
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.evidence.results import CapabilityResult
+from redteam.evidence.signed import is_signed, statement_in
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:unlearning-redteam:certificate:v1"
@@ -114,7 +115,7 @@ class Certificate(_Record):
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Reads a certificate.
+    """Reads a certificate, of a signed one the statement in it.
 
     Raises:
         InputError: it is missing, too large, or not of this form.
@@ -123,7 +124,8 @@ def read_certificate(path: Path) -> Certificate:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")
-        return Certificate.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Certificate.model_validate(statement_in(content) if is_signed(content) else content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:200] or "the top level"
