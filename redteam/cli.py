@@ -73,18 +73,9 @@ def attack(
         from redteam.run import attack_and_tell, plan_and_tell
 
         given = {
-            "capabilities": tuple(capabilities) if capabilities else None,
-            "original": original,
-            "reference": reference,
-            "base": base,
-            "config": config,
-            "arch": arch,
-            "attacks": tuple(attacks) if attacks else None,
-            "access": access,
-            "budget": budget,
-            "seed": seed,
-            "device": device,
-        }
+            "capabilities": capabilities, "original": original, "reference": reference, "base": base, "config": config,
+            "arch": arch, "attacks": attacks, "access": access, "budget": budget, "seed": seed, "device": device,
+        }  # fmt: skip
         asked = asked_for(target, given)
         code = plan_and_tell(asked, format) if dry_run else attack_and_tell(asked, out, format, policy)
     raise typer.Exit(code)
@@ -138,6 +129,31 @@ def verify(
             raise InputError("a signature is checked by --key, or by --identity and --issuer", "Give either, whole")
         signer = (identity, issuer) if identity and issuer else None
         code = verify(certificate, Console(), run=run, models=model or (), policy=policy, key=key, identity=signer)
+    raise typer.Exit(code)
+
+
+@app.command()
+def replay(
+    certificate: options.Certificate,
+    target: options.Target = None,
+    capabilities: options.Capabilities = None,
+    base: options.Base = None,
+    config: options.Config = None,
+    arch: options.Arch = None,
+    device: options.Device = None,
+) -> None:
+    """Run the winning attack of a certificate again, on its seeds, and compare. Nothing is searched.
+
+    Exit codes: 0 it does what is claimed, within the interval; 1 it does not.
+    """
+    with errors_told(Format.TABLE):
+        from rich.console import Console
+
+        from redteam.again import replay_and_tell
+        from redteam.project import asked_for
+
+        given = {"capabilities": capabilities, "base": base, "config": config, "arch": arch, "device": device}
+        code = replay_and_tell(certificate, asked_for(target, given), Console())
     raise typer.Exit(code)
 
 
@@ -204,8 +220,7 @@ def init(ci: options.Ci = None) -> None:
         if ci is not None:
             from redteam.pipeline import write_pipeline
 
-            for path in write_pipeline(ci):
-                typer.echo(path)
+            typer.echo("\n".join(map(str, write_pipeline(ci))))
             typer.echo("Next: look at them, and commit them with redteam.toml", err=True)
             return
         from redteam.interview import ask_in_terminal, interview
@@ -238,7 +253,7 @@ def unlearn(
 
         METHODS.require(method)
         TESTBEDS.require(testbed)
-        given = dict(_pair(text) for text in settings or [])
+        given = dict(options.pair(text) for text in settings or [])
         from redteam.checkpoints.trio import beside
         from redteam.testbeds.build import build_target
 
@@ -329,13 +344,6 @@ def show(name: options.ShownName) -> None:
         from redteam.listing import print_shown
 
         print_shown(name, Console())
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set {text} names no value", "Write it as NAME=VALUE")
-    return name.strip(), value.strip()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from redteam.access import Access
+from redteam.errors import InputError
 
 
 class Format(StrEnum):
@@ -156,3 +157,15 @@ OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the tables 
 Digest = Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")]
 ListedKind = Annotated[Kind, typer.Argument(help="What to list.")]
 ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")]
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Splits NAME=VALUE.
+
+    Raises:
+        InputError: it names no value.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text} names no value", "Write it as NAME=VALUE")
+    return name.strip(), value.strip()

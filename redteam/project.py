@@ -61,7 +61,10 @@ def asked_for(target: Path | None, given: Mapping[str, Any]) -> Asked:
         raise InputError(
             f"no checkpoint was given, and there is no {PROJECT} here", "Give one, or write that file: redteam init"
         )
-    return replace(asked, **{name: value for name, value in given.items() if value is not None})
+    told: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value != []
+    }
+    return replace(asked, **{name: value for name, value in told.items() if value is not None})
 
 
 def read_project(path: Path) -> Asked:

@@ -16,11 +16,8 @@ pytestmark = pytest.mark.slow
 FILE = Path(__file__).with_name("quick_attack.py")
 
 
-@pytest.mark.parametrize(("weights", "flagged"), [(f"{FILE}:Feeble", True), ("retrain", False)])
-def test_an_attack_on_the_weights_that_finds_less_than_asking_is_flagged(
-    weights: str, flagged: bool, tmp_path: Path
-) -> None:
-    """Retraining that works finds as much as other words do."""
+def test_an_attack_on_the_weights_that_finds_less_than_asking_is_flagged(tmp_path: Path) -> None:
+    """Retraining at a learning rate at which nothing moves far stands for one whose gradients are held off."""
     world = small_world()
     facts = {split: tuple(replace(i, group=i.id) for i in getattr(world.capability, split)) for split in SPLITS}
     found = redteam.attack(
@@ -29,7 +26,7 @@ def test_an_attack_on_the_weights_that_finds_less_than_asking_is_flagged(
         original=world.original,
         reference=world.never,
         tokenizer=TOKENIZER,
-        attacks=["rephrase", weights],
+        attacks=["rephrase", f"{FILE}:Feeble"],
         probes=["linear"],
         budget=10,
         out=tmp_path / "run",
@@ -37,4 +34,4 @@ def test_an_attack_on_the_weights_that_finds_less_than_asking_is_flagged(
     assert found.verdict == "RECOVERED", (found.reason, found.flags, found.excess_recovery, found.tried)
     assert found.tried["rephrase"].best is not None
     assert found.tried["rephrase"].best > 0.9
-    assert ("black-box-stronger" in [flag.name for flag in found.flags]) == flagged, (found.flags, found.tried)
+    assert "black-box-stronger" in [flag.name for flag in found.flags]

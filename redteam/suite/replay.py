@@ -1,0 +1,95 @@
+"""Running the winning attack of a certificate again: does the model still give way to it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from redteam.engine.devices import full_precision
+from redteam.engine.seeding import derive_seed
+from redteam.errors import InputError
+from redteam.evidence.certificate import CertifiedRun
+from redteam.evidence.results import Interval
+from redteam.registry import ATTACKS
+from redteam.search.selection import Candidate
+from redteam.suite.inputs import Inputs
+from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+
+ABOUT = ("name", "stopped_at", "asked")  # what is said of an attack beside its parameters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """One capability of a certificate.
+
+    Attributes:
+        name: of the capability.
+        attack: that was run again; None where none beat the released weights.
+        claimed: certify score after it, with its interval.
+        found: the score now, of each seed.
+    """
+
+    name: str
+    attack: str | None
+    claimed: Interval
+    found: Sequence[float]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the mean lies within the interval that was claimed; on the same machine it is the claimed one."""
+        return not self.found or self.claimed.low <= float(np.mean(self.found)) <= self.claimed.high
+
+
+def winning_attack(run: CertifiedRun) -> str | None:
+    """Returns the name of the attack that was the strongest on the target; None if none beat the released weights."""
+    attack = run.result.scores["target"].attack
+    return None if attack is None else str(attack["name"])
+
+
+def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
+    """Runs the strongest attack on the target again, on the seeds that confirmed it.
+
+    Args:
+        run: what is claimed.
+        inputs: the model and the capability that it is claimed of, with that attack.
+
+    Raises:
+        InputError: they are others, or the attack is of another version; or it fails.
+    """
+    _refuse_others(run, inputs)
+    score = run.result.scores["target"]
+    assert score.after is not None
+    if score.attack is None:
+        return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
+    params = {name: value for name, value in score.attack.items() if name not in ABOUT}
+    candidate, stop = Candidate(attack=score.attack["name"], params=params), int(score.attack["stopped_at"])
+    with full_precision():
+        setting = open_setting(inputs.open("target"), inputs.capability)
+        found = [_again(setting, inputs, candidate, repeat, stop) for repeat in range(run.result.seeds)]
+    return Replayed(name=run.result.name, attack=candidate.attack, claimed=score.after, found=found)
+
+
+def _again(setting: Setting, inputs: Inputs, candidate: Candidate, repeat: int, stop: int) -> float:
+    """Returns the mean certify score at a stop, of a seed that diverged before it where it was last scored."""
+    seed = derive_seed(inputs.seed, "confirm", candidate.identity, repeat)
+    spec = TrialSpec(key=f"replay/{repeat}", attack=candidate.attack, params=candidate.params, seed=seed, certify=True)
+    result = run_trial(setting, inputs.attacks[candidate.attack], spec)
+    if result.state != "complete":
+        raise InputError(f"{candidate.attack} fails now ({result.error})", "Correct its cause, then replay")
+    point = [point for point in result.points if point.spent.steps <= stop][-1]
+    return float(point.scores["certify"].mean())
+
+
+def _refuse_others(run: CertifiedRun, inputs: Inputs) -> None:
+    plan, now = run.plan, inputs.plan
+    if plan.target != now.target or plan.descriptions.get("target") != now.descriptions.get("target"):
+        raise InputError(
+            f"{inputs.models['target'].name} is not the model that was attacked", "Give the one that was certified"
+        )
+    if plan.capability != now.capability:
+        raise InputError(f"{plan.capability[0]!r} has other items now", "Give the capability file that was certified")
+    name = winning_attack(run)
+    if name is not None and plan.attacks.get(name) != ATTACKS.version(name, inputs.attacks[name]):
+        raise InputError(f"{name} is of another version now", "Use the release that issued the certificate")

@@ -1,0 +1,97 @@
+"""Replaying a certificate: the same model gives way as claimed, another is refused, a weaker claim is found out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from run_redteam import redteam
+
+from redteam.again import replay_and_tell
+from redteam.checkpoints.load import open_target
+from redteam.evidence.certificate import read_certificate
+
+QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
+
+
+@pytest.fixture(scope="module")
+def certified(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that knows nothing, and its certificate."""
+    folder = tmp_path_factory.mktemp("replay")
+    run, rules = folder / "run", folder / "policy.toml"
+    rules.write_text("[policy]\nmax_excess_recovery = 0.1\n")
+    done = redteam("attack", untrained, "--budget", "3", "-a", QUICK, "--policy", rules, "--out", run)
+    assert done.returncode == 3, done.stderr
+    return run / "certificate.json"
+
+
+def claimed(certificate: Path, folder: Path, **changes: object) -> Path:
+    """The certificate, with other claims about the target's scores."""
+    content = json.loads(certificate.read_text())
+    content["predicate"]["runs"][0]["result"]["scores"]["target"] |= changes
+    path = folder / "claimed.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_the_winning_attack_does_again_what_it_did(certified: Path, untrained: Path, tmp_path: Path) -> None:
+    """To the last digit on the same machine, also where the winner is said to be another configuration that was run."""
+    run = read_certificate(certified).predicate.runs[0]
+    rows = [json.loads(line) for line in (certified.parent / "events.jsonl").read_text().splitlines()]
+    confirmed = [row for row in rows if row["key"].startswith("target/confirm/00-")]
+    last = confirmed[0]["points"][-1]["steps"]
+    score = sum(row["points"][-1]["certify"] for row in confirmed) / len(confirmed)
+    attack = {"name": QUICK, **confirmed[0]["params"], "stopped_at": last}
+    exact = {"estimate": score, "low": score - 1e-9, "high": score + 1e-9}
+    path = claimed(certified, tmp_path, attack=attack, after=exact)
+    done = redteam("replay", path, untrained)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reproduced by" in done.stdout
+    assert len(confirmed) == run.result.seeds
+    for row in confirmed:
+        assert f"{row['points'][-1]['certify']:.3f}" in done.stdout
+
+
+def test_a_claim_that_does_not_come_out_is_told(certified: Path, untrained: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (certified.parent / "events.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["key"] == "target/confirm/00-0")
+    attack = {"name": QUICK, **row["params"], "stopped_at": 4}
+    path = claimed(certified, tmp_path, attack=attack, after={"estimate": 0.99, "low": 0.98, "high": 1.0})
+    done = redteam("replay", path, untrained)
+    assert (done.returncode, "not reproduced by" in done.stdout) == (1, True)
+
+
+def test_where_no_attack_beat_the_released_weights_there_is_nothing_to_replay(
+    certified: Path, untrained: Path, tmp_path: Path
+) -> None:
+    done = redteam("replay", claimed(certified, tmp_path, attack=None), untrained)
+    assert (done.returncode, "nothing to replay" in done.stdout) == (0, True)
+
+
+def test_another_model_and_other_items_are_refused(certified: Path, untrained: Path, tmp_path: Path) -> None:
+    rules = untrained.with_name("capability.toml")
+    other = redteam("replay", certified, untrained.with_name("model.original.pt"), "--capability", rules)
+    assert (other.returncode, "is not the model that was attacked" in other.stderr) == (2, True)
+    for name in ("forget.jsonl", "retain.jsonl"):
+        (tmp_path / name).write_text(untrained.with_name(name).read_text())
+    lines = (tmp_path / "forget.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "forget.jsonl").write_text("".join(lines[:-3]))
+    (tmp_path / "capability.toml").write_text(rules.read_text())
+    fewer = redteam("replay", certified, untrained, "--capability", tmp_path / "capability.toml")
+    assert (fewer.returncode, "has other items now" in fewer.stderr) == (2, True)
+    (tmp_path / "capability.toml").write_text(rules.read_text().replace('name = "facts"', 'name = "others"'))
+    named = redteam("replay", certified, untrained, "--capability", tmp_path / "capability.toml")
+    assert (named.returncode, "the certificate is about 'facts'" in named.stderr) == (2, True)
+
+
+def test_the_model_that_is_given_stays_as_it_was(certified: Path, untrained: Path) -> None:
+    from rich.console import Console
+
+    from redteam.project import asked_for
+
+    before = open_target(untrained).module.state_dict()
+    assert replay_and_tell(certified, asked_for(untrained, {}), Console(quiet=True)) == 0
+    after = open_target(untrained).module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
