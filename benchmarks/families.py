@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Found, Prey, fixed, opened, search, suite_plan
+from benchmarks.searching import Found, Prey, family_plan, fixed, opened, search, suite_plan
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
@@ -67,22 +67,24 @@ def _rows(job: tuple[str, int]) -> list[dict[str, Any]]:
 
 
 def _rows_of(testbed: str, seed: int, method: str, prey: Prey) -> list[dict[str, Any]]:
-    """Returns the rows of one target; what the same searches measured before is not searched again."""
+    """Returns the rows of one target; what the same search measured before is not searched again."""
     name = f"{testbed}-{seed}-{method}"
-    piece, searches = PIECES / f"{name}.json", _searches(prey)
+    piece = PIECES / f"{name}.json"
     kept = json.loads(piece.read_text(encoding="utf-8")) if piece.exists() else {}
-    rows = dict(kept["rows"]) if kept.get("searches") == searches else {}
     before = round(float(prey.setting.start["certify"].mean()), 4)
     about = {"testbed": testbed, "seed": seed, "target": method}
-    for attack, measure_one in _wanted(prey, name, seed, whole=method in METHODS).items():
-        if attack not in rows:
+    wanted = _wanted(prey, name, seed, whole=method in METHODS)
+    for attack, measure_one in wanted.items():
+        search = _digest(prey, attack)
+        if kept.get(attack, {}).get("search") != search:
             found = measure_one()
             by = found.attack["name"] if found.attack and attack == "suite" else None
             what = {"attack": attack, "by": by, "after": round(found.after, 4)}
-            rows[attack] = about | what | {"before": before, "chance": prey.setting.capability.chance}
+            row = about | what | {"before": before, "chance": prey.setting.capability.chance}
+            kept[attack] = {"search": search, "row": row}
             piece.parent.mkdir(parents=True, exist_ok=True)
-            piece.write_text(json.dumps({"searches": searches, "rows": rows}, indent=2) + "\n", encoding="utf-8")
-    return list(rows.values())
+            piece.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    return [kept[attack]["row"] for attack in wanted]
 
 
 def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Callable[[], Found]]:
@@ -105,10 +107,15 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
     return {"suite": searched((), SUITE_BUDGET, "suite"), **rates, **alone}
 
 
-def _searches(prey: Prey) -> str:
-    """Returns a digest of what decides which trials are run: every recipe of the suite, budgets and fixed rates."""
-    plan = asdict(suite_plan(prey, budget=SUITE_BUDGET))
-    content = json.dumps([plan, FAMILY_BUDGET, CONFIRMED, FIXED_RATES], sort_keys=True)
+def _digest(prey: Prey, attack: str) -> str:
+    """Returns a digest of what decides which trials a search runs: its recipes and budget, or the fixed rate."""
+    if attack == "suite":
+        plan: Any = asdict(suite_plan(prey, budget=SUITE_BUDGET))
+    elif attack in ATTACKS.table:
+        plan = asdict(family_plan(prey, attack, budget=FAMILY_BUDGET))
+    else:
+        plan = attack
+    content = json.dumps([plan, CONFIRMED], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

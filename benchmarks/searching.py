@@ -127,6 +127,11 @@ def suite_plan(prey: Prey, *, budget: int) -> SearchPlan:
     return _suite_plan(prey, resolve_inputs(prey.path, budget=budget))
 
 
+def family_plan(prey: Prey, attack: str, *, budget: int) -> SearchPlan:
+    """Returns what a family by itself would do with a budget."""
+    return _family_plan(prey, resolve_inputs(prey.path, budget=budget, attacks=(attack,)))
+
+
 def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
     return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.budget)
 
