@@ -126,8 +126,8 @@ def test_what_keeps_a_run_from_a_verdict_is_said_before_it(untrained: Path, two:
     assert done.returncode == 3, done.stderr
     first = done.stderr.splitlines()[:3]
     assert first[:2] == [
-        f"note: no {role} was given, and without one there is no verdict: --{role}"
-        for role in ("original", "reference")
+        "note: no original was given, and without one nothing is RESISTED: --original",
+        "note: no reference was given; canaries stand for it, which cannot tell what can be inferred",
     ]
     assert first[2].startswith("note: alpha has 8 facts")
 

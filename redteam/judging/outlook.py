@@ -22,7 +22,7 @@ class Outlook:
         attacks: that would be tried.
         skipped: that would not, with the reason.
         given: roles of the models beside the target.
-        remarks: what keeps the run from any verdict.
+        remarks: what keeps the run from a verdict, or limits what it can say.
     """
 
     target: str

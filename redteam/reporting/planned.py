@@ -42,8 +42,8 @@ def _table(outlook: Outlook) -> Table:
         ("attacks", ", ".join(outlook.attacks)),
         *(("skipped", f"{name}: {why}") for name, why in outlook.skipped.items()),
         ("given", ", ".join(outlook.given) or "no other model"),
-        *(("no verdict", remark) for remark in outlook.remarks),
+        *(("note", remark) for remark in outlook.remarks),
     ]
     for name, value in rows:
-        table.add_row(name, Text(one_line(value), style="yellow" if name == "no verdict" else ""))
+        table.add_row(name, Text(one_line(value), style="yellow" if name == "note" else ""))
     return table
