@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from redteam.capabilities.items import Capability, Item
 
-COINCIDING = 0.25  # beyond blind draws; above, the drawn answers are too often the true ones to be others
+COINCIDING = 0.05  # how much more often a drawn answer may be the true one than whoever knows nothing is right
 
 
 def canaries(capability: Capability, seed: int) -> Capability:
@@ -29,8 +29,8 @@ def canaries(capability: Capability, seed: int) -> Capability:
         seed: of the draws.
 
     Raises:
-        ValueError: it is of a classifier, whose answers are classes, and a class is no fact; or the drawn answers are
-            the true ones too often, as where wrong choices are never right anywhere.
+        ValueError: it is of a classifier, whose answers are classes, and a class is no fact; or true answers would be
+            drawn too often, as where wrong choices are never right anywhere: what a model hides would count as taught.
     """
     if capability.kind != "language":
         raise ValueError("a class is no fact that could be drawn")
@@ -40,23 +40,35 @@ def canaries(capability: Capability, seed: int) -> Capability:
         for part in (capability.attack, capability.select, capability.certify)
     )
     name = f"{capability.name} (canaries)"
-    drawn = replace(capability, name=name, attack=attack, select=select, certify=certify)
-    pairs = list(zip(capability.forget, drawn.forget, strict=True))
-    same = sum(true.completion == other.completion for true, other in pairs) / len(pairs)
-    blind = sum(1 / len(true.choices) for true, _ in pairs if len(true.choices) > 1) / len(pairs)
-    if same > blind + COINCIDING + 1 / len(pairs) ** 0.5:  # two standard errors at most
-        raise ValueError(f"drawn answers are the true ones for {same:.0%} of items")
-    return drawn
+    if _coinciding(capability, common) > COINCIDING:
+        raise ValueError(
+            "wrong choices are hardly ever right elsewhere: most answers that could be drawn are true ones"
+        )
+    return replace(capability, name=name, attack=attack, select=select, certify=certify)
 
 
 def _drawn(item: Item, common: Mapping[str, int], seed: int) -> Item:
-    """Draws an answer: each as often as it is right elsewhere, and one that never is now and then."""
-    possible = sorted(item.choices) if len(item.choices) > 1 else sorted(common)
-    weights = list(accumulate(common.get(answer, 0) + 1 for answer in possible))
-    picked = possible[bisect_right(weights, _uniform(item, seed) * weights[-1])]
+    weights = _weights(item, common)
+    upto = list(accumulate(weights.values()))
+    picked = list(weights)[bisect_right(upto, _uniform(item, seed) * upto[-1])]
     if len(item.choices) == 1:
         return replace(item, choices=(picked,))
     return replace(item, answer=item.choices.index(picked))
+
+
+def _weights(item: Item, common: Mapping[str, int]) -> dict[str, int]:
+    """Returns how often each answer is drawn: as it is right elsewhere, and one that never is now and then."""
+    possible = sorted(item.choices) if len(item.choices) > 1 else sorted(common)
+    return {answer: common.get(answer, 0) + 1 for answer in possible}
+
+
+def _coinciding(capability: Capability, common: Mapping[str, int]) -> float:
+    """Returns how likely a drawn answer is the true one, less how often a blind or a constant answer is."""
+    items = capability.forget
+    drawn = [_weights(item, common) for item in items]
+    true = sum(weights[i.completion] / sum(weights.values()) for i, weights in zip(items, drawn, strict=True))
+    blind = sum(1 / len(item.choices) for item in items if len(item.choices) > 1)
+    return (true - max(blind, max(common.values()))) / len(items)
 
 
 def _uniform(item: Item, seed: int) -> float:

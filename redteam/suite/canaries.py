@@ -9,7 +9,7 @@ from torch import nn
 
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.capabilities.scorers import NotFinite, choice_scores, share_known
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import Diverged, train
 from redteam.engine.optimizers import Tuning
@@ -38,9 +38,10 @@ def taught(target: Target, capability: Capability, seed: int) -> Target:
         module = copy.deepcopy(target.module)
         try:
             learnt = _learns(module, target, capability, rate, derive_seed(seed, "canaries", str(rate)))
-        except Diverged:
+            kept = _utility(module, target, capability) >= floor
+        except (Diverged, NotFinite):
             continue
-        if learnt and _utility(module, target, capability) >= floor:
+        if learnt and kept:
             return replace(target, name="taught canaries", module=module)
     raise Untaught("no learning rate taught the canaries and kept utility")
 
