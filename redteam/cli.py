@@ -60,6 +60,7 @@ def attack(
     seed: options.Seed = None,
     device: options.Device = None,
     policy: options.Gate = None,
+    extend: options.Extend = None,
     dry_run: options.DryRun = False,
     out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
@@ -77,7 +78,7 @@ def attack(
             "arch": arch, "attacks": attacks, "access": access, "budget": budget, "seed": seed, "device": device,
         }  # fmt: skip
         asked = asked_for(target, given)
-        code = plan_and_tell(asked, format) if dry_run else attack_and_tell(asked, out, format, policy)
+        code = plan_and_tell(asked, format) if dry_run else attack_and_tell(asked, out, format, policy, extend)
     raise typer.Exit(code)
 
 
@@ -259,15 +260,9 @@ def unlearn(
 
         with BuildProgress(Console(stderr=True)) as progress:
             manifest = build_target(
-                method,
-                testbed=testbed,
-                out=out,
-                seed=seed,
-                label_fraction=label_fraction,
-                then=then.value if then else None,
-                options=given,
-                progress=progress,
-            )
+                method, testbed=testbed, out=out, seed=seed, label_fraction=label_fraction,
+                then=then.value if then else None, options=given, progress=progress,
+            )  # fmt: skip
         print_built(manifest, {role: beside(out, role) for role in ("target", "original", "reference")}, Console())
         typer.echo(f"\nNext: redteam attack {out} --budget 100")
 

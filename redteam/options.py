@@ -126,6 +126,9 @@ CertifiedModels = Annotated[
 Ci = Annotated[
     Pipeline | None, typer.Option("--ci", help="Write a workflow that runs the gate, and a policy.toml; ask nothing.")
 ]
+Extend = Annotated[
+    Path | None, typer.Option(help="A run that is over: go on with it, by so many trials as --budget says (+50).")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be run and what it could show. Run nothing.")]
 
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]

@@ -32,7 +32,9 @@ def plan_and_tell(asked: Asked, format: Format) -> int:
     return 0
 
 
-def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path | None) -> int:
+def attack_and_tell(
+    asked: Asked, out: Path | None, format: Format, policy: Path | None, extend: Path | None = None
+) -> int:
     """Attacks, prints what was found and, by a policy, what the gate decides. Returns the exit code.
 
     Raises:
@@ -55,10 +57,12 @@ def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path
             typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
 
     with RunProgress(Console(stderr=True)) as progress:
+        from redteam.suite.extend import extended
         from redteam.suite.inputs import resolve_inputs
         from redteam.suite.several import outlook, run_all
 
         many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
+        many = many if extend is None else [extended(many, extend)]
         outlooks = [outlook(inputs) for inputs in many]
         for remark in dict.fromkeys(remark for one in outlooks for remark in one.remarks or [one.power]):
             progress.note(remark)

@@ -103,6 +103,7 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
                 "utility_chance": CHANCE,
                 "seeds": SEEDS,
                 "budget": BUDGET,
+                "looks": 1 + len(plan.extends),
                 **({"attacks": ["retrain"], "skipped": OTHERS} if whole else {}),
             },
         )

@@ -33,8 +33,9 @@ class RunPlan(BaseModel):
         capability: name and SHA-256 of every item of every split.
         access: what the adversary has.
         attacks: name -> version, with the digest of its source where that is a user's file; so for probes.
-        budget: search trials asked for.
+        budget: search trials asked for, in all.
         seed: of the run.
+        extends: budgets after which the same search was looked at before, in order.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,11 +52,13 @@ class RunPlan(BaseModel):
     probes: dict[str, int | str]
     budget: int
     seed: int
+    extends: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the plan."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the plan; one that extends none has the same as before there was such a thing."""
+        content = self.model_dump(exclude=set() if self.extends else {"extends"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class RunDirectory:

@@ -169,6 +169,7 @@ class CapabilityResult(_Record):
     Attributes:
         scorer: how an item is scored.
         also: what further scorers say, by name.
+        looks: at this run and at those that it extends; each is judged with half the error of the one before.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         recoverers: attacks that were confirmed, and which of them recover; many claims, so each is a little harder.
@@ -187,6 +188,7 @@ class CapabilityResult(_Record):
     certify_groups: int
     seeds: int
     policy: dict[str, float]
+    looks: int = 1
     excess_recovery: Interval | None
     excess_recovery_any_utility: Interval | None
     recovered_fraction: float | None

@@ -96,13 +96,23 @@ class Case:
         return [row for key, row in self.evidence.facts.items() if key.startswith(f"{role}/unprobed/")]
 
 
+def confidence_at(confidence: float, look: int) -> float:
+    """Returns the confidence of a look at a run that was extended: half the error of the look before it.
+
+    All looks together are wrong in at most twice the error of the first, however often a run is extended. Source: error
+    spending, Lan & DeMets 1983, with a spending function that needs no number of looks to be set beforehand.
+    """
+    return 1 - (1 - confidence) * 0.5 ** (look - 1)
+
+
 def case_of(run: Path, policy: Policy) -> Case:
     """Returns the evidence of a finished run as it is judged."""
     evidence = read_evidence(run)
     capability = evidence.facts["capability"]
+    confidence = confidence_at(policy.confidence, capability.get("looks", 1))
     return Case(
         evidence=evidence,
-        resampling=Resampling.over(capability["groups"], seed=0, confidence=policy.confidence),
+        resampling=Resampling.over(capability["groups"], seed=0, confidence=confidence),
         policy=policy,
         chance=capability["chance"],
         stops={role: evidence.stops(role) for role in ATTACKED if f"{role}/before" in evidence.facts},

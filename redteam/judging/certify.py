@@ -14,6 +14,7 @@ from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, CertifiedRun, Decision, Predicate, Subject, Waived
 from redteam.evidence.directory import MANIFEST, environment
 from redteam.evidence.sealed import SealedRun
+from redteam.judging.case import confidence_at
 from redteam.judging.gate import FAILED, PASSED, UNDECIDED, Gate, Judged, gate
 from redteam.judging.reading import read_evidence
 
@@ -52,8 +53,20 @@ def limitations(found: Gate) -> list[str]:
     lesser = sorted({judged.result.access for judged in found.judged} - {"weights"})
     told += [f"The adversary had access to {' or '.join(lesser)}, and not to the weights."] if lesser else []
     told += _unreferenced(found)
+    told += [_looked(judged, found) for judged in found.judged if judged.result.looks > 1]
     waived = [judged.result.name for judged in found.judged if judged.waiver is not None]
     return told + ([f"Let through by a waiver, whatever was found: {', '.join(waived)}."] if waived else [])
+
+
+def _looked(judged: Judged, found: Gate) -> str:
+    """Returns how often a run that was extended was looked at, and what that costs."""
+    name, looks = judged.result.name, judged.result.looks
+    first = found.rules.bar(name)["confidence"]
+    spent = sum(1 - confidence_at(first, look) for look in range(1, looks + 1))
+    return (
+        f"Of {name} this is look {looks} at a run that was extended, judged at {confidence_at(first, looks):.4g};"
+        f" all looks together are wrong in at most {spent:.2%} of runs."
+    )
 
 
 def _unreferenced(found: Gate) -> list[str]:

@@ -25,7 +25,7 @@ def recoverers(case: Case) -> dict[str, Recoverer]:
     found = {name: _excess(case, stop, never) for name, stop in _stops(case).items()}
     defined = {name: one for name, one in found.items() if one is not None}
     adjusted = holm({name: p for name, (_, p) in defined.items()})
-    level = (1 - case.policy.confidence) / 2  # one-sided, as that of the verdict
+    level = (1 - case.resampling.confidence) / 2  # one-sided, as that of the verdict
     return {
         name: Recoverer(excess_recovery=clipped(excess), p=round(adjusted[name], 6), recovers=adjusted[name] <= level)
         for name, (excess, _) in defined.items()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -29,6 +29,7 @@ class SearchPlan:
         adaptive: number of adaptive trials.
         share: trials that every attack gets, whatever it achieves.
         first: recipes before anything else; None for all of them.
+        then: what follows when a run is extended.
     """
 
     recipes: tuple[tuple[str, Params], ...]
@@ -36,11 +37,23 @@ class SearchPlan:
     adaptive: int
     share: int = 0
     first: int | None = None
+    then: SearchPlan | None = None
+
+    @property
+    def own(self) -> int:
+        """Trials before the search was extended."""
+        return len(self.recipes) + self.random + self.adaptive
 
     @property
     def budget(self) -> int:
         """All trials."""
-        return len(self.recipes) + self.random + self.adaptive
+        return self.own + (0 if self.then is None else self.then.budget)
+
+    @property
+    def recipes_alone(self) -> SearchPlan:
+        """The plan that runs all recipes and nothing else."""
+        more = () if self.then is None else self.then.recipes_alone.recipes
+        return SearchPlan(recipes=self.recipes + more, random=0, adaptive=0)
 
     @property
     def between(self) -> int:
@@ -49,6 +62,8 @@ class SearchPlan:
 
     def phase(self, index: int) -> Phase:
         """Returns which part of the plan trial `index` belongs to."""
+        if self.then is not None and index >= self.own:
+            return self.then.phase(index - self.own)
         if index < len(self.recipes) + self.between:
             return "recipe" if self._recipes_before(index + 1) > self._recipes_before(index) else "adaptive"
         place = index - len(self.recipes) - self.between
@@ -56,10 +71,14 @@ class SearchPlan:
 
     def recipe(self, index: int) -> tuple[str, Params]:
         """Returns the recipe of trial `index`, which is one."""
+        if self.then is not None and index >= self.own:
+            return self.then.recipe(index - self.own)
         return self.recipes[self._recipes_before(index)]
 
     def adaptive_before(self, index: int) -> int:
         """Returns how many adaptive trials come before trial `index`."""
+        if self.then is not None and index > self.own:
+            return self.adaptive + self.then.adaptive_before(index - self.own)
         place = max(0, index - len(self.recipes) - self.between)
         return index - self._recipes_before(index) - self._random_before(place)
 
@@ -75,20 +94,35 @@ class SearchPlan:
         return place * self.random // max(1, self.random + self.adaptive - self.between)
 
 
-def plan_search(attacks: Mapping[str, Attack], target: TargetInfo, samples: int, budget: int) -> SearchPlan:
+def plan_search(
+    attacks: Mapping[str, Attack], target: TargetInfo, samples: int, budget: int, earlier: Sequence[int] = ()
+) -> SearchPlan:
     """Divides `budget`: recipes up to a third of it (at least one), then two fifths of the rest at random.
 
     With several attacks the recipes alternate, each attack's best first, so that a small budget still tries them all.
     Half of what is each attack's by equal division is guaranteed to it.
+
+    Of a run that is extended what was done after each of the `earlier` budgets stays, and the trials beyond are divided
+    likewise, with the recipes that are left.
     """
     per_attack = [_recipes(name, attack, target, samples) for name, attack in attacks.items()]
     alternating = [row for row in chain.from_iterable(zip_longest(*per_attack)) if row is not None]
-    recipes = tuple(alternating[: max(1, budget // 3, min(len(attacks), budget))])
-    rest = budget - len(recipes)
-    random = -(-2 * rest // 5)
-    share = budget // (2 * len(attacks))
-    first = min(len(recipes), sum(1 for own in per_attack if own))
-    return SearchPlan(recipes=recipes, random=random, adaptive=rest - random, share=share, first=first)
+    looks, share = [*earlier, budget], budget // (2 * len(attacks))
+    least = max(1, min(len(attacks), looks[0]))
+    first = sum(1 for own in per_attack if own)
+    parts: list[SearchPlan] = []
+    for more in (after - before for before, after in zip([0, *looks], looks, strict=False)):
+        recipes = tuple(alternating[: max(least, more // 3)])
+        del alternating[: len(recipes)]
+        rest = more - len(recipes)
+        random = -(-2 * rest // 5)
+        early = min(len(recipes), first)
+        parts.append(SearchPlan(recipes=recipes, random=random, adaptive=rest - random, share=share, first=early))
+        least, first = 0, 0
+    plan = parts.pop()
+    while parts:
+        plan = replace(parts.pop(), then=plan)
+    return plan
 
 
 def _recipes(name: str, attack: Attack, target: TargetInfo, samples: int) -> list[tuple[str, Params]]:

@@ -161,8 +161,9 @@ class Arm:
         return rows
 
     def confirm(self, candidates: Sequence[Candidate], seeds: int) -> None:
-        """Runs every candidate again with fresh seeds, scored on the certify split."""
-        for number, candidate in enumerate(candidates):
+        """Runs every candidate again with fresh seeds, scored on the certify split; each configuration once a run."""
+        for candidate in candidates:
+            number = self._number(candidate)
             for repeat in range(seeds):
                 key = f"{self.role}/confirm/{number:02d}-{repeat}"
                 if key in self.run.trials:
@@ -171,6 +172,12 @@ class Arm:
                 seed = derive_seed(self.inputs.seed, "confirm", candidate.identity, repeat)
                 spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=True)
                 self._run(spec, {"configuration": number})
+
+    def _number(self, candidate: Candidate) -> int:
+        """Returns the number of a configuration: its own if it was confirmed before, or else the next one."""
+        rows = [row for key, row in self.run.trials.items() if key.startswith(f"{self.role}/confirm/")]
+        known = {Candidate(attack=r["attack"], params=r["params"]).identity: int(r["configuration"]) for r in rows}
+        return known.get(candidate.identity, max(known.values(), default=-1) + 1)
 
     def _run(self, spec: TrialSpec, about: Row) -> Row:
         attack, memo = self.inputs.attacks[spec.attack], self.memo or Memo()

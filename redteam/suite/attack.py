@@ -12,7 +12,8 @@ from redteam.access import Access
 from redteam.capabilities.items import Capability
 from redteam.checkpoints.live import Live, live_model
 from redteam.evidence.results import Results
-from redteam.suite.inputs import resolve_inputs
+from redteam.suite.extend import extended
+from redteam.suite.inputs import Inputs, resolve_inputs
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress, Silent
 from redteam.suite.several import run_all
@@ -39,6 +40,7 @@ def attack(
     probes: Sequence[str] = (),
     seed: int = 0,
     device: str | None = None,
+    extend: Path | str | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
     memo: Memo | None = None,
@@ -46,11 +48,9 @@ def attack(
     """Attacks a checkpoint and judges what came back. The same call resumes a run that was interrupted.
 
     Args:
-        target: a checkpoint of any form; or a module, a causal language model or text classifier of transformers or
-            any classifier, which is copied and stays as it is.
+        target: a checkpoint of any form; or a causal language model or classifier, which is copied and stays as it is.
         budget: search trials.
-        capability: a `capability.toml`, or what one holds, or several; by default what the manifest beside the target
-            says.
+        capability: a `capability.toml`, or what one holds, or several; by default the manifest's.
         original: the model before unlearning; by default the manifest's.
         reference: a model that never had the capability; by default the manifest's.
         tokenizer: of models that read text and are given as modules.
@@ -62,6 +62,7 @@ def attack(
         probes: names of `redteam list probes`; by default all of them, and those of installed packages.
         seed: of the run.
         device: where models run: "cpu", "cuda", "cuda:1", ...; by default on the accelerators, if there are any.
+        extend: a run that is over, to go on with by `budget` trials more; in a directory of its own.
         out: run directory; by default one under `results/runs` that is named after target and plan.
         progress: hears how far the run is.
         memo: shared by runs of one process, so that what several of them need is done once.
@@ -69,9 +70,9 @@ def attack(
     Raises:
         InputError: something given cannot be used.
     """
-    others = {"original": original, "reference": reference}
     given: dict[str, Any] = {
-        **{role: _model(model, tokenizer, role) for role, model in others.items() if model is not None},
+        "original": None if original is None else _model(original, tokenizer, "original"),
+        "reference": None if reference is None else _model(reference, tokenizer, "reference"),
         "config": _path(config),
         "arch": arch,
         "base": _path(base),
@@ -82,7 +83,11 @@ def attack(
     }
     of = _model(target, tokenizer, "target")
     many = [resolve_inputs(of, budget=budget, capability=one, seed=seed, **given) for one in _capabilities(capability)]
-    return run_all(many, _path(out), progress or Silent(), memo)[0]
+    return run_all(_going_on(many, extend), _path(out), progress or Silent(), memo)[0]
+
+
+def _going_on(many: list[Inputs], extend: Path | str | None) -> list[Inputs]:
+    return many if extend is None else [extended(many, Path(extend))]
 
 
 def _capabilities(given: What | Sequence[What] | None) -> list[Path | Capability | None]:

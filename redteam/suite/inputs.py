@@ -82,6 +82,8 @@ class Inputs:
         budget: search trials.
         seed: of the run.
         device: where models run; no part of what the run is about.
+        extends: the run that this one goes on with; None if it starts anew.
+        earlier: budgets of the runs before it.
     """
 
     models: dict[str, Source]
@@ -93,6 +95,8 @@ class Inputs:
     budget: int
     seed: int
     device: torch.device = CPU
+    extends: Path | None = None
+    earlier: tuple[int, ...] = ()
 
     def open(self, role: str, *, trained: bool = True) -> Target:
         """Loads the model of a role, to where models run; one that is not trained needs less room there.
@@ -129,6 +133,7 @@ class Inputs:
             probes={name: PROBES.version(name, probe) for name, probe in self.probes.items()},
             budget=self.budget,
             seed=self.seed,
+            extends=self.earlier,
         )
 
 

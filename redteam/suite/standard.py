@@ -25,6 +25,7 @@ from redteam.search.selection import Candidate, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.canaries import Untaught, taught
 from redteam.suite.decoys import decoy_kind, make_decoy
+from redteam.suite.extend import take_over
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
@@ -47,6 +48,8 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
     """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
     with RunDirectory(path, inputs.plan) as run:
         if FINISHED not in run.facts:
+            if inputs.extends is not None:
+                take_over(run, inputs.extends)
             _record_capability(run, inputs)
             _record_models(run, inputs)
             with full_precision():
@@ -154,7 +157,7 @@ class _Protocol:
         self._recipes_and_winners(self._read("decoy", decoy, capability=about, probe=False), plan)
 
     def _recipes_and_winners(self, arm: Arm, plan: SearchPlan) -> None:
-        tried = arm.search(replace(plan, random=0, adaptive=0))
+        tried = arm.search(plan.recipes_alone)
         own = strongest(tried, arm.utility_floor, 1)
         self._confirm(arm, [*own, *self.winners], plan)
 
@@ -202,20 +205,21 @@ class _Protocol:
         return decoy_kind(self.inputs.attacks)
 
     def _plan(self, arm: Arm) -> SearchPlan:
-        return plan_search(self.inputs.attacks, arm.setting.target.info, len(arm.setting.answers), self.inputs.budget)
+        info, samples = arm.setting.target.info, len(arm.setting.answers)
+        return plan_search(self.inputs.attacks, info, samples, self.inputs.budget, self.inputs.earlier)
 
     def _announce(self, plan: SearchPlan) -> None:
         """Says how many trials the run takes: what is known by now, and an estimate for arms that come later."""
         winners = self.confirmations.get("target", min(CONFIRMED, plan.budget))
-        searched = {"target": plan.budget}
+        searched, recipes = {"target": plan.budget}, len(plan.recipes_alone.recipes)
         expected = {"target": winners}
         if "reference" in self.inputs.models:
             searched["reference"], expected["reference"] = plan.budget, winners + 2
         if "original" in self.inputs.models:
-            searched["decoy"], expected["decoy"] = len(plan.recipes), winners
+            searched["decoy"], expected["decoy"] = recipes, winners
         if not {"original", "reference"} <= self.inputs.models.keys() and self.inputs.capability.kind == "language":
             for role in {"canary", "decoy"} - searched.keys():
-                searched[role], expected[role] = len(plan.recipes), winners
+                searched[role], expected[role] = recipes, winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
         self.progress.plan(sum(searched.values()) + SEEDS * confirmed)
 
@@ -247,6 +251,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         "utility_chance": blind_score(capability.scorer, capability.utility),
         "seeds": SEEDS,
         "budget": inputs.budget,
+        "looks": 1 + len(inputs.earlier),
         "skipped": inputs.skipped,
         "access": inputs.access,
         "attacks": list(inputs.attacks),
