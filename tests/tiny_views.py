@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.reading import encode_scoring
+from redteam.capabilities.scorers import choice_scores
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
@@ -48,11 +51,20 @@ def text_capability(*, many: bool = False) -> Capability:
 
 
 def knowing_llama(capability: Capability, *, layers: int = 2, seed: int = 0) -> nn.Module:
-    """A tiny Llama that has learned every answer of a capability by heart, in evaluation mode."""
+    """A tiny Llama that has learned every answer of a capability by heart, in evaluation mode.
+
+    Processors differ in last digits, and training makes much of them: where some answers are missing it goes on.
+    """
     module = tiny_llama(seed, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, initializer_range=0.1)
-    data = encode_answers(word_tokenizer(), capability.forget + capability.retain + capability.utility)
+    items = capability.forget + capability.retain + capability.utility
+    data = encode_answers(word_tokenizer(), items)
     tuning = Tuning(learning_rate=1e-2, schedule="one-cycle", steps=250, clip=1.0)
     train(module, shuffled_batches(data, 64, seeded(seed, "order")), tuning)
+    known = encode_scoring(capability, items, word_tokenizer())
+    for more in range(6):
+        if choice_scores(module, known).mean() == 1:
+            break
+        train(module, shuffled_batches(data, 64, seeded(more, "more")), replace(tuning, learning_rate=2e-3, steps=100))
     return module.eval()
 
 

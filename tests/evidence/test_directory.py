@@ -41,6 +41,7 @@ CHANGES = {
     "probes": {},
     "budget": 99,
     "seed": 1,
+    "extends": (50,),
 }
 
 

