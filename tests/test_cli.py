@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
-from run_redteam import ENVIRONMENT, redteam
+from run_redteam import ENVIRONMENT, redteam, redteam_afresh
 
 import redteam as package
 from redteam.evidence.results import Results
@@ -113,8 +113,15 @@ def test_published_schema_is_that_of_the_code() -> None:
     assert json.loads(published) == Results.model_json_schema(), "run `make schema`"
 
 
+@pytest.mark.parametrize("words", ["--version", "show rmu", "list attacks", "attack nothing.pt", "inspect {model}"])
+def test_a_forked_process_says_what_a_fresh_interpreter_says(untrained: Path, words: str) -> None:
+    arguments = [word.format(model=untrained) for word in words.split()]
+    forked, fresh = redteam(*arguments), redteam_afresh(*arguments)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+
+
 def test_noop_is_inconclusive(untrained: Path, tmp_path: Path) -> None:
-    done = redteam("attack", untrained, "-a", "noop", "--budget", "2", "--out", tmp_path / "run")
+    done = redteam_afresh("attack", untrained, "-a", "noop", "--budget", "2", "--out", tmp_path / "run")
     assert done.returncode == 3, done.stderr
     assert "INCONCLUSIVE" in done.stdout
 
