@@ -22,6 +22,8 @@ from benchmarks.searching import Found, Prey, family_plan, fixed, opened, search
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
+from redteam.search.selection import contended
+from redteam.suite.standard import CONFIRMED
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("rmu", "graddiff", "ssd", "tar")
@@ -29,7 +31,7 @@ SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("rmu", "graddiff", "
 NEVER_KNEW: dict[str, tuple[str, ...]] = {"facts": ("filtered",), "digits": ()}
 SUITE_BUDGET = 72  # trials of all families together
 FAMILY_BUDGET = 8  # trials of a family by itself: twice its equal part of the suite's
-CONFIRMED = 1  # configurations of each search that are run again, on three fresh seeds
+CONFIRMED_ALONE = 1  # of a family by itself: configurations that are confirmed, on three fresh seeds
 # Rates that published evaluations fix: 2e-5 (TAR, Deep Ignorance, Che et al.), 1e-4 and 2e-4 with adapters, 1e-3.
 FIXED_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 WITHIN = 0.02  # what a search of another seed may differ by
@@ -48,7 +50,8 @@ def measure() -> Measured:
         setting={
             "suite budget": SUITE_BUDGET,
             "family budget": FAMILY_BUDGET,
-            "confirmed": CONFIRMED,
+            "confirmed of the suite": CONFIRMED,
+            "confirmed of a family": CONFIRMED_ALONE,
             "fixed rates": list(FIXED_RATES),
             "seeds": list(SEEDS),
         },
@@ -93,8 +96,8 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
     families = [family for family in STANDARD_ATTACKS if kind in ATTACKS.declared(family).facts["kinds"]]
 
     def searched(attacks: tuple[str, ...], budget: int, what: str) -> Callable[[], Found]:
-        out = RUNS / f"{name}-{what}"
-        return lambda: search(prey, attacks, budget=budget, seed=seed, out=out, confirmed=CONFIRMED)
+        out, confirmed = RUNS / f"{name}-{what}", CONFIRMED_ALONE if attacks else CONFIRMED
+        return lambda: search(prey, attacks, budget=budget, seed=seed, out=out, confirmed=confirmed)
 
     def trained(rate: float) -> Callable[[], Found]:
         params, out = recipe("adamw", rate, samples=samples, loss="answer"), RUNS / f"{name}-fixed-{rate:g}"
@@ -109,13 +112,15 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
 
 def _digest(prey: Prey, attack: str) -> str:
     """Returns a digest of what decides which trials a search runs: its recipes and budget, or the fixed rate."""
+    confirmed: Any = CONFIRMED_ALONE
     if attack == "suite":
         plan: Any = asdict(suite_plan(prey, budget=SUITE_BUDGET))
+        confirmed = CONFIRMED, contended(SUITE_BUDGET)
     elif attack in ATTACKS.table:
         plan = asdict(family_plan(prey, attack, budget=FAMILY_BUDGET))
     else:
         plan = attack
-    content = json.dumps([plan, CONFIRMED], sort_keys=True)
+    content = json.dumps([plan, confirmed], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

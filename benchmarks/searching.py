@@ -16,7 +16,7 @@ from redteam.evidence.directory import RunDirectory
 from redteam.judging.reading import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import Candidate, outcome_of, strongest
+from redteam.search.selection import Candidate, outcome_of
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_inputs
 from redteam.suite.memo import Memo
@@ -106,7 +106,7 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
         return [
             Tried(
                 value=_held(row, arm.utility_floor),
-                configuration=Candidate(attack=row["attack"], params=row["params"]),
+                configuration=Candidate.of(row),
             )
             for row in arm.search(plan)
         ]
@@ -147,7 +147,7 @@ def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
 def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirmed: int) -> Found:
     with RunDirectory(out, inputs.plan) as run:
         arm = _arm(prey, inputs, run)
-        arm.confirm(strongest(arm.search(plan), arm.utility_floor, confirmed), SEEDS)
+        arm.confirm(arm.strongest(plan, confirmed), SEEDS)
     best = strongest_stop(read_evidence(out).stops("target"), floor=arm.utility_floor)
     return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None)
 

@@ -20,7 +20,7 @@ from redteam.search.plan import plan_search
 from redteam.target import TargetInfo
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
-HOW: dict[str, Any] = {"attacks": [QUICK], "probes": ["linear"]}
+HOW: dict[str, Any] = {"attacks": [QUICK], "probes": ["means"]}
 NEWS = ("capability", "models", "finished")
 
 

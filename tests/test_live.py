@@ -39,13 +39,13 @@ def attacked(trio: dict[str, Target], out: Path, **changes: Any) -> Results:
         "reference": trio["reference"].module,
         "tokenizer": trio["target"].tokenizer,
     }
-    how = {"budget": 2, "attacks": [QUICK], "probes": ["linear"], "out": out}
+    how = {"budget": 2, "attacks": [QUICK], "probes": ["means"], "out": out}
     return redteam.attack(trio["target"].module, **{**given, **how, **changes})
 
 
 def test_a_module_is_attacked_like_its_file(untrained: Path, trio: dict[str, Target], tmp_path: Path) -> None:
     rules = untrained.with_name("capability.toml")
-    files = redteam.attack(untrained, budget=2, attacks=[QUICK], probes=["linear"], out=tmp_path / "files")
+    files = redteam.attack(untrained, budget=2, attacks=[QUICK], probes=["means"], out=tmp_path / "files")
     for number, capability in enumerate((rules, load_capability(rules))):
         live = attacked(trio, tmp_path / str(number), capability=capability)
         assert live.capabilities == files.capabilities

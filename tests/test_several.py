@@ -18,7 +18,7 @@ from redteam.judging.together import judged_again, rank
 from redteam.reporting.console import print_results
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
-HOW = {"budget": 2, "attacks": [QUICK], "probes": ["linear"]}
+HOW = {"budget": 2, "attacks": [QUICK], "probes": ["means"]}
 
 
 @pytest.fixture(scope="module")

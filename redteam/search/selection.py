@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from redteam.search.study import Outcome
 
 Row = Mapping[str, Any]
+CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
+FEWEST = 4  # fewer are not worth it: three are confirmed anyway
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +27,11 @@ class Candidate:
     def identity(self) -> str:
         """Equal for equal configurations."""
         return json.dumps([self.attack, self.params], sort_keys=True)
+
+    @staticmethod
+    def of(row: Row) -> Candidate:
+        """Returns the configuration of a recorded trial."""
+        return Candidate(attack=row["attack"], params=row["params"])
 
 
 def outcome_of(row: Row, floor: float) -> Outcome:
@@ -51,9 +60,47 @@ def strongest(rows: Iterable[Row], floor: float, count: int) -> list[Candidate]:
     for _, _, row in feasible:
         if len(picked) == count:
             break
-        candidate = Candidate(attack=row["attack"], params=row["params"])
+        candidate = Candidate.of(row)
         picked.setdefault(candidate.identity, candidate)
     for _, _, row in regardless[:1]:
-        candidate = Candidate(attack=row["attack"], params=row["params"])
+        candidate = Candidate.of(row)
         picked.setdefault(candidate.identity, candidate)
     return list(picked.values())
+
+
+def contended(budget: int) -> int:
+    """Returns how many configurations are run again after a search: six from 24 trials on, and none below 16."""
+    count = min(CONTENDERS, budget // 4)
+    return count if count >= FEWEST else 0
+
+
+def contenders(rows: Iterable[Row], floor: float, budget: int) -> list[Candidate]:
+    """Returns the configurations to run again, the best `contended` ones and the best one regardless of utility.
+
+    The best of many trials was also lucky: of one configuration that brought back 0.29 to 0.59 on five seeds, a search
+    sees one. What is run again is compared with others of its rank by more than that one.
+    """
+    count = contended(budget)
+    return strongest(rows, floor, count) if count else []
+
+
+def averaged(rows: Iterable[Row]) -> list[Row]:
+    """Returns a row for each configuration: the mean over its complete trials at every step that one of them scored.
+
+    A trial that diverged before a step stands where it was last scored, as in `Evidence.stops`.
+    """
+    complete: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["state"] != "failed" and row["points"]:
+            complete.setdefault(Candidate.of(row).identity, []).append(row)
+    return [dict(rows[0]) | {"points": _mean_points(rows)} for rows in complete.values()]
+
+
+def _mean_points(rows: Sequence[Row]) -> list[dict[str, float]]:
+    found = []
+    for step in sorted({point["steps"] for row in rows for point in row["points"]}):
+        reached = [[p for p in row["points"] if p["steps"] <= step] for row in rows]
+        last = [max(points, key=lambda p: p["steps"]) for points in reached if points]
+        means = {name: float(np.mean([p[name] for p in last])) for name in ("select", "utility")}
+        found.append({"steps": step, **means})
+    return found

@@ -23,7 +23,7 @@ from redteam.probes.contract import Probe, View, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
-from redteam.search.selection import Candidate, outcome_of
+from redteam.search.selection import Candidate, averaged, contenders, outcome_of, strongest
 from redteam.search.study import Search
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
@@ -160,23 +160,38 @@ class Arm:
             rows.append(row)
         return rows
 
+    def strongest(self, plan: SearchPlan, count: int) -> list[Candidate]:
+        """Searches, runs the contenders once more, and returns the `count` best and the best regardless of utility."""
+        rows, floor = self.search(plan), self.utility_floor
+        contested = contenders(rows, floor, plan.budget)
+        if not contested:
+            return strongest(rows, floor, count)
+        names = {candidate.identity for candidate in contested}
+        first = [row for row in rows if Candidate.of(row).identity in names]
+        again = [self._again("again", candidate) for candidate in contested]
+        return strongest(averaged([*first, *again]), floor, count)
+
     def confirm(self, candidates: Sequence[Candidate], seeds: int) -> None:
         """Runs every candidate again with fresh seeds, scored on the certify split; each configuration once a run."""
         for candidate in candidates:
-            number = self._number(candidate)
             for repeat in range(seeds):
-                key = f"{self.role}/confirm/{number:02d}-{repeat}"
-                if key in self.run.trials:
-                    self.progress.trial(self.run.trials[key]["value"])
-                    continue
-                seed = derive_seed(self.inputs.seed, "confirm", candidate.identity, repeat)
-                spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=True)
-                self._run(spec, {"configuration": number})
+                self._again("confirm", candidate, repeat, certify=True)
 
-    def _number(self, candidate: Candidate) -> int:
-        """Returns the number of a configuration: its own if it was confirmed before, or else the next one."""
-        rows = [row for key, row in self.run.trials.items() if key.startswith(f"{self.role}/confirm/")]
-        known = {Candidate(attack=r["attack"], params=r["params"]).identity: int(r["configuration"]) for r in rows}
+    def _again(self, stage: str, candidate: Candidate, repeat: int = 0, *, certify: bool = False) -> Row:
+        """Runs a candidate with a fresh seed, unless the evidence holds that trial already, and returns its row."""
+        number = self._number(stage, candidate)
+        key = f"{self.role}/{stage}/{number:02d}-{repeat}"
+        if key in self.run.trials:
+            self.progress.trial(self.run.trials[key]["value"])
+            return self.run.trials[key]
+        seed = derive_seed(self.inputs.seed, stage, candidate.identity, repeat)
+        spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=certify)
+        return self._run(spec, {"configuration": number})
+
+    def _number(self, stage: str, candidate: Candidate) -> int:
+        """Returns the number of a configuration: its own if this stage ran it before, or else the next one."""
+        rows = [row for key, row in self.run.trials.items() if key.startswith(f"{self.role}/{stage}/")]
+        known = {Candidate.of(row).identity: int(row["configuration"]) for row in rows}
         return known.get(candidate.identity, max(known.values(), default=-1) + 1)
 
     def _run(self, spec: TrialSpec, about: Row) -> Row:

@@ -21,7 +21,7 @@ from redteam.judging.together import exit_code
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import Candidate, strongest
+from redteam.search.selection import Candidate, contended, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.canaries import Untaught, taught
 from redteam.suite.decoys import decoy_kind, make_decoy
@@ -98,7 +98,7 @@ class _Protocol:
         arm = self._fitted(self._read("target", self.inputs.open("target")))
         plan = self._plan(arm)
         self._announce(plan)
-        self.winners = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
+        self.winners = arm.strongest(plan, CONFIRMED)
         self.progress.stage("confirming on the target")
         self._confirm(arm, self.winners, plan)
         return plan
@@ -117,7 +117,7 @@ class _Protocol:
         """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
         self.progress.stage("attacking the reference")
         arm = self._read("reference", self.inputs.open("reference"))
-        own = strongest(arm.search(plan), arm.utility_floor, CONFIRMED)
+        own = arm.strongest(plan, CONFIRMED)
         self._confirm(arm, [*own, *self.winners], plan)
 
     def _canaries(self) -> Capability | None:
@@ -221,7 +221,14 @@ class _Protocol:
             for role in {"canary", "decoy"} - searched.keys():
                 searched[role], expected[role] = recipes, winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
-        self.progress.plan(sum(searched.values()) + SEEDS * confirmed)
+        again = sum(self._again(role, plan) for role in {"target", "reference"} & searched.keys())
+        self.progress.plan(sum(searched.values()) + again + SEEDS * confirmed)
+
+    def _again(self, role: str, plan: SearchPlan) -> int:
+        """Returns how many contenders of an arm are run again: what was, once it is known."""
+        if role not in self.confirmations:
+            return contended(plan.budget)
+        return sum(key.startswith(f"{role}/again/") for key in self.run.trials)
 
 
 def _record_models(run: RunDirectory, inputs: Inputs) -> None:

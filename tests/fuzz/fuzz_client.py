@@ -12,7 +12,7 @@ from pathlib import Path
 from fuzz_case import LIMIT, Report
 
 HERE = Path(__file__).parent
-START, PATIENCE = 120.0, 3 * LIMIT  # seconds for a worker to begin, and for a mutant with all of its calls
+START, PATIENCE = 120.0, 3 * LIMIT  # seconds for a worker to begin or to make mutants, and for all calls on one
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -37,6 +37,7 @@ class Worker:
             assert process.stdin is not None
             process.stdin.write(f"{numbers[len(reports)]} {numbers.stop} {name}\n".encode())
             process.stdin.flush()
+            assert self._line(START) == b"made", "the worker did not make the mutants; it says why above"
             while len(reports) < len(numbers):
                 line = self._line(PATIENCE)
                 if line is None:

@@ -1,7 +1,7 @@
 """A process that opens mutants on request, so that one that hangs it or ends it ends nothing else.
 
-Run as `python fuzz_worker.py FOLDER`. It reads lines `START STOP FORMAT` and answers with a line of JSON for each
-mutant.
+Run as `python fuzz_worker.py FOLDER`. It reads lines `START STOP FORMAT` and answers "made" once it has them, and
+with a line of JSON for each mutant.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def main(folder: Path) -> None:
     try:
         for line in sys.stdin:
             start, stop, name = line.rstrip("\n").split(" ", 2)
+            formats[name].mutant(int(start))  # what is made when it is first needed is made before the clock runs
+            answers.write("made\n")
             for number in range(int(start), int(stop)):
                 os.ftruncate(printed, 0)
                 report = examine(formats[name], number, folder)

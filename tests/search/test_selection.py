@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redteam.search.selection import Candidate, outcome_of, strongest
+from redteam.search.selection import Candidate, averaged, contended, contenders, outcome_of, strongest
 from redteam.search.study import Outcome
 
 FLOOR = 0.8
@@ -136,6 +136,47 @@ def test_the_strongest_hold_at_the_floor_but_for_one(tried, count):
             if r["state"] == "complete" and any(p["select"] == max(reached) and p["steps"] > 0 for p in r["points"])
         }
         assert owners & set(identities)
+
+
+@pytest.mark.parametrize(("budget", "count"), [(1, 0), (15, 0), (16, 4), (20, 5), (24, 6), (1000, 6)])
+def test_how_many_are_run_again_is_a_part_of_the_budget(budget, count):
+    tried = [row(str(number), point(1, number / 100)) for number in range(50)]
+    assert contended(budget) == count
+    assert len(contenders(tried, FLOOR, budget)) == count
+
+
+def test_what_is_best_on_average_comes_before_what_was_lucky_once():
+    lucky, steady = row("lucky", point(1, 0.9)), row("steady", point(1, 0.6))
+    assert picked([lucky, steady], 1) == ["lucky"]
+    again = [row("lucky", point(1, 0.1)), row("steady", point(1, 0.6))]
+    assert picked(averaged([lucky, steady, *again]), 1) == ["steady"]
+
+
+def test_the_mean_is_of_what_was_scored_at_a_step_and_its_utility_must_hold():
+    (made,) = averaged([row("a", point(1, 0.2), point(4, 0.8, 0.9)), row("a", point(1, 0.4), point(4, 0.6, 0.6))])
+    assert made["points"][1:] == [point(1, pytest.approx(0.3)), point(4, pytest.approx(0.7), pytest.approx(0.75))]
+    assert outcome_of(made, FLOOR).value == pytest.approx(0.3)  # at step 4 utility holds once, and not on average
+
+
+def test_who_diverged_stands_where_it_was_last_scored():
+    (made,) = averaged([row("a", point(1, 0.2), point(4, 0.8)), row("a", point(1, 0.4))])
+    assert made["points"][-1] == point(4, pytest.approx(0.6))
+
+
+def test_a_failed_repetition_says_nothing():
+    failed = row("a", point(1, 0.0), state="failed")
+    assert averaged([row("a", point(1, 0.5)), failed]) == averaged([row("a", point(1, 0.5))])
+    assert averaged([failed]) == []
+
+
+@settings(deadline=None)
+@given(st.lists(rows, max_size=12))
+def test_means_of_single_trials_are_those_trials(tried):
+    single = list({Candidate.of(made).identity: made for made in tried}.values())
+    steps = [{p["steps"] for p in made["points"]} for made in single]
+    for made, found in zip([m for m in single if m["state"] == "complete"], averaged(single), strict=True):
+        assert Candidate.of(found) == Candidate.of(made)
+        assert {p["steps"] for p in found["points"]} in steps
 
 
 def test_identity_is_of_the_parameters_not_of_their_order():

@@ -1,0 +1,114 @@
+"""The best of a search are run once more before it is decided which of them to confirm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_classifiers import tiny_mlp, tiny_points, trained_mlp
+
+import redteam
+from redteam.search.selection import Candidate, averaged, contenders, strongest
+from redteam.suite import arm
+from redteam.trial import TrialSpec, run_trial
+
+QUICK = f"{Path(__file__).parents[1] / 'quick_attack.py'}:Quick"
+BUDGET = 16  # the fewest trials after which anything is run again
+
+
+def attacked(out: Path, **changes: Any) -> redteam.Results:
+    points = tiny_points()
+    models = {"original": trained_mlp(points, forget=True), "reference": trained_mlp(points, forget=False, seed=1)}
+    how = {"capability": points, "attacks": [QUICK], "probes": ["means"], "budget": BUDGET, "out": out}
+    return redteam.attack(tiny_mlp(3), **{**models, **how, **changes})
+
+
+def trials(run: Path, stage: str = "target/") -> dict[str, dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert len({row["key"] for row in rows}) == len(rows), "something was run twice"
+    return {row["key"]: row for row in rows if row["type"] == "trial" and row["key"].startswith(stage)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("again") / "run"
+    attacked(out)
+    return out
+
+
+@pytest.mark.parametrize("role", ["target", "reference"])
+def test_the_contenders_are_run_again_and_the_best_on_average_confirmed(run: Path, role: str) -> None:
+    searched, again = trials(run, f"{role}/search/").values(), trials(run, f"{role}/again/").values()
+    utility = 0.8 * next(iter(searched))["points"][0]["utility"]
+    contested = contenders(searched, utility, BUDGET)
+    assert [Candidate.of(row) for row in again] == contested
+    assert len(contested) >= 4
+    names = {candidate.identity for candidate in contested}
+    first = [row for row in searched if Candidate.of(row).identity in names]
+    chosen = strongest(averaged([*first, *again]), utility, 3)
+    confirmed = {Candidate.of(row).identity for row in trials(run, f"{role}/confirm/").values()}
+    assert {candidate.identity for candidate in chosen} <= confirmed
+    if role == "target":
+        assert len(confirmed) == len(chosen)
+
+
+def test_the_seeds_are_fresh_and_the_certify_split_is_not_looked_at(run: Path) -> None:
+    rows = trials(run)
+    seeds = [row["seed"] for row in rows.values()]
+    assert len(set(seeds)) == len(seeds)
+    scored = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    names = {row["name"].split("@")[0] for row in scored if "/again/" in row["key"]}
+    assert names == {"select"}
+
+
+def test_a_small_search_is_confirmed_at_once(tmp_path: Path) -> None:
+    attacked(tmp_path / "run", budget=BUDGET - 1)
+    assert not trials(tmp_path / "run", "target/again/")
+
+
+@pytest.mark.parametrize("stop", ["target/again/01-0", "reference/again/00-0", "target/confirm/00-1"])
+def test_stopped_there_and_repeated(run: Path, stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(setting: Any, adversary: Any, spec: TrialSpec) -> Any:
+        if spec.key == stop:
+            raise KeyboardInterrupt
+        return run_trial(setting, adversary, spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arm, "run_trial", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            attacked(tmp_path / "run")
+    assert stop not in trials(tmp_path / "run", "")
+    attacked(tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").read_bytes() == (run / "results.json").read_bytes()
+    assert [row["params"] for row in trials(tmp_path / "run").values()] == [
+        row["params"] for row in trials(run).values()
+    ]
+
+
+def test_a_run_that_goes_on_keeps_what_was_run_again(run: Path, tmp_path: Path) -> None:
+    attacked(tmp_path / "run", budget=8, extend=run)
+    before, after = (trials(place, "target/again/") for place in (run, tmp_path / "run"))
+    assert after.items() >= {key: after[key] for key in before}.items()
+    assert {key: row["points"] for key, row in before.items()} == {key: after[key]["points"] for key in before}
+    names = [Candidate.of(row).identity for row in after.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_the_trials_that_a_run_announces_are_those_that_it_makes(tmp_path: Path) -> None:
+    class Counted:
+        planned, made = 0, 0
+
+        def plan(self, trials: int) -> None:
+            self.planned = trials
+
+        def stage(self, what: str) -> None:
+            pass
+
+        def trial(self, score: float | None) -> None:
+            self.made += 1
+
+    progress = Counted()
+    attacked(tmp_path / "run", progress=progress)
+    assert progress.made == progress.planned == len(trials(tmp_path / "run", ""))
