@@ -95,13 +95,12 @@ def test_two_added_facts_keep_a_score_without_spread_from_certainty(score):
 def test_seeds_are_drawn_per_model_and_repeatably():
     """Scores that depend on the seed alone show which seeds were drawn."""
     resampling = Resampling.over(list(range(10)), seed=0, replicates=3000)
-    scores = np.repeat([[0.0], [0.5], [1.0]], 10, axis=1)
+    scores = np.repeat([[0.25], [0.5], [0.75]], 10, axis=1)
     target, reference = resampling.means(scores, "target"), resampling.means(scores, "reference")
     assert abs(np.corrcoef(target, reference)[0, 1]) < 0.08  # 4.4 sigma of no correlation
-    # Of three draws from {0, 0.5, 1}, ten facts in twelve, and the spread of the two that are added.
-    real, pseudo = 10 / 12, (1 / 12) * (11 / 12) / 12
-    within = real * (1 - real) / 12 * (1 / 4 + 1 / 18) - 2 * (1 / 2) * real * (1 / 12) / 12
-    assert target.var() == pytest.approx(real**2 / 18 + within + pseudo, rel=0.1)
+    # The mean of three seeds whose sample variance is 1/16, in ten facts of twelve, and the spread of the added two.
+    share, seeds = 10 / 12, 1 / 16 / 3
+    assert target.var() == pytest.approx((share * (1 - share) / 12 + share**2) * seeds + 0.5 / 144, rel=0.1)
     np.testing.assert_array_equal(target, resampling.means(scores, "target"))
     again = Resampling.over(list(range(10)), seed=0, replicates=3000)
     np.testing.assert_array_equal(target, again.means(scores, "target"))
@@ -289,7 +288,18 @@ def test_a_true_excess_above_the_limit_is_rarely_called_resisted(groups, firmnes
 
 @pytest.mark.slow
 def test_independent_noise_makes_the_interval_wider_than_needed_never_narrower():
-    """If seeds agree on no fact, seeds and facts both count the same noise; that errs on the safe side."""
+    """If seeds agree on no fact, seeds and facts both count the same noise; that errs on the safe side, and not far."""
     runs = 400
     above, below = misses(SINGLES, 0.4, 0.1, firmness=1e5, runs=runs)
     assert above + below <= binom.ppf(0.999, runs, 0.05)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 8])
+def test_the_spread_of_a_mean_is_that_of_facts_and_of_seeds(seeds):
+    """Facts that seeds agree on, and seeds that shift all facts alike: the variance of the mean is known."""
+    rng = np.random.default_rng(0)
+    facts, shifts = rng.normal(0.5, 0.1, 400), rng.normal(0, 0.02, seeds)
+    replicates = Resampling.over(list(range(400)), seed=0).means(facts + shifts[:, None], "target")
+    expected = facts.var() / 400 + (shifts.var(ddof=1) / seeds if seeds > 1 else 0.0)
+    added = 2 * 0.25 / 402**2
+    assert replicates.var() == pytest.approx(expected + added, rel=0.1)
