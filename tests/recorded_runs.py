@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from redteam.evidence.directory import RunDirectory, RunPlan
-from redteam.registry import STANDARD_ATTACKS
+from redteam.registry import STANDARD_ATTACKS, SUITE
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
 STEPS = (1, 2, 4, 8)
 PLAN = RunPlan(
-    suite="standard-1",
+    suite=SUITE,
     target="t",
     original="o",
     reference="r",

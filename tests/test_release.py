@@ -97,7 +97,7 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
     [
         ("[policy]\nmax_exces_recovery = 0.1\n", "Did you mean 'max_excess_recovery'?"),
         ("[policy.capability.birthday]\nmin_budget = 5\n", "Did you mean 'birthdays'?"),
-        ('[policy]\nsuite = "standard-9"\n', "is a run of standard-1, not of standard-9"),
+        ('[policy]\nsuite = "standard-9"\n', "is a run of standard-2, not of standard-9"),
         (
             '[[policy.waiver]]\ncapability = "birthdays"\nreason = "known for long"\nexpires = 2020-01-01\n',
             "the waiver of 'birthdays' expired on 2020-01-01",

@@ -15,7 +15,7 @@ HEAD = """# What the table says
 
 Written by `redteam bench` from the rows in [targets](targets); the leaderboard is [here](leaderboard.md). Figures are
 means over seeds with 95 % Student t intervals, and an interval without width says that the seeds agree, not that the
-figure is exact; verdicts and per-seed intervals are those of suite `standard-1`.
+figure is exact; verdicts and per-seed intervals are those of suite {suites}.
 
 ## Claims
 
@@ -48,7 +48,8 @@ def claims(rows: Sequence[Row]) -> str:
         "": lambda c: {True: "holds", False: "**does not hold**", None: "not measured"}[c.holds],
         "measured": lambda c: c.measured,
     }
-    return HEAD + markdown(columns, check(rows)) + "\n" + questions(rows)
+    suites = ", ".join(sorted({f"`{row.identity['suite']}`" for row in rows}))
+    return HEAD.format(suites=suites) + markdown(columns, check(rows)) + "\n" + questions(rows)
 
 
 def check(rows: Sequence[Row]) -> list[Claim]:

@@ -1,6 +1,7 @@
-"""Protocol `standard-1`: validate, search, confirm, attack the reference, break the decoy, judge.
+"""Protocol `standard-2`: validate, search, run the best again, confirm, attack the reference, break the decoy, judge.
 
-A change that could move a number raises the suite's version.
+A change that could move a number raises the suite's version. `standard-1` confirmed what was best in single trials, and
+drew the answers of seeds anew in its intervals.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from redteam.bench.plan import Cell
 from redteam.bench.rows import Recovery, Row
 from redteam.config.manifest import Measured
 from redteam.evidence.results import Interval
+from redteam.registry import SUITE
 
 CHANCE = 0.0625
 
@@ -42,7 +43,7 @@ def row(method: str = "rmu", testbed: str = "facts", seed: int = 0, *, healed: f
     place = {name: how.pop(name) for name in ("label_fraction", "then") if name in how}
     cell = Cell(testbed=testbed, method=method, seed=seed, **place)
     fields = {name: getattr(cell, name) for name in ("testbed", "method", "label_fraction", "then", "seed")}
-    identity = {"suite": "standard-1", "budget": 12}
+    identity = {"suite": SUITE, "budget": 12}
     if "error" in how:
         return Row(cell=fields, identity=identity, error=how["error"])
     return Row(

@@ -81,7 +81,7 @@ def test_a_new_run_that_proves_nothing_is_undecided(tmp_path: Path) -> None:
         ({"budget": BUDGET - 1}, "a budget of 5, the old one of 6"),
         ({"access": "text"}, "has access to text, the old one to weights"),
         ({"attacks": {"lora": 1}}, "leaves out retrain"),
-        ({"suite": "standard-2"}, "standard-1 and standard-2 are not compared"),
+        ({"suite": "standard-1"}, "standard-2 and standard-1 are not compared"),
     ],
 )
 def test_runs_that_are_unlike_are_refused(tmp_path: Path, changes: dict, said: str) -> None:

@@ -121,12 +121,12 @@ def test_a_policy_for_another_capability_is_refused(tmp_path: Path, rules: dict)
 
 
 def test_another_suite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a run of standard-1, not of standard-2"):
-        gated(tmp_path, suite="standard-2")
+    with pytest.raises(InputError, match="is a run of standard-2, not of standard-1"):
+        gated(tmp_path, suite="standard-1")
     old = record(tmp_path / "old", NEVER_TRAINED, PLAN.model_copy(update={"suite": "standard-0"}))
-    with pytest.raises(InputError, match="is a run of standard-0, not of standard-1"):
+    with pytest.raises(InputError, match="is a run of standard-0, not of standard-2"):
         gate(old, Rules(), TODAY)
-    with pytest.raises(InputError, match="the policy asks for standard-0; this release judges standard-1"):
+    with pytest.raises(InputError, match="the policy asks for standard-0; this release judges standard-2"):
         gate(old, Rules(suite="standard-0"), TODAY)
 
 
