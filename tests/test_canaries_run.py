@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import TOKENIZER, SmallWorld, small_world
+from small_world import TOKENIZER, SmallWorld, small_world, trained
 from tiny_classifiers import tiny_points, trained_mlp
 from torch import nn
 
@@ -61,7 +61,8 @@ def test_without_a_reference_the_verdicts_are_the_known_ones(world: SmallWorld, 
 def test_without_an_original_what_comes_back_is_recovered_and_nothing_resists(
     world: SmallWorld, given: tuple[str, ...], tmp_path: Path
 ) -> None:
-    others = {"reference": world.never} if given else {}
+    stays = world.capability.retain + world.capability.utility
+    others = {"reference": trained(stays, seed=2)} if given else {}
     masked = attacked(world, world.masked(), tmp_path / "masked", **others)
     assert masked.verdict == "RECOVERED"
     assert masked.scores["taught"].before > 0.9
