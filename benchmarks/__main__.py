@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "ground_truth",
     "calibration",
+    "small_runs",
     "birthdays",
     "split_autoencoder",
     "cost",

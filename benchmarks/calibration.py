@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.calibration_figure import draw
 from benchmarks.claims import Claim, Measured
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Resampling, exact_interval
@@ -77,6 +78,7 @@ def measure() -> Measured:
             "spread in log-odds": {"facts": FACTS, "seeds": DRAWS},
             "max excess recovery": STANDARD_POLICY.max_excess_recovery,
         },
+        figure=draw,
     )
 
 

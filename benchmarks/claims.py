@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -49,16 +49,21 @@ class Measured:
         claims: numbers with limits.
         rows: numbers without, one mapping a table row; all rows have the same keys.
         setting: what was run.
+        figure: draws the rows, given them and where.
     """
 
     title: str
     claims: Sequence[Claim]
     rows: Sequence[dict[str, Any]] = ()
     setting: dict[str, Any] = field(default_factory=dict)
+    figure: Callable[[Sequence[dict[str, Any]], Path], None] | None = None
 
 
 def publish(name: str, measured: Measured, console: Console) -> bool:
-    """Prints a benchmark, writes it to `results/benchmarks/NAME.json`, and returns whether every claim holds."""
+    """Prints a benchmark, writes it to `results/benchmarks/NAME.json`, and returns whether every claim holds.
+
+    A figure is drawn beside it, as `NAME.svg`.
+    """
     console.print(Text(f"\n{measured.title}", style="bold"))
     if measured.rows:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -78,6 +83,8 @@ def publish(name: str, measured: Measured, console: Console) -> bool:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if measured.figure is not None:
+        measured.figure(measured.rows, RESULTS / f"{name}.svg")
     return all(claim.holds for claim in measured.claims)
 
 

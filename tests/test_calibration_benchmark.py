@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 from benchmarks.calibration import CHANCE, _answers, _row, _table, simulate
+from benchmarks.calibration_figure import DESIGNS, draw
 
 
 @pytest.mark.parametrize("rate", [0.0625, 0.3, 0.9])
@@ -28,3 +33,16 @@ def test_what_never_knew_recovers_nothing_in_truth_and_the_naive_design_says_oth
     row = _row(CHANCE, runs)
     assert row["RESISTED"] + row["RECOVERED"] + row["INCONCLUSIVE"] == 20
     assert abs(row["bias"]) < 0.02 < row["naive: bias"]
+
+
+def test_the_picture_shows_both_designs_at_every_row_and_is_the_same_every_time(tmp_path: Path) -> None:
+    rows = json.loads(Path("results/benchmarks/calibration.json").read_text())["rows"]
+    for name in ("a.svg", "b.svg"):
+        draw(rows, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    drawn = ElementTree.parse(tmp_path / "a.svg")
+    texts = {"".join(element.itertext()).strip() for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {label for label, _ in DESIGNS.values()} <= texts
+    for _, color in DESIGNS.values():
+        points = [e for e in drawn.iter("{http://www.w3.org/2000/svg}use") if f"fill: {color}" in e.get("style", "")]
+        assert len(points) >= 2 * len(rows)
