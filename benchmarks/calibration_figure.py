@@ -41,6 +41,6 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for axes in (bias, coverage):
             axes.set_xlabel("score that the best configuration brings back")
             axes.spines[["top", "right"]].set_visible(False)
-        bias.legend(frameon=False)
+        bias.legend(frameon=False, loc="center right")
         figure.savefig(path, format="svg", metadata={"Date": None})
         pyplot.close(figure)

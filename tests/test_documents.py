@@ -198,6 +198,14 @@ def test_make_targets_exist(document: str) -> None:
     assert set(named) <= targets
 
 
+def test_the_coverage_that_the_readme_tells_is_what_was_simulated() -> None:
+    rows = json.loads((ROOT / "results" / "benchmarks" / "calibration.json").read_text())["rows"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ours, naive = ([round(100 * row[prefix + "coverage"]) for row in rows] for prefix in ("", "naive: "))
+    assert f"hold it in {min(ours)} to {max(ours)} of 100 runs" in readme
+    assert f"holds it in {min(naive)} to {max(naive)} (" in readme
+
+
 def test_the_table_of_the_readme_is_what_was_measured() -> None:
     rows = json.loads((ROOT / "results" / "benchmarks" / "ground_truth.json").read_text())["rows"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
