@@ -47,6 +47,10 @@ class TimeToRecovery(_Record):
     """First cost at which the target's score reached a level, on each axis by itself.
 
     None where it never did; censored if so in steps.
+
+    Attributes:
+        steps_low: lower end of the interval of steps; None where even that is more than were tried.
+        steps_high: upper end; None where it is more than were tried.
     """
 
     steps: int | None
@@ -54,6 +58,8 @@ class TimeToRecovery(_Record):
     tokens: int | None
     flops: float | None
     censored: bool
+    steps_low: int | None = None
+    steps_high: int | None = None
 
 
 class SpeedUp(_Record):

@@ -127,7 +127,13 @@ def _times(case: Case) -> dict[str, dict[str, TimeToRecovery]]:
     gap = case.before("original") - case.chance
     return {
         role: {
-            str(level): time_to_recovery(case.stops[role], case.chance + level * gap, floor=case.floor(role))
+            str(level): time_to_recovery(
+                case.stops[role],
+                case.chance + level * gap,
+                floor=case.floor(role),
+                resampling=case.resampling,
+                name=role,
+            )
             for level in LEVELS
         }
         for role in ("target", case.reference())

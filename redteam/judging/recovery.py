@@ -79,8 +79,18 @@ def excess_replicates(
     return (a_u - a_r) / (s_o - a_r), replicates
 
 
-def time_to_recovery(stops: Sequence[Stop], level: float, *, floor: float) -> TimeToRecovery:
-    """First cost on each axis at which the recovery curve reaches `level`; censored if it never does in steps."""
+def time_to_recovery(
+    stops: Sequence[Stop], level: float, *, floor: float, resampling: Resampling, name: str
+) -> TimeToRecovery:
+    """First cost on each axis at which the recovery curve reaches `level`; censored if it never does in steps.
+
+    Args:
+        stops: of one model.
+        level: score to be reached.
+        floor: utility that a stop must keep.
+        resampling: of facts and seeds: the interval of steps is of the costs at which its curves reach the level.
+        name: of the model, see `Resampling.means`.
+    """
     reached: dict[str, float | None] = {}
     for axis in AXES:
         curve = recovery_curve(stops, floor=floor, axis=axis)
@@ -92,7 +102,23 @@ def time_to_recovery(stops: Sequence[Stop], level: float, *, floor: float) -> Ti
         tokens=whole["tokens"],
         flops=reached["flops"],
         censored=reached["steps"] is None,
+        **_steps_between(stops, level, floor, resampling, name, reached["steps"]),
     )
+
+
+def _steps_between(
+    stops: Sequence[Stop], level: float, floor: float, resampling: Resampling, name: str, found: float | None
+) -> dict[str, int | None]:
+    """Returns the interval of steps to recovery; where a resampled curve never reaches the level, it takes for ever."""
+    costs = sorted({stop.cost["steps"] for stop in stops})
+    chosen = [strongest_stop(stops, floor=floor, within=cost) for cost in costs]
+    curves = np.stack([resampling.means(stop.certify, name) for stop in chosen])
+    times = np.array([*costs, math.inf])[np.vstack([curves >= level, np.ones(curves.shape[1], bool)]).argmax(axis=0)]
+    tail = (1 - resampling.confidence) / 2
+    low, high = np.quantile(times, [tail, 1 - tail], method="inverted_cdf")
+    estimate = math.inf if found is None else found
+    ends = {"steps_low": min(float(low), estimate), "steps_high": max(float(high), estimate)}
+    return {end: None if math.isinf(steps) else round(steps) for end, steps in ends.items()}
 
 
 def speed_up(

@@ -204,8 +204,13 @@ def _configuration(attack: Mapping[str, Any]) -> str:
 
 def _cost(time: TimeToRecovery) -> str:
     if time.censored:
-        return "not within the steps that were tried"
-    return f"after {time.steps} steps, {time.samples} samples, {time.tokens} tokens, {time.flops or 0:.2g} FLOPs"
+        tried = "not within the steps that were tried"
+        return tried if time.steps_low is None else f"{tried} (95% interval from {time.steps_low} steps on)"
+    more = "more than were tried" if time.steps_high is None else time.steps_high
+    between = "" if time.steps_low is None else f" (95% interval {time.steps_low} to {more})"
+    return (
+        f"after {time.steps} steps{between}, {time.samples} samples, {time.tokens} tokens, {time.flops or 0:.2g} FLOPs"
+    )
 
 
 def _faster(capability: CapabilityResult) -> str:

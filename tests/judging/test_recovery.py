@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,6 +182,37 @@ def test_a_target_that_gets_nothing_right_stays_uncertain_when_the_reference_get
     assert excess.bounds.high > 0.05
 
 
+def timed(stops: list[Stop], level: float, floor: float = 0.0) -> TimeToRecovery:
+    resampling = Resampling.over(range(stops[0].certify.shape[1]), seed=0, replicates=400)
+    return time_to_recovery(stops, level, floor=floor, resampling=resampling, name="target")
+
+
+def costs_of(found: TimeToRecovery) -> tuple[float | None, ...]:
+    return (found.steps, found.samples, found.tokens, found.flops, found.censored)
+
+
+def test_the_interval_of_steps_is_of_the_costs_at_which_resampled_curves_reach_the_level():
+    """Of 40 facts 95 % of resampled shares lie within about 0.15: 0.5 may be reached at 0.4, or only at 0.7."""
+    facts = np.arange(40)
+    curve = {0: 0.05, 2: 0.2, 4: 0.4, 8: 0.5, 16: 0.7, 32: 0.95}
+    stops = [replace(stop(s, share), certify=(facts < 40 * share).astype(float)[None]) for s, share in curve.items()]
+    found = timed(stops, 0.5)
+    assert (found.steps_low, found.steps, found.steps_high) == (4, 8, 16)
+    beyond = timed(stops[:-1], 0.8)
+    assert (beyond.steps_low, beyond.steps, beyond.steps_high) == (16, None, None)
+    surely = timed(stops, 0.9)
+    assert surely.steps_low == surely.steps == 32
+    assert (timed(stops[:3], 0.9).steps_low, timed(stops[:3], 0.9).censored) == (None, True)
+
+
+@settings(deadline=None)
+@given(stop_lists, few, few)
+def test_the_interval_of_steps_holds_the_steps(stops, floor, level):
+    found = timed(stops, level, floor=floor)
+    low, high = (np.inf if end is None else end for end in (found.steps_low, found.steps_high))
+    assert low <= (np.inf if found.steps is None else found.steps) <= high
+
+
 def test_time_to_recovery_is_the_first_cost_on_each_axis():
     stops = [
         stop(0, 0.0, certify=0.0),
@@ -188,37 +220,33 @@ def test_time_to_recovery_is_the_first_cost_on_each_axis():
         stop(4, 0.6, certify=0.6),
         stop(8, 0.9, certify=0.9, tokens=100.0),
     ]
-    found = time_to_recovery(stops, 0.5, floor=0)
-    assert found == TimeToRecovery(steps=4, samples=32, tokens=100, flops=4e6, censored=False)
-    assert time_to_recovery(stops, 0.0, floor=0) == TimeToRecovery(
-        steps=0, samples=0, tokens=0, flops=0.0, censored=False
-    )
+    found = timed(stops, 0.5)
+    assert costs_of(found) == (4, 32, 100, 4e6, False)
+    assert costs_of(timed(stops, 0.0)) == (0, 0, 0, 0.0, False)
 
 
 def test_time_to_recovery_is_censored_on_every_axis_where_the_level_was_never_reached():
     stops = [stop(0, 0.0, certify=0.0), stop(8, 0.4, certify=0.4)]
-    assert time_to_recovery(stops, 0.41, floor=0) == TimeToRecovery(
-        steps=None, samples=None, tokens=None, flops=None, censored=True
-    )
-    assert not time_to_recovery(stops, 0.4, floor=0).censored
+    assert costs_of(timed(stops, 0.41)) == (None, None, None, None, True)
+    assert not timed(stops, 0.4).censored
 
 
 def test_time_to_recovery_respects_the_utility_floor():
     stops = [stop(0, 0.0, certify=0.0), stop(1, 0.9, utility=0.2, certify=0.9), stop(8, 0.8, certify=0.8)]
-    assert time_to_recovery(stops, 0.5, floor=0.8).steps == 8
-    assert time_to_recovery(stops, 0.5, floor=0.1).steps == 1
+    assert timed(stops, 0.5, floor=0.8).steps == 8
+    assert timed(stops, 0.5, floor=0.1).steps == 1
 
 
 def test_time_to_recovery_rounds_the_mean_cost_of_seeds():
     stops = [stop(0, 0.0, certify=0.0), stop(2, 1.0, certify=1.0, samples=15.75, tokens=99.6, flops=1.5)]
-    found = time_to_recovery(stops, 0.5, floor=0)
+    found = timed(stops, 0.5)
     assert (found.samples, found.tokens, found.flops) == (16, 100, 1.5)
 
 
 @settings(deadline=None)
 @given(stop_lists, few, few)
 def test_a_higher_level_is_never_reached_earlier(stops, floor, level):
-    low, high = (time_to_recovery(stops, at, floor=floor) for at in (level / 2, level))
+    low, high = (timed(stops, at, floor=floor) for at in (level / 2, level))
     for axis in AXES:
         if getattr(high, axis) is not None:
             assert getattr(low, axis) <= getattr(high, axis)
