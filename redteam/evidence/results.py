@@ -107,6 +107,7 @@ class Budget(_Record):
     reference: int
     control: int
     confirmation: int
+    again: int = 0  # contenders that were run once more, before it was decided which to confirm
 
 
 class Tried(_Record):

@@ -220,4 +220,5 @@ def _budget(case: Case) -> Budget:
         reference=len(case.evidence.search(case.reference() or "reference")),
         control=len(case.evidence.search("decoy")),
         confirmation=sum(len(case.evidence.confirmed(role)) for role in ATTACKED),
+        again=sum(len(case.evidence.again(role)) for role in ATTACKED),
     )

@@ -39,7 +39,9 @@ def raised_by(
     select = evidence.facts["capability"]["select_groups"]
     found.append(checks.check_items(case.resampling.groups, select, policy))
     for role in ("target", "reference", "canary"):
-        found.append(checks.check_failures(evidence.search(role), evidence.confirmed(role), policy))
+        found.append(
+            checks.check_failures(evidence.search(role) + evidence.again(role), evidence.confirmed(role), policy)
+        )
     found.append(checks.check_tried(tried))
     found += _measure_flags(case)
     found += _search_flags(case, tried)

@@ -55,6 +55,10 @@ class Evidence:
         """Returns the search trials of a model, in order."""
         return [row for key, row in sorted(self.trials.items()) if key.startswith(f"{role}/search/")]
 
+    def again(self, role: str) -> list[Row]:
+        """Returns the trials of a model that ran the best of the search once more, in order."""
+        return [row for key, row in sorted(self.trials.items()) if key.startswith(f"{role}/again/")]
+
     def confirmed(self, role: str) -> list[Row]:
         """Returns the confirmation trials of a model, in order."""
         return [row for key, row in sorted(self.trials.items()) if key.startswith(f"{role}/confirm/")]

@@ -147,7 +147,8 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
     yield (
         "searched",
         f"{budget.spent} of {budget.asked} trials on the target ({budget.failed} failed), {budget.reference} on the"
-        f" reference, {budget.control} on the decoy; {budget.confirmation} confirmations over {capability.seeds} seeds",
+        f" reference, {budget.control} on the decoy; {f'{budget.again} run again; ' if budget.again else ''}"
+        f"{budget.confirmation} confirmations over {capability.seeds} seeds",
     )
     for reason, names in _by_reason(capability.skipped).items():
         yield "skipped", f"{', '.join(names)}: {reason}"

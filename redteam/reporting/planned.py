@@ -38,7 +38,7 @@ def _table(outlook: Outlook) -> Table:
         ("items", items),
         ("chance", f"{outlook.chance:.1%}"),
         ("power", outlook.power),
-        ("budget", f"{outlook.budget} search trials on {searched}; then confirmations"),
+        ("budget", f"{outlook.budget} search trials on {searched}; then the best again, and confirmations"),
         ("attacks", ", ".join(outlook.attacks)),
         *(("skipped", f"{name}: {why}") for name, why in outlook.skipped.items()),
         ("given", ", ".join(outlook.given) or "no other model"),

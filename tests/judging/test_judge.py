@@ -69,6 +69,7 @@ def test_the_numbers_of_a_run(tmp_path):
         "reference": 6,
         "control": 6,
         "confirmation": 9,
+        "again": 0,
     }
     assert set(result.scores) == {"original", "target", "reference", "decoy"}
     assert [cost for cost, _ in result.scores["target"].curve] == [0, *STEPS]

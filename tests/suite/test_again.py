@@ -10,6 +10,7 @@ import pytest
 from tiny_classifiers import tiny_mlp, tiny_points, trained_mlp
 
 import redteam
+from redteam.evidence.results import Results
 from redteam.search.selection import Candidate, averaged, contenders, strongest
 from redteam.suite import arm
 from redteam.trial import TrialSpec, run_trial
@@ -18,7 +19,7 @@ QUICK = f"{Path(__file__).parents[1] / 'quick_attack.py'}:Quick"
 BUDGET = 16  # the fewest trials after which anything is run again
 
 
-def attacked(out: Path, **changes: Any) -> redteam.Results:
+def attacked(out: Path, **changes: Any) -> Results:
     points = tiny_points()
     models = {"original": trained_mlp(points, forget=True), "reference": trained_mlp(points, forget=False, seed=1)}
     how = {"capability": points, "attacks": [QUICK], "probes": ["means"], "budget": BUDGET, "out": out}
@@ -61,6 +62,12 @@ def test_the_seeds_are_fresh_and_the_certify_split_is_not_looked_at(run: Path) -
     scored = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     names = {row["name"].split("@")[0] for row in scored if "/again/" in row["key"]}
     assert names == {"select"}
+
+
+def test_what_was_run_again_is_told(run: Path) -> None:
+    budget = Results.model_validate_json((run / "results.json").read_text()).capabilities[0].budget
+    assert budget.again == sum(len(trials(run, f"{role}/again/")) for role in ("target", "reference")) >= 8
+    assert budget.spent == BUDGET
 
 
 def test_a_small_search_is_confirmed_at_once(tmp_path: Path) -> None:
