@@ -12,7 +12,7 @@ from pathlib import Path
 from fuzz_case import LIMIT, Report
 
 HERE = Path(__file__).parent
-START, PATIENCE = 120.0, 3 * LIMIT  # seconds for a worker to begin or to make mutants, and for all calls on one
+START, PATIENCE = 120.0, 5 * LIMIT  # seconds for a worker to begin or to make mutants, and for all calls on one
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
