@@ -336,6 +336,7 @@ def test_all_probes_but_those_of_text_read_a_classifier_too(targets: list[Path],
     for name in ("linear", "means"):
         assert set(whole.probes[name].erased) == {"target", "original", "reference"}
     assert {name for name, probed in whole.probes.items() if not probed.decides} == {"patching", "connectivity"}
+    assert "probe-shuffled" not in {flag.name for flag in whole.flags}  # each is held to the chance of its own scale
 
 
 def test_a_leak_between_splits_is_refused(targets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

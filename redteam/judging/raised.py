@@ -86,7 +86,8 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
         key = (f"target/probe/{name}", "control")
         if probed.decides and key in case.evidence.samples:
             shuffled = mean_bounds(case.evidence.samples[key][None], case.resampling, f"{name}/control")
-            found.append(soundness.check_shuffled(name, shuffled, case.chance, case.policy))
+            chance = case.evidence.facts[key[0]].get("chance", case.chance)
+            found.append(soundness.check_shuffled(name, shuffled, chance, case.policy))
         if probed.decides:
             found.append(soundness.check_probe(name, probed.leakage, case.policy))
         found += [

@@ -42,7 +42,14 @@ def check_leaks(read: Bounds, chance: float, policy: Policy) -> Flag | None:
 
 
 def check_shuffled(name: str, read: Bounds, chance: float, policy: Policy) -> Flag | None:
-    """Raised if a probe decodes answers that were shuffled: it knows what is likely to be right, not what is."""
+    """Raised if a probe decodes answers that were shuffled: it knows what is likely to be right, not what is.
+
+    Args:
+        name: of the probe.
+        read: what it reads of the certify items.
+        chance: what it reads of them at most where nothing is known: a few draws are right more often than one.
+        policy: says how much more is tolerated.
+    """
     if read.low > chance + policy.max_excess_recovery * (1 - chance):
         found = f"taught shuffled answers, the {name} probe reads {read.estimate:.2f}, chance is {chance:.2f}"
         return Flag(name="probe-shuffled", explanation=found)

@@ -72,6 +72,8 @@ class ProbeReading:
         notes: further figures, by name, for people: "at 1", "bits", ...
         erased: the same as `correct` for the probe trained on states from which the answer was erased, for linear
             probes; empty where erasing promises nothing.
+        chance: what `control` is expected to be at most where nothing is known; None where that is what blind guessing
+            among the choices gets right.
     """
 
     layer: str
@@ -80,6 +82,7 @@ class ProbeReading:
     by_layer: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, float] = field(default_factory=dict)
     erased: tuple[float, ...] = ()
+    chance: float | None = None
 
 
 class Probe(Protocol):

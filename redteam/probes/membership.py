@@ -55,6 +55,7 @@ class Membership:
             correct=tuple(share_beaten(table, certify).tolist()),
             control=tuple(share_beaten(table, drawn_answers(certify, view.seed)).tolist()),
             by_layer=by_statistic,
+            chance=0.5,
         )
 
 

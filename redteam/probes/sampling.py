@@ -64,6 +64,7 @@ class Sampling:
             correct=tuple(at_k.tolist()),
             control=tuple(once_in(DRAWS, drawn).tolist()),
             by_layer=by_temperature,
+            chance=float(once_in(DRAWS, probability_right(table, certify, torch.inf)).mean()),  # by Jensen's inequality
             notes=notes if chosen == BLIND else notes | {"temperature": settings[chosen]},
         )
 

@@ -117,6 +117,8 @@ class Arm:
             self._undo(name)
         row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer), "decides": probe.decides}
         samples = {"correct": list(reading.correct), "control": list(reading.control)}
+        if reading.chance is not None:
+            row["chance"] = reading.chance
         if reading.erased:
             samples["erased"] = list(reading.erased)
         notes = {key: round(value, 6) for key, value in reading.notes.items()}

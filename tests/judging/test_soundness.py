@@ -87,6 +87,20 @@ def test_what_a_probe_decodes_of_shuffled_answers_counts_where_it_decides(rate, 
     assert names(result) == ([] if flag is None else [flag])
 
 
+@pytest.mark.parametrize(("chance", "flag"), [(None, "probe-shuffled"), (0.5, None), (0.3, "probe-shuffled")])
+def test_a_probe_is_held_to_the_chance_of_its_own_scale(chance, flag, tmp_path):
+    """One of ten draws is right far oftener than one draw."""
+    run = record(tmp_path / "run", NEVER_TRAINED)
+    log = run / "samples.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        if (row["key"], row["name"]) == ("target/probe/linear", "control"):
+            row["scores"] = [0.5] * len(row["scores"])
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = changed(run, {} if chance is None else {"target/probe/linear": {"chance": chance}})
+    assert names(result) == ([] if flag is None else [flag])
+
+
 def search(*values: float | None) -> list[dict]:
     return [{"value": value} for value in values]
 

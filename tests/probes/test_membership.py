@@ -172,6 +172,7 @@ def test_the_control_is_at_chance_where_everything_is_known() -> None:
     readings = [Membership().read(view_of(module, capability, seed=seed)) for seed in range(6)]
     controls = [reading.control for reading in readings]
     assert near([score for control in controls for score in control], 0.5)
+    assert {reading.chance for reading in readings} == {0.5}
     assert len(set(controls)) == 6
     assert len({reading.correct for reading in readings}) == 1
     assert Membership().read(view_of(module, capability, seed=3)) == readings[3]

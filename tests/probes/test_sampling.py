@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,6 +141,28 @@ def test_the_control_is_at_chance_where_everything_is_known() -> None:
     assert near([score for reading in readings for score in reading.control], 1 / CLASSES)
     assert len({reading.control for reading in readings}) > 15
     assert Sampling().read(view_of(*view_parts, seed=7)) == readings[7]
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, 4.0, 40.0])
+def test_no_answer_drawn_blindly_is_sampled_oftener_than_its_chance(margin: float) -> None:
+    """The expectation is exact: of every item each choice in turn is the drawn answer."""
+    logits = sure_of(wrong(0), margin)
+    module, capability = planted_classifier(logits, logits, (ANSWERS, ANSWERS))
+    reading = Sampling().read(view_of(module, capability))
+    assert reading.chance == pytest.approx(BLIND_RATE)
+    encoded = encode_scoring(capability, capability.certify, None)
+    for temperature in (*TEMPERATURES, math.inf):
+        drawn = [replace(encoded, answers=torch.full((ITEMS,), choice)) for choice in range(CLASSES)]
+        table = choice_table(module, encoded)
+        found = [float(once_in(DRAWS, probability_right(table, each, temperature)).mean()) for each in drawn]
+        assert mean(tuple(found)) <= reading.chance + 1e-12
+
+
+def test_the_chance_is_that_of_each_item_s_own_choices() -> None:
+    capability = text_capability()
+    reading = Sampling().read(view_of(tiny_llama(), capability))
+    expected = [1 - (1 - 1 / len(item.choices)) ** DRAWS for item in capability.certify]
+    assert reading.chance == pytest.approx(mean(tuple(expected)))
 
 
 def test_reading_changes_nothing() -> None:
