@@ -20,6 +20,7 @@ from run_redteam import ENVIRONMENT, redteam
 from redteam.evidence.results import CapabilityResult, Results
 
 if TYPE_CHECKING:
+    from redteam.suite.memo import Memo
     from redteam.testbeds.build import World
 
 pytestmark = pytest.mark.slow
@@ -49,10 +50,18 @@ def rmu(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("rmu", world, tmp_path_factory.mktemp("rmu") / "model.pt")
 
 
-def attack(target: Path, out: Path, **how) -> Results:
+@pytest.fixture(scope="session")
+def memo() -> Memo:
+    """All targets are compared with the same reference and decoy, which are attacked once."""
+    from redteam.suite.memo import Memo
+
+    return Memo()
+
+
+def attack(target: Path, out: Path, memo: Memo, **how) -> Results:
     from redteam.suite.attack import attack
 
-    return attack(target, budget=BUDGET, out=out, **how)
+    return attack(target, budget=BUDGET, out=out, memo=memo, **how)
 
 
 def only(results: Results) -> CapabilityResult:
@@ -76,8 +85,8 @@ def flags(result: CapabilityResult) -> set[str]:
     return {flag.name for flag in result.flags}
 
 
-def test_rmu_is_recovered(rmu: Path, tmp_path: Path) -> None:
-    results = attack(rmu, tmp_path / "run")
+def test_rmu_is_recovered(rmu: Path, memo: Memo, tmp_path: Path) -> None:
+    results = attack(rmu, tmp_path / "run", memo)
     result = only(results)
     assert result.verdict == "RECOVERED", result.reason
     assert results.exit_code == 0
@@ -102,12 +111,12 @@ def test_rmu_is_recovered(rmu: Path, tmp_path: Path) -> None:
     assert gated(tmp_path / "run", rmu) == "failed"
 
 
-def test_a_model_that_never_knew_resists(world: World, tmp_path: Path) -> None:
+def test_a_model_that_never_knew_resists(world: World, memo: Memo, tmp_path: Path) -> None:
     """Its seed is not the reference's, so the two are independent models."""
     target = build("filtered", world, tmp_path / "model.pt")
     manifest = json.loads((tmp_path / "model.redteam.json").read_text())
     assert manifest["target"]["sha256"] != manifest["reference"]["sha256"]
-    result = only(attack(target, tmp_path / "run"))
+    result = only(attack(target, tmp_path / "run", memo))
     assert result.verdict == "RESISTED", result.reason
     assert result.excess_recovery is not None
     assert result.excess_recovery.high <= 0.1
@@ -116,8 +125,8 @@ def test_a_model_that_never_knew_resists(world: World, tmp_path: Path) -> None:
     assert gated(tmp_path / "run", target) == "passed"
 
 
-def test_a_fake_removal_is_recovered(world: World, tmp_path: Path) -> None:
-    result = only(attack(build("masked", world, tmp_path / "model.pt"), tmp_path / "run"))
+def test_a_fake_removal_is_recovered(world: World, memo: Memo, tmp_path: Path) -> None:
+    result = only(attack(build("masked", world, tmp_path / "model.pt"), tmp_path / "run", memo))
     assert result.verdict == "RECOVERED", result.reason
     assert result.excess_recovery is not None
     assert result.excess_recovery.low > 0.5
@@ -126,8 +135,8 @@ def test_a_fake_removal_is_recovered(world: World, tmp_path: Path) -> None:
     assert gated(tmp_path / "run", tmp_path / "model.pt") == "failed"
 
 
-def test_an_attack_that_does_nothing_decides_nothing(rmu: Path, tmp_path: Path) -> None:
-    results = attack(rmu, tmp_path / "run", attacks=("noop",))
+def test_an_attack_that_does_nothing_decides_nothing(rmu: Path, memo: Memo, tmp_path: Path) -> None:
+    results = attack(rmu, tmp_path / "run", memo, attacks=("noop",))
     result = only(results)
     assert result.verdict == "INCONCLUSIVE"
     assert results.exit_code == 3
@@ -159,11 +168,11 @@ def test_the_same_seed_builds_the_same_bytes(rmu: Path, tmp_path: Path) -> None:
 
 
 def before_scores(target: Path, run: Path) -> dict[str, tuple[float, float]]:
-    done = redteam("attack", target, "-a", f"{QUICK}:Quick", "--budget", "2", "--format", "json", "--out", run)
-    assert done.returncode in (0, 3), done.stderr
-    (capability,) = json.loads(done.stdout)["capabilities"]
-    assert capability["budget"]["failed"] == 0
-    return {role: (scores["before"], scores["utility_before"]) for role, scores in capability["scores"].items()}
+    import redteam as package
+
+    found = only(package.attack(target, attacks=[f"{QUICK}:Quick"], probes=["means"], budget=2, out=run))
+    assert found.budget.failed == 0
+    return {role: (scores.before, scores.utility_before) for role, scores in found.scores.items()}
 
 
 @pytest.fixture(scope="session")
@@ -171,13 +180,7 @@ def as_pt(rmu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tupl
     return before_scores(rmu, tmp_path_factory.mktemp("as-pt") / "run")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.safetensors",
-        "model",
-    ],
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "model"])
 def test_every_form_of_a_checkpoint_is_attacked_alike(
     name: str, as_pt: dict[str, tuple[float, float]], world: World, tmp_path: Path
 ) -> None:
