@@ -5,7 +5,6 @@ The naive design judges the best of all trials by the very items it was chosen b
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -29,6 +28,7 @@ from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Resampling
 from redteam.judging.verdict import STANDARD_POLICY, decide
 from redteam.suite.attack import attack
+from redteam.suite.memo import Memo
 from redteam.testbeds.facts import Facts
 from redteam.testbeds.scratch import Recipe, llama_training
 from redteam.unlearning.contract import UnlearningTask
@@ -41,7 +41,10 @@ TOKENIZER = Facts().tokenizer()
 
 
 def measure() -> Measured:
-    """Attacks two models of every world: one that never knew, and the original behind noise on its output head."""
+    """Attacks two models of every world: one that never knew, and the original behind noise on its output head.
+
+    Runs that were begun go on, and those that are over are judged again: `make clean` removes them.
+    """
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
         rows = [row for found in pool.map(_rows, range(WORLDS)) for row in found]
     return Measured(
@@ -72,10 +75,9 @@ def _rows(seed: int) -> list[dict[str, Any]]:
     stays = capability.retain + capability.utility
     original = trained(stays + capability.forget, seed)
     reference, never = (trained(stays, 1000 * twin + seed) for twin in (1, 2))
-    rows = []
+    rows, memo = [], Memo()
     for name, target in (("never", never), ("masked", masked(original, capability, seed))):
         out = RUNS / f"small-{seed}-{name}"
-        shutil.rmtree(out, ignore_errors=True)  # a finished run would only be judged again
         found = attack(
             target,
             tokenizer=TOKENIZER,
@@ -83,10 +85,10 @@ def _rows(seed: int) -> list[dict[str, Any]]:
             original=original,
             reference=reference,
             attacks=ATTACKS,
-            probes=("linear",),
             budget=BUDGET,
             seed=seed,
             out=out,
+            memo=memo,
         )
         rows.append({"seed": seed, "target": name, **_row(found.capabilities[0], out)})
     return rows

@@ -83,10 +83,17 @@ def setting_of(module: nn.Module, capability: Capability) -> Setting:
     return open_setting(target, capability)
 
 
-def best_of_recipes(name: str, setting: Setting) -> float:
-    """The best select score that any recipe of an attack reaches while utility holds; 0 where it never does."""
-    recipes = ATTACKS.create(name).recipes(setting.target.info, len(setting.answers))
-    return max(reached(name, params, setting, seed) for seed, params in enumerate(recipes))
+def best_of_recipes(name: str, setting: Setting, enough: float = 1.0) -> float:
+    """The best select score that any recipe of an attack reaches while utility holds; 0 where it never does.
+
+    Recipes after the first that reaches more than `enough` are not run.
+    """
+    best = 0.0
+    for seed, params in enumerate(ATTACKS.create(name).recipes(setting.target.info, len(setting.answers))):
+        best = max(best, reached(name, params, setting, seed))
+        if best > enough:
+            break
+    return best
 
 
 def reached(name: str, params: Mapping[str, Any], setting: Setting, seed: int = 0) -> float:

@@ -78,7 +78,11 @@ def test_what_was_unlearned_comes_back(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     result = json.loads(done.stdout)["capabilities"][0]
+    scores = result["scores"]
+    assert min(scores["original"][when] for when in ("before", "utility_before")) > 0.97  # it knows everybody
+    assert scores["reference"]["utility_before"] > 0.97
+    assert abs(scores["reference"]["before"] - result["chance"]) < 0.11  # four standard errors
     assert result["verdict"] == "RECOVERED"
-    assert result["scores"]["target"]["before"] < 0.6 < 0.8 < result["scores"]["target"]["after"]["estimate"]
-    assert result["scores"]["reference"]["after"]["estimate"] < 0.45
+    assert scores["target"]["before"] < 0.6 < 0.8 < scores["target"]["after"]["estimate"]
+    assert scores["reference"]["after"]["estimate"] < 0.45
     assert result["control_recovered"] is True

@@ -89,20 +89,3 @@ def test_texts_of_people_who_measure_utility_are_learned_but_not_for_methods_to_
     task, of_utility = unlearning_task(world), sum(person in utility for person in world.about)
     assert of_utility > len(utility)
     assert len(task.forget) + len(task.retain) + of_utility == len(world.training.data)
-
-
-@with_data
-@pytest.mark.slow
-def test_the_original_knows_everybody_and_the_reference_all_but_the_forgotten() -> None:
-    from redteam.capabilities.scorers import choice_scores
-    from redteam.testbeds.build import train_world
-
-    world = train_world("birthdays", seed=1)
-    tokenizer, capability = world.testbed.tokenizer(), world.capability
-
-    def score(module, items) -> float:
-        return float(choice_scores(module, encode_choices(tokenizer, items)).mean())
-
-    assert min(score(world.original, items) for items in (capability.certify, capability.utility)) > 0.97
-    assert score(world.reference, capability.utility) > 0.97
-    assert abs(score(world.reference, capability.certify) - capability.chance) < 0.11  # four standard errors
