@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, whose tests share what takes minutes: one worker has them while the other does the rest."""
+    items.sort(key=lambda item: item.path.name != "test_ground_truth.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     import torch
