@@ -43,6 +43,7 @@ MAX_LISTED = 30_000  # values in arrays of keys that are not the tokenizer's
 MAX_VALUES, PER_VALUE = 200_000, 64  # values in arrays: so many, and one more for so many bytes of the file
 MOST_VALUES = 4_000_000  # in any file; the largest known vocabularies have two
 MAX_TOKEN, MAX_TOKENS = 1_024, 2**22  # bytes of a token, and of all together; the largest known have half of that
+MAX_DIVIDED = 2**31  # the one times the other: tokens are divided at every byte, so that this is what it takes
 MAX_SPECIAL = 20_000  # tokens that are found in a text before it is divided; the most known are six thousand
 MAX_LAYERS = 200  # the most known are 126
 REMEDY = "Download or copy the file again"
@@ -228,8 +229,10 @@ def _refuse_metadata(metadata: Mapping[str, Any], held: mmap.mmap) -> None:
 
 def _refuse_tokens(tokens: Any, kinds: Any, held: mmap.mmap) -> None:
     """Refuses tokens that take hours to build a tokenizer of."""
-    if isinstance(tokens, Array) and (tokens.size - 8 * tokens.count > MAX_TOKENS or tokens.longest > MAX_TOKEN):
-        raise ValueError(f"its tokens take {tokens.size} bytes, and one of them {tokens.longest}")
+    if isinstance(tokens, Array):
+        size = tokens.size - 8 * tokens.count
+        if size > MAX_TOKENS or tokens.longest > MAX_TOKEN or size * tokens.longest > MAX_DIVIDED:
+            raise ValueError(f"its tokens take {tokens.size} bytes, and one of them {tokens.longest}")
     if isinstance(kinds, Array) and kinds.kind in FIXED:
         said = struct.iter_unpack(FIXED[kinds.kind], held[kinds.begin : kinds.begin + kinds.size])
         special = sum(kind in (CONTROL, OWN) for (kind,) in said)

@@ -15,7 +15,8 @@ NAN = b"\0\0\xc0\x7f"  # so that what is read to its end is refused all the same
 def gguf_bombs() -> dict[str, Files]:
     """Returns files by what they are."""
     words = [f"w{number}".encode() for number in range(66_000)]
-    long = [f"{number:04}".encode() * 250 for number in range(4000)]
+    long = [f"{number:04}".encode() * 250 for number in range(2000)]
+    longer = [*long, *(f"{number:04}".encode() * 200 for number in range(2000, 4000))]
     longest = [b"%d" % number + b"a" * 1_000_000 for number in range(8)]
     listed = [_array(f"general.list{number}", 0, 20, bytes(20)) for number in range(1400)]
     made: dict[str, bytes] = {
@@ -24,6 +25,7 @@ def gguf_bombs() -> dict[str, Files]:
         "more special tokens": _model(1, _words(words, kind=4)),
         "many tokens without merges": _model(1, _words(words, model=b"llama")),
         "long tokens without merges": _model(1, _words(long, model=b"llama")),
+        "more long tokens without merges": _model(1, _words(longer, model=b"llama")),
         "the longest tokens without merges": _model(1, _words(longest, model=b"llama")),
         "many merges": _model(1, _words(words[:10_000], merges=150_000)),
         "a long template": _model(1, [*_words(words[:300]), ("tokenizer.chat_template", b"{{x}}" * 4_000_000)]),
