@@ -11,6 +11,7 @@ import numpy as np
 
 from redteam.evidence.directory import EVENTS, SAMPLES
 from redteam.evidence.log import read_rows
+from redteam.evidence.stops import stops_of
 from redteam.judging.statistics import Array
 
 ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
@@ -67,9 +68,6 @@ class Evidence:
         """Returns every confirmed (configuration, step) that a seed reached, and the released weights.
 
         The certify scores are those of the scorer that decides, or of another by its name; the stops are the same.
-
-        A seed whose attack diverged before that step stands where it was last scored: an adversary would have
-        stopped it there. It must not hide what the other seeds recovered.
         """
         before = self.facts[f"{role}/before"]
         released = Stop(
@@ -87,8 +85,7 @@ class Evidence:
 
     def _stops(self, rows: list[Row], split: str) -> list[Stop]:
         stops = []
-        for step in sorted({p["steps"] for row in rows for p in row["points"]} - {0}):
-            points = [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
+        for step, points in stops_of(rows):
             asked = {"asked": points[0]["asked"]} if "asked" in points[0] else {}
             certify = [self.samples[row["key"], f"{split}@{p['steps']}"] for row, p in zip(rows, points, strict=True)]
             stops.append(

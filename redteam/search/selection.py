@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from redteam.evidence.stops import stops_of
 from redteam.search.study import Outcome
 
 Row = Mapping[str, Any]
@@ -85,22 +86,16 @@ def contenders(rows: Iterable[Row], floor: float, budget: int) -> list[Candidate
 
 
 def averaged(rows: Iterable[Row]) -> list[Row]:
-    """Returns a row for each configuration: the mean over its complete trials at every step that one of them scored.
-
-    A trial that diverged before a step stands where it was last scored, as in `Evidence.stops`.
-    """
+    """Returns a row for each configuration: the mean over its complete trials at every step that one of them scored."""
     complete: dict[str, list[Row]] = {}
     for row in rows:
         if row["state"] != "failed" and row["points"]:
             complete.setdefault(Candidate.of(row).identity, []).append(row)
-    return [dict(rows[0]) | {"points": _mean_points(rows)} for rows in complete.values()]
+    return [dict(trials[0]) | {"points": _mean_points(trials)} for trials in complete.values()]
 
 
-def _mean_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    found = []
-    for step in sorted({point["steps"] for row in rows for point in row["points"]}):
-        reached = [[p for p in row["points"] if p["steps"] <= step] for row in rows]
-        last = [max(points, key=lambda p: p["steps"]) for points in reached if points]
-        means = {name: float(np.mean([p[name] for p in last])) for name in ("select", "utility")}
-        found.append({"steps": step, **means})
-    return found
+def _mean_points(trials: Sequence[Row]) -> list[dict[str, float]]:
+    return [
+        {"steps": step} | {name: float(np.mean([point[name] for point in points])) for name in ("select", "utility")}
+        for step, points in stops_of(trials)
+    ]

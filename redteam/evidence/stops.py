@@ -1,0 +1,22 @@
+"""Where the trials of one configuration stood after the same number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Point = Mapping[str, Any]
+
+
+def stops_of(rows: Sequence[Row]) -> Iterator[tuple[int, list[Point]]]:
+    """Yields each step at which one of several trials was scored, and the last point of every trial up to it.
+
+    A trial that diverged before a step stands where it was last scored: an adversary would have stopped it there, and
+    it must not hide what the others recovered. The released weights (step 0) are no stop.
+
+    Args:
+        rows: recorded trials of one configuration, each with a point at step 0.
+    """
+    for step in sorted({point["steps"] for row in rows for point in row["points"]} - {0}):
+        yield step, [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
