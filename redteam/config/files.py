@@ -18,6 +18,7 @@ UNREADABLE = (OSError, ValueError, RecursionError)
 LONGEST = 256 * 2**10  # bytes of a file that a person writes; parsers may take thirty times as much
 DOTS = 100  # of one key in TOML: its parser keeps every beginning of it, so that it takes their square
 QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
+Loc = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -89,17 +90,29 @@ def validated(model: type[Model], data: Any, path: Path) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:200] or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        remedy = _meant(model, first["loc"]) if first["type"] == "extra_forbidden" else "Correct that key"
+        remedies = {"extra_forbidden": _meant, "missing": _lacking}
+        remedy = remedies.get(first["type"], lambda *_: "Correct that key")(model, first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path}: {where}: {said}{more}", remedy) from error
 
 
-def _meant(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+def _meant(model: type[BaseModel], loc: Loc) -> str:
     """Returns what to do about a key that is not known: the known one that is spelled most like it, if one is."""
-    inside: Any = model
-    for part in loc[:-1]:
-        inside = (
-            inside.model_fields[part].annotation if isinstance(part, str) and hasattr(inside, "model_fields") else None
-        )
-    near = get_close_matches(str(loc[-1]), getattr(inside, "model_fields", ()), n=1)
+    near = get_close_matches(str(loc[-1]), getattr(_inside(model, loc[:-1]), "model_fields", ()), n=1)
     return f"Did you mean {near[0]!r}?" if near else "Remove that key, or correct its name"
+
+
+def _lacking(model: type[BaseModel], loc: Loc) -> str:
+    """Returns what to do about a key that is required: of a table, where to write its keys."""
+    if hasattr(_inside(model, loc), "model_fields"):
+        return f"Put its keys under [{'.'.join(str(part) for part in loc)}]"
+    return "Add that key"
+
+
+def _inside(model: type[BaseModel], loc: Loc) -> Any:
+    """Returns what stands at a place, of keys alone: another record, or a type; None beyond lists and mappings."""
+    inside: Any = model
+    for part in loc:
+        fields = getattr(inside, "model_fields", {})
+        inside = fields[part].annotation if part in fields else None
+    return inside

@@ -218,14 +218,18 @@ def test_a_run_that_is_not_over_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "policy: Field required"),
+        ("", "policy: Field required. Put its keys under [policy]"),
+        ("min_budget = 32", "Put its keys under [policy]"),
         ("[policy]\nmax_exces_recovery = 0.1", "Did you mean 'max_excess_recovery'"),
         ("[policy]\nmax_excess_recovery = 1.5", "less than 1"),
         ("[policy]\nconfidence = 0.5", "greater than or equal to 0.8"),
         ("[policy]\nmin_budget = 0", "greater than or equal to 1"),
         ("[policy]\naccess = 'root'", "'weights', 'activations', 'embeddings' or 'text'"),
         ("[policy.capability.x]\nwaiver = true", "policy.capability.x.waiver"),
-        ("[[policy.waiver]]\ncapability = 'x'\nexpires = 2026-01-01", "policy.waiver.0.reason: Field required"),
+        (
+            "[[policy.waiver]]\ncapability = 'x'\nexpires = 2026-01-01",
+            "waiver.0.reason: Field required. Add that key",
+        ),
         ("[[policy.waiver]]\ncapability = 'x'\nreason = 'because'\nexpires = 2026-01-01", "at least 10 characters"),
         ("[[policy.waiver]]\ncapability = 'x'\nreason = 'a good reason'", "policy.waiver.0.expires: Field required"),
         ("[policy", "is not readable TOML"),
