@@ -91,7 +91,8 @@ def validated(model: type[Model], data: Any, path: Path) -> Model:
         where = ".".join(str(part) for part in first["loc"])[:200] or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         remedies = {"extra_forbidden": _meant, "missing": _lacking}
-        remedy = remedies.get(first["type"], lambda *_: "Correct that key")(model, first["loc"])
+        advise = remedies.get(first["type"])
+        remedy = "Correct that key" if advise is None else advise(model, first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path}: {where}: {said}{more}", remedy) from error
 
