@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,18 @@ def test_the_coverage_that_the_readme_tells_is_what_was_simulated() -> None:
     ours, naive = ([round(100 * row[prefix + "coverage"]) for row in rows] for prefix in ("", "naive: "))
     assert f"hold it in {min(ours)} to {max(ours)} of 100 runs" in readme
     assert f"holds it in {min(naive)} to {max(naive)} (" in readme
+
+
+def test_the_verdicts_of_small_runs_are_those_that_were_given() -> None:
+    rows = json.loads((ROOT / "results" / "benchmarks" / "small_runs.json").read_text())["rows"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    given = Counter((row["target"], row["verdict"]) for row in rows)
+    worlds = len({row["seed"] for row in rows})
+    assert given.keys() == {("never", "RESISTED"), ("never", "INCONCLUSIVE"), ("masked", "RECOVERED")}
+    resisted, unclear = given["never", "RESISTED"], given["never", "INCONCLUSIVE"]
+    assert f"In {worlds} small real worlds each, no model that never knew is RECOVERED" in readme
+    assert f"({resisted} RESISTED, {unclear} INCONCLUSIVE)" in readme
+    assert f"({given['masked', 'RECOVERED']} RECOVERED;" in readme
 
 
 def test_the_table_of_the_readme_is_what_was_measured() -> None:
