@@ -22,6 +22,7 @@ from benchmarks.searching import Found, Prey, family_plan, fixed, opened, search
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
+from redteam.search.plan import SearchPlan
 from redteam.search.selection import contended
 from redteam.suite.standard import CONFIRMED
 from redteam.testbeds.build import TargetSpec, train_world, write_target
@@ -114,14 +115,19 @@ def _digest(prey: Prey, attack: str) -> str:
     """Returns a digest of what decides which trials a search runs: its recipes and budget, or the fixed rate."""
     confirmed: Any = CONFIRMED_ALONE
     if attack == "suite":
-        plan: Any = asdict(suite_plan(prey, budget=SUITE_BUDGET))
+        plan: Any = _parts(suite_plan(prey, budget=SUITE_BUDGET))
         confirmed = CONFIRMED, contended(SUITE_BUDGET)
     elif attack in ATTACKS.table:
-        plan = asdict(family_plan(prey, attack, budget=FAMILY_BUDGET))
+        plan = _parts(family_plan(prey, attack, budget=FAMILY_BUDGET))
     else:
         plan = attack
     content = json.dumps([plan, confirmed], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _parts(plan: SearchPlan) -> dict[str, Any]:
+    """Returns what a plan is made of, but for what follows when it is extended: none of these is."""
+    return {name: value for name, value in asdict(plan).items() if name != "then"}
 
 
 def _no_weaker(rows: list[dict[str, Any]]) -> Claim:

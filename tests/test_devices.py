@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -14,14 +15,16 @@ import torch
 from run_redteam import redteam
 from safetensors.torch import save_file
 from tiny_classifiers import tiny_classifier_target, tiny_mlp, tiny_points
-from tiny_models import random_tokens, tiny_llama, weights_of
+from tiny_models import tiny_llama, weights_of
 from torch import nn
 
 import redteam as package
 from redteam.engine import devices
+from redteam.engine.batches import TokenSet
 from redteam.engine.devices import WORKING, device_of, division, find_device, full_precision, placed, room_for
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
+from redteam.engine.seeding import seeded
 from redteam.errors import InputError
 from redteam.registry import ATTACKS, PROBES
 
@@ -88,14 +91,17 @@ def test_a_run_on_an_accelerator(tmp_path: Path) -> None:
 
 @needs_accelerator
 def test_a_batch_that_does_not_fit_into_an_accelerator_gives_the_same_step() -> None:
-    """The logits of the whole batch alone would be half of what there is."""
-    data = random_tokens(64, longest=128, shortest=128)
+    """The logits of the whole batch alone would be all that there is. Parts of any size have logits of one length."""
+    drawn = torch.randint(0, 28, (64, 128), generator=seeded(0)).tolist()
+    data = TokenSet.from_sequences(drawn, [1, 100] * 32, pad=28)
     sizes: list[int] = []
     losses = []
     for limit in (None, 2**30):
+        module = None  # what the one before left behind would lie about in the memory of this one
+        gc.collect()
+        torch.cuda.empty_cache()
         module = tiny_llama(vocab_size=32_000, hidden_size=64, max_position_embeddings=128).to("cuda")
         module.register_forward_pre_hook(lambda _m, _a, given: sizes.append(len(given["input_ids"])), with_kwargs=True)
-        torch.cuda.empty_cache()
         total = torch.cuda.mem_get_info()[1]
         torch.cuda.set_per_process_memory_fraction(1.0 if limit is None else limit / total)
         try:
