@@ -5,7 +5,7 @@ One that was interrupted goes on where it stopped. Remove `results/runs/benchmar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,24 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
         ]
 
 
+def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: Path) -> float:
+    """Returns what a configuration achieves on seeds that no search used, at the stop that their select scores choose.
+
+    Args:
+        prey: the target.
+        attack: as it is found: a name, parameters, and where it stopped.
+        seeds: so many.
+        seed: of all of them.
+        out: run directory.
+    """
+    found = {key: value for key, value in attack.items() if key not in ("name", "stopped_at", "asked")}
+    inputs = resolve_inputs(prey.path, budget=1, attacks=(attack["name"],), seed=seed)
+    with RunDirectory(out, inputs.plan) as run:
+        arm = _arm(prey, inputs, run)
+        arm.confirm([Candidate(attack=attack["name"], params=found)], seeds)
+    return _after(out, arm).after
+
+
 def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
     """Returns what a configuration achieves on fresh seeds, their mean: the best of many trials was lucky too."""
     inputs = resolve_inputs(prey.path, budget=1, attacks=(configuration.attack,))
@@ -148,6 +166,10 @@ def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirme
     with RunDirectory(out, inputs.plan) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm(arm.strongest(plan, confirmed), SEEDS)
+    return _after(out, arm)
+
+
+def _after(out: Path, arm: Arm) -> Found:
     best = strongest_stop(read_evidence(out).stops("target"), floor=arm.utility_floor)
     return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None)
 
