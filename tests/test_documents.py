@@ -125,6 +125,18 @@ def test_every_form_of_checkpoint_names_its_test() -> None:
         assert all((ROOT / name).is_file() for name in named), row
 
 
+def test_what_the_documents_say_of_accelerators_was_measured() -> None:
+    content = json.loads((ROOT / "results" / "benchmarks" / "accelerator.json").read_text())
+    text = " ".join((ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8").split())
+    names = [row["model"].removesuffix("B") for row in content["rows"]]
+    device, sizes = content["setting"]["device"], f"{', '.join(names[:-1])} and {names[-1]}"
+    assert f"On an {device}, Llamas of {sizes} billion weights were attacked" in text
+    assert all(row["ended"] and row["peak memory"] <= row["memory asked for"] for row in content["rows"])
+    largest = content["rows"][-1]
+    assert f"({content['setting']['batch']} questions) takes {largest['step in float32']:.1f} s" in text
+    assert f"it would take {largest['step in tf32']:.2f} s" in text
+
+
 def test_how_strong_the_readme_says_it_is_was_measured() -> None:
     rows = json.loads((ROOT / "results" / "benchmarks" / "families.json").read_text())["rows"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
