@@ -311,6 +311,26 @@ def test_a_probe_that_raises_is_noted_and_undone(
     assert result.probes.keys() == {"linear"}
 
 
+class Nonsense(Raising):
+    """A probe of somebody's whose readings compare with nothing."""
+
+    def read(self, view: View) -> ProbeReading:
+        items = len(view.capability.certify)
+        return ProbeReading(layer="", correct=(float("nan"),) * items, control=(0.0,) * items)
+
+
+def test_a_reading_that_is_no_number_is_a_failed_probe(
+    targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with anything it would have been no leak."""
+    table = {**PROBES.table, "nonsense": f"{__name__}:Nonsense"}
+    for place in ("inputs", "arm"):
+        monkeypatch.setattr(f"redteam.suite.{place}.PROBES", type(PROBES)("probe", table))
+    found = attack(targets[0], budget=1, attacks=[QUICK], probes=["nonsense"], out=tmp_path / "run").capabilities[0]
+    assert found.unprobed == {"nonsense": "UnusableReading: correct holds nan, which is not between 0 and 1"}
+    assert "probe-failed" in {flag.name for flag in found.flags}
+
+
 class Wrecking(Raising):
     """A probe of somebody's that leaves a part behind."""
 

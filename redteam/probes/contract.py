@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -83,6 +84,47 @@ class ProbeReading:
     notes: Mapping[str, float] = field(default_factory=dict)
     erased: tuple[float, ...] = ()
     chance: float | None = None
+
+
+class UnusableReading(ValueError):
+    """A probe returned what cannot be judged; the message says what is wrong with it."""
+
+
+def checked(reading: ProbeReading, items: int) -> ProbeReading:
+    """Returns a reading that was made of `items` certify items, its numbers as plain floats.
+
+    A number that is none would compare as no leak, so it is no reading.
+
+    Raises:
+        UnusableReading: there is not one number in [0, 1] for every item, or another number is not finite.
+    """
+    return replace(
+        reading,
+        correct=_scores("correct", reading.correct, items),
+        control=_scores("control", reading.control, items),
+        erased=_scores("erased", reading.erased, items) if len(reading.erased) else (),
+        by_layer=_figures("by_layer", reading.by_layer),
+        notes=_figures("notes", reading.notes),
+        chance=None if reading.chance is None else _scores("chance", [reading.chance], 1)[0],
+    )
+
+
+def _scores(name: str, values: Sequence[float], count: int) -> tuple[float, ...]:
+    if len(values) != count:
+        raise UnusableReading(f"{name} has {len(values)} numbers for {count} certify items")
+    found = tuple(float(value) for value in values)
+    wrong = next((value for value in found if not 0 <= value <= 1), None)
+    if wrong is not None:
+        raise UnusableReading(f"{name} holds {wrong:g}, which is not between 0 and 1")
+    return found
+
+
+def _figures(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    found = {str(key): float(value) for key, value in values.items()}
+    for key, value in found.items():
+        if not math.isfinite(value):
+            raise UnusableReading(f"{name} says {value} of {key!r}")
+    return found
 
 
 class Probe(Protocol):

@@ -19,7 +19,7 @@ from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
 from redteam.evidence.directory import RunDirectory
-from redteam.probes.contract import Probe, View, unreadable
+from redteam.probes.contract import Probe, View, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
@@ -105,9 +105,11 @@ class Arm:
         seed = derive_seed(self.inputs.seed, "probe", name)
         others = [model.sha256 for role, model in sorted(self.inputs.models.items()) if role in probe.needs]
         identity = (name, str(PROBES.version(name, probe)), str(seed), *others)
-        read = partial(probe.read, replace(view, seed=seed))
+        items = len(self.setting.capability.certify)
         try:
-            reading = (self.memo or Memo()).reading(self.identity, identity, read)
+            reading = (self.memo or Memo()).reading(
+                self.identity, identity, lambda: checked(probe.read(replace(view, seed=seed)), items)
+            )
         except UnknownLayers as error:  # no reading is better than one of the wrong layers
             return self._note_unprobed(name, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never a good sign
