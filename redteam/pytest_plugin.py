@@ -45,6 +45,7 @@ class Attacked:
 
         Raises:
             AssertionError: with the reason of every capability that was not.
+            InputError: one of both is no share between 0 and 1.
         """
         __tracebackhide__ = True
         failed = [found for found in self._judged(recovery, confidence) if found.verdict != "RESISTED"]

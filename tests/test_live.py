@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import dispatch_model
-from tiny_classifiers import tiny_mlp
+from tiny_classifiers import tiny_mlp, tiny_points
 from tiny_models import same_bits, tiny_llama, weights_of, word_tokenizer
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
@@ -22,6 +22,7 @@ from redteam.checkpoints.load import open_target
 from redteam.engine.batches import LabelledBatch
 from redteam.errors import InputError
 from redteam.evidence.results import Results
+from redteam.suite.memo import Memo
 from redteam.target import Target
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
@@ -160,6 +161,57 @@ def test_a_module_that_changes_under_attack_ends_the_run() -> None:
     with torch.no_grad():
         next(module.parameters()).add_(1)
     assert "the reference was changed while it was attacked" in refusal(live.open)
+
+
+class Guarded(nn.Module):
+    """Answers nothing while a flag is set that no tensor shows."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.closed = inner, True
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        said = self.inner(inputs)
+        return said * 0 if self.closed else said
+
+
+def test_a_run_is_not_that_of_a_module_that_answers_otherwise(tmp_path: Path) -> None:
+    """Its weights are the same, and so is what is printed of it. Neither the run nor what is remembered is its own."""
+    points, memo = tiny_points(), Memo()
+    models = {role: tiny_mlp(seed) for seed, role in enumerate(("original", "reference"))}
+    target = Guarded(tiny_mlp(2)).eval()
+    how: dict[str, Any] = {"capability": points, "budget": 2, "attacks": [QUICK], "probes": ["means"], "memo": memo}
+    closed = redteam.attack(target, out=tmp_path / "run", **models, **how)
+    assert redteam.attack(target, out=tmp_path / "run", **models, **how) == closed
+    target.closed = False
+    told = refusal(lambda: redteam.attack(target, out=tmp_path / "run", **models, **how))
+    assert "the target answers" in told
+    assert "it is another model" in told
+    there = redteam.attack(target, out=tmp_path / "other", **models, **how)
+    alone = redteam.attack(target, out=tmp_path / "alone", **models, **how | {"memo": None})
+    assert there == alone
+    assert there.capabilities[0].scores["target"].before != closed.capabilities[0].scores["target"].before
+
+
+def test_a_run_does_not_go_on_with_a_module_that_answers_otherwise(tmp_path: Path) -> None:
+    models = {role: tiny_mlp(seed) for seed, role in enumerate(("original", "reference"))}
+    target = Guarded(tiny_mlp(2)).eval()
+    how: dict[str, Any] = {"capability": tiny_points(), "budget": 2, "attacks": [QUICK], "probes": ["means"]}
+    out = tmp_path / "run"
+    redteam.attack(target, out=out, **models, **how)
+    log = out / "events.jsonl"
+    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:-1]))  # as if it had been killed
+    target.closed = False
+    assert "it is another model" in refusal(lambda: redteam.attack(target, out=out, **models, **how))
+
+
+def test_a_reference_with_the_weights_of_the_target_in_another_form(tmp_path: Path) -> None:
+    """Other bytes, the same weights."""
+    target = tiny_mlp(0)
+    models = {"original": tiny_mlp(1), "reference": deepcopy(target).double()}
+    how: dict[str, Any] = {"capability": tiny_points(), "budget": 2, "attacks": [QUICK], "probes": ["means"]}
+    told = refusal(lambda: redteam.attack(target, out=tmp_path / "run", **models, **how))
+    assert "the reference has the weights of the target. Give a model that never had the capability" in told
 
 
 class Broken(nn.Module):

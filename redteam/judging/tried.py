@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from redteam.access import Access
 from redteam.evidence.results import Tried
 from redteam.judging.flags import inert, scored
 from redteam.judging.reading import Evidence, Row
+from redteam.registry import STANDARD_ATTACKS
 
 
 def tried_attacks(evidence: Evidence, floors: Mapping[str, float]) -> dict[str, Tried]:
@@ -19,6 +21,26 @@ def tried_attacks(evidence: Evidence, floors: Mapping[str, float]) -> dict[str, 
     unfit = unfit_attacks(evidence)
     names = [name for name in evidence.facts["capability"].get("attacks", ()) if name not in unfit]
     return {name: _tried(name, evidence, floors) for name in names}
+
+
+def adversary(capability: Row, tried: Sequence[str]) -> str:
+    """Returns who held nothing against the model: "no attack of this suite", or the few that were tried alone.
+
+    Args:
+        capability: the run's record of what was asked for; those of older releases say only the access.
+        tried: attacks that were to be tried and fit the model.
+    """
+    needed = [Access(access) for name, access in capability.get("attack_access", {}).items() if name in tried]
+    widest = min(needed, key=list(Access).index, default=Access(capability.get("access", Access.WEIGHTS)))
+    limited = "" if widest == Access.WEIGHTS else f" with access to {widest} only"
+    known = {*tried, *capability.get("skipped", {}), *capability.get("attacks", ())}
+    left = [name for name in STANDARD_ATTACKS if name not in known]
+    if not left or not tried:
+        return f"no attack of this suite{limited}"
+    listed = ", ".join(tried[:5]) + (", ..." if len(tried) > 5 else "")
+    verb = "was" if len(tried) == 1 else "were"
+    others = f"{'other ' if set(tried) & set(STANDARD_ATTACKS) else ''}{len(left)} attacks"
+    return f"only {listed} {verb} tried, not the suite's {others}: none{limited}"
 
 
 def unfit_attacks(evidence: Evidence) -> dict[str, str]:

@@ -29,6 +29,7 @@ from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.suite.repeat import share_unsteady
+from redteam.suite.same import refuse_another
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
 
 Row = Mapping[str, Any]
@@ -60,9 +61,15 @@ class Arm:
         return self.floor * float(self.setting.start["utility"].mean())
 
     def record_before(self) -> None:
-        """Records the scores of the released weights."""
+        """Records the scores of the released weights, or sees that they are the recorded ones.
+
+        Raises:
+            InputError: the evidence is of another model.
+        """
         key = f"{self.role}/before"
         if key in self.run.facts:
+            if self.role in self.inputs.models:  # others are made here, and elsewhere may come out otherwise
+                refuse_another(self.role, self.setting, self.run.path, self.run.facts[key])
             return
         start = self.setting.start
         row: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}

@@ -14,7 +14,9 @@ from redteam.attacks.contract import unfitness
 from redteam.capabilities.canaries import canaries
 from redteam.capabilities.items import SPLITS, Capability, Item, blind_score
 from redteam.capabilities.leaks import answered_by_nearest
+from redteam.checkpoints.live import tensors_digest
 from redteam.engine.devices import full_precision
+from redteam.errors import InputError
 from redteam.evidence.directory import FINISHED, RunDirectory
 from redteam.evidence.results import Results, TargetResult
 from redteam.judging.judge import judge
@@ -30,6 +32,7 @@ from redteam.suite.extend import take_over
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
+from redteam.suite.same import refuse_another, said_digest
 from redteam.target import Target
 from redteam.trial import open_setting
 from redteam.unlearning.masked import Unmaskable
@@ -48,7 +51,9 @@ def run_path(inputs: Inputs, out: Path | None) -> Path:
 def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> Results:
     """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
     with RunDirectory(path, inputs.plan) as run:
-        if FINISHED not in run.facts:
+        if FINISHED in run.facts:
+            _refuse_others(run, inputs)
+        else:
             if inputs.extends is not None:
                 take_over(run, inputs.extends)
             _record_capability(run, inputs)
@@ -75,6 +80,7 @@ class _Protocol:
         self.inputs, self.run, self.progress, self.memo = inputs, run, progress, memo
         self.winners: list[Candidate] = []
         self.confirmations: dict[str, int] = {}  # candidates of each arm, once they are known
+        self.tensors: dict[str, str] = {}  # digest of each model's float32 weights, as it was opened
 
     def execute(self) -> None:
         """Runs what is not in the evidence yet."""
@@ -174,14 +180,17 @@ class _Protocol:
 
     def _read(self, role: str, target: Target, *, capability: Capability | None = None, probe: bool = True) -> Arm:
         about = capability or self.inputs.capability
+        if role in self.inputs.models:
+            self._refuse_same(role, target)
+        setting = open_setting(target, about)
         arm = Arm(
             role=role,
-            setting=open_setting(target, about),
+            setting=setting,
             inputs=self.inputs,
             run=self.run,
             progress=self.progress,
             floor=STANDARD_POLICY.utility_floor,
-            identity=self._identity(role, about),
+            identity=(*self._identity(role, about), said_digest(setting)),
             memo=self.memo,
         )
         arm.record_before()
@@ -190,6 +199,20 @@ class _Protocol:
             canary = role == "canary"  # what decides nothing need not be compared with anything
             (replace(arm, inputs=replace(self.inputs, probes=deciding)) if canary else arm).probe()
         return arm
+
+    def _refuse_same(self, role: str, target: Target) -> None:
+        """Refuses a reference whose weights are those of another model: saved in another form, files do not show it.
+
+        Raises:
+            InputError: they are.
+        """
+        self.tensors[role] = tensors_digest(target.module)
+        same = [other for other, digest in self.tensors.items() if digest == self.tensors[role] and other != role]
+        if same and "reference" in (role, *same):
+            other = role if role != "reference" else same[0]
+            raise InputError(
+                f"the reference has the weights of the {other}", "Give a model that never had the capability"
+            )
 
     def _identity(self, role: str, capability: Capability) -> Key:
         """Returns what the model's weights and their scores depend on: the decoy is made of another model."""
@@ -230,6 +253,14 @@ class _Protocol:
         if role not in self.confirmations:
             return contended(plan.budget)
         return sum(key.startswith(f"{role}/again/") for key in self.run.trials)
+
+
+def _refuse_others(run: RunDirectory, inputs: Inputs) -> None:
+    """Refuses modules of the user's own that are not those of a run that is over; files are known by their digests."""
+    for role, model in inputs.models.items():
+        before = run.facts.get(f"{role}/before")
+        if not model.files and before is not None:
+            refuse_another(role, open_setting(inputs.open(role, trained=False), inputs.capability), run.path, before)
 
 
 def _record_models(run: RunDirectory, inputs: Inputs) -> None:

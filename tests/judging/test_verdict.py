@@ -79,7 +79,7 @@ def test_the_limit_itself_is_tolerated(low, high, verdict):
 
 
 @settings(deadline=None)
-@given(intervals, intervals, st.floats(0, 1))
+@given(intervals, intervals, st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_the_limit_is_the_policys(at_floor, at_any, limit):
     verdict, _ = decide(at_floor, at_any, [], Policy(max_excess_recovery=limit))
     both = (at_floor.bounds, at_any.bounds)
@@ -282,10 +282,12 @@ def test_reference_recovers(low, raised):
 
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
 def test_probe_reads(low, raised):
-    found = soundness.check_probe("linear", Interval(estimate=0.5, low=low, high=0.9), STANDARD_POLICY)
+    found = soundness.check_probe("linear", Interval(estimate=0.5, low=low, high=0.9), None, STANDARD_POLICY)
     assert (found is not None) == raised
     assert found is None or (found.name == "probe-reads" and "linear" in found.explanation)
-    assert soundness.check_probe("linear", None, STANDARD_POLICY) is None
+    assert soundness.check_probe("linear", None, None, STANDARD_POLICY) is None
+    more = soundness.check_probe("linear", None, Bounds(0.5, low, 0.9), STANDARD_POLICY)
+    assert (more is not None) == raised
 
 
 @pytest.mark.parametrize(
