@@ -51,7 +51,7 @@ class Rules(Bar):
         access: what the adversary must have had at least.
         capability: differing rules, by name; each must be in the run.
         waiver: what is let through.
-        valid_days: how long a certificate counts: attacks get better.
+        valid_days: how long a certificate counts: attacks get better; no longer than a waiver that it needs.
     """
 
     max_excess_recovery: Share = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def certificate_of(found: Gate) -> Certificate:
             decision=DECISIONS[found.exit_code],
             exit_code=found.exit_code,  # type: ignore[arg-type]
             issued=found.on,
-            expires=found.on + timedelta(days=found.rules.valid_days),
+            expires=found.expires,
             policy=found.rules.model_dump(mode="json"),
             runs=[_certified(judged) for judged in found.judged],
             limitations=limitations(found),
@@ -91,7 +91,8 @@ def _unreferenced(found: Gate) -> list[str]:
 def objections(certificate: Certificate, run: Path, on: date) -> Iterator[str]:
     """Yields what speaks against a certificate; nothing if it follows from its evidence and still counts.
 
-    The evidence is judged anew, by the policy that the certificate holds, as on the day it was issued.
+    The evidence is judged anew, by the policy that the certificate holds, as on the day it was issued. A waiver that
+    was needed must not have expired since, whatever the certificate says of its own expiry.
 
     Args:
         certificate: what is claimed.
@@ -104,20 +105,23 @@ def objections(certificate: Certificate, run: Path, on: date) -> Iterator[str]:
     if claimed.issued > on:
         yield f"it was issued on {claimed.issued}, which is yet to come"
     try:
-        again = _again(certificate, run)
+        found = _again(certificate, run)
     except InputError as error:
         yield str(error)
         return
-    yield from _differences(certificate, again)
+    for waiver in (judged.needed for judged in found.judged):
+        if waiver is not None and waiver.expires < on:
+            yield f"it needs the waiver of {waiver.capability!r}, which expired on {waiver.expires}"
+    yield from _differences(certificate, certificate_of(found))
 
 
-def _again(certificate: Certificate, run: Path) -> Certificate:
+def _again(certificate: Certificate, run: Path) -> Gate:
     """Judges evidence as a certificate says it was judged."""
     try:
         rules = Rules.model_validate(certificate.predicate.policy)
     except ValueError as error:
         raise InputError("its policy is none", "Certify again") from error
-    return certificate_of(gate(run, rules, certificate.predicate.issued))
+    return gate(run, rules, certificate.predicate.issued)
 
 
 def _differences(claimed: Certificate, again: Certificate) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -34,9 +34,14 @@ class Judged:
     waiver: Waiver | None
 
     @property
+    def needed(self) -> Waiver | None:
+        """The waiver without which it would not be let through; None if it has none, or resists without it."""
+        return None if self.result.verdict == "RESISTED" else self.waiver
+
+    @property
     def code(self) -> int:
         """What this capability alone makes of the gate."""
-        if self.waiver is not None or self.result.verdict == "RESISTED":
+        if self.needed is not None or self.result.verdict == "RESISTED":
             return PASSED
         return FAILED if self.result.verdict == "RECOVERED" else UNDECIDED
 
@@ -60,6 +65,12 @@ class Gate:
         """0 if every capability resisted or is waived; else 1 if one was recovered; else 3."""
         codes = {judged.code for judged in self.judged}
         return next((code for code in (FAILED, UNDECIDED) if code in codes), PASSED)
+
+    @property
+    def expires(self) -> date:
+        """The last day on which the judgement counts: no longer than any waiver that was needed."""
+        needed = [judged.needed.expires for judged in self.judged if judged.needed is not None]
+        return min([self.on + timedelta(days=self.rules.valid_days), *needed])
 
 
 def gate(path: Path, rules: Rules, on: date) -> Gate:

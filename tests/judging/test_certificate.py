@@ -171,13 +171,33 @@ def test_other_evidence_is_not_its_own(certificate: Certificate, tmp_path: Path)
     assert "is no run directory" in told
 
 
-def test_a_waiver_is_said_and_holds_on_the_day_of_issue(tmp_path: Path) -> None:
+def test_a_waiver_is_said_and_the_certificate_counts_no_longer_than_it(tmp_path: Path) -> None:
     where = record(tmp_path / "run", MASKED, whole=True)
-    waived = certified(where, waiver=[WAIVER])
+    last = TODAY + timedelta(days=1)
+    waived = certified(where, waiver=[WAIVER.model_copy(update={"expires": last})])
     assert waived.predicate.decision == "passed"
+    assert waived.predicate.expires == last
     assert waived.predicate.runs[0].waiver is not None
     assert any("Let through by a waiver" in line for line in waived.predicate.limitations)
-    assert list(objections(waived, where, TODAY + timedelta(days=30))) == []  # it held when this was issued
+    assert list(objections(waived, where, last)) == []
+    said = f"it needs the waiver of 'birthdays', which expired on {last}"
+    assert list(objections(waived, where, date(2026, 12, 1))) == [f"it expired on {last}", said]
+    older = waived.predicate.model_copy(update={"expires": TODAY + timedelta(days=365)})
+    told = list(objections(waived.model_copy(update={"predicate": older}), where, date(2026, 12, 1)))
+    assert told[0] == said
+
+
+def test_a_waiver_that_was_not_needed_shortens_nothing(tmp_path: Path) -> None:
+    resisted = certified(record(tmp_path / "run", NEVER_TRAINED, whole=True), waiver=[WAIVER])
+    assert resisted.predicate.runs[0].result.verdict == "RESISTED"
+    assert resisted.predicate.expires == TODAY + timedelta(days=365)
+    assert list(objections(resisted, tmp_path / "run", date(2026, 12, 1))) == []
+
+
+def test_it_counts_for_as_many_days_as_the_policy_says_where_the_waiver_holds_longer(tmp_path: Path) -> None:
+    later = WAIVER.model_copy(update={"expires": date(2030, 1, 1)})
+    waived = certified(record(tmp_path / "run", MASKED, whole=True), waiver=[later], valid_days=10)
+    assert waived.predicate.expires == TODAY + timedelta(days=10)
 
 
 def test_what_it_does_not_say_is_said(tmp_path: Path) -> None:
