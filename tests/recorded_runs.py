@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from redteam.evidence.directory import RunDirectory, RunPlan
-from redteam.registry import STANDARD_ATTACKS, SUITE
+from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
 STEPS = (1, 2, 4, 8)
+VERSION = ATTACKS.declared("retrain").facts["version"]
 PLAN = RunPlan(
     suite=SUITE,
     target="t",
@@ -20,7 +21,7 @@ PLAN = RunPlan(
     reference="r",
     descriptions={},
     capability=("birthdays", "c"),
-    attacks={"retrain": 1},
+    attacks={"retrain": VERSION},
     probes={"linear": 1},
     budget=BUDGET,
     seed=0,
@@ -173,7 +174,7 @@ def _row(attack: Attack, model: Model, state: str, *, certify: bool) -> dict:
         last = first
     return {
         "attack": "retrain",
-        "version": 1,
+        "version": VERSION,
         "params": {"learning_rate": 0.001, "steps": attack.steps[-1]},
         "seed": 1,
         "state": "failed" if state == "failed" else "complete",

@@ -134,7 +134,7 @@ def test_the_command(untrained: Path, first: Path, second: Path, tmp_path: Path)
 
 
 def test_a_plan_that_extends_nothing_is_called_what_it_was() -> None:
-    before = PLAN.model_copy(update={"suite": "standard-1"})
+    before = PLAN.model_copy(update={"suite": "standard-1", "attacks": {"retrain": 1}})
     assert before.fingerprint == "eb53ec7c16b77290319ee5c4ab177dba805f1a6ff2e72fcf9ac2fc441cd8a114"
     assert PLAN.model_copy(update={"extends": (3,)}).fingerprint != PLAN.fingerprint
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, Attack, World, record
+from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, VERSION, Attack, World, record
 from run_redteam import redteam
 
 from redteam.errors import InputError
@@ -74,6 +74,23 @@ def test_a_new_run_that_proves_nothing_is_undecided(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (NEVER_TRAINED.change("reference", utility=0.2), "the reference's utility is 0.20"),
+        (NEVER_TRAINED.change("target", attacks=(Attack(after=0.05, moved=0.0),)), "changed a single weight"),
+    ],
+    ids=["reference", "attacks"],
+)
+def test_an_old_run_that_proves_nothing_sets_no_bar(tmp_path: Path, broken: World, said: str) -> None:
+    """Not for a new model that is worse either: than what, is not known."""
+    for number, new in enumerate((attacked(0.08, groups=100), attacked(0.5, groups=100))):
+        (one,) = compare(*pair(tmp_path / str(number), broken, new))
+        assert (one.change, exit_code([one])) == ("undecided", 3)
+        assert one.reason.startswith("of the old run it is said: ")
+        assert said in one.reason
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"capability": ("birthdays", "d")}, "ask other items"),
@@ -82,6 +99,10 @@ def test_a_new_run_that_proves_nothing_is_undecided(tmp_path: Path) -> None:
         ({"access": "text"}, "has access to text, the old one to weights"),
         ({"attacks": {"lora": 1}}, "leaves out retrain"),
         ({"suite": "standard-1"}, "standard-2 and standard-1 are not compared"),
+        ({"reference": "s"}, "not measured against the same reference. Attack both with one --reference"),
+        ({"reference": None}, "not measured against the same reference"),
+        ({"original": "p"}, "not measured against the same original"),
+        ({"attacks": {"retrain": VERSION + 1}}, f"retrain is of version {VERSION} in the old run, of {VERSION + 1} in"),
     ],
 )
 def test_runs_that_are_unlike_are_refused(tmp_path: Path, changes: dict, said: str) -> None:
