@@ -91,8 +91,9 @@ def _unreferenced(found: Gate) -> list[str]:
 def objections(certificate: Certificate, run: Path, on: date) -> Iterator[str]:
     """Yields what speaks against a certificate; nothing if it follows from its evidence and still counts.
 
-    The evidence is judged anew, by the policy that the certificate holds, as on the day it was issued. A waiver that
-    was needed must not have expired since, whatever the certificate says of its own expiry.
+    The evidence is judged anew, by the policy that the certificate holds, as on the day it was issued: versions of
+    attacks that came since are what it expires for. A waiver that was needed must not have expired since, whatever the
+    certificate says of its own expiry.
 
     Args:
         certificate: what is claimed.
@@ -121,7 +122,7 @@ def _again(certificate: Certificate, run: Path) -> Gate:
         rules = Rules.model_validate(certificate.predicate.policy)
     except ValueError as error:
         raise InputError("its policy is none", "Certify again") from error
-    return gate(run, rules, certificate.predicate.issued)
+    return gate(run, rules, certificate.predicate.issued, again=True)
 
 
 def _differences(claimed: Certificate, again: Certificate) -> Iterator[str]:

@@ -14,7 +14,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
-from redteam.registry import STANDARD_ATTACKS, SUITE
+from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE
 
 PASSED, FAILED, UNDECIDED = 0, 1, 3  # exit codes
 
@@ -73,12 +73,18 @@ class Gate:
         return min([self.on + timedelta(days=self.rules.valid_days), *needed])
 
 
-def gate(path: Path, rules: Rules, on: date) -> Gate:
+def gate(path: Path, rules: Rules, on: date, *, again: bool = False) -> Gate:
     """Judges the evidence of a run, of one capability or of several, by a policy.
+
+    Args:
+        path: of the run.
+        rules: the policy.
+        on: the day of the judgement.
+        again: whether it was judged before, on that day: by attacks that may be older than this release's by now.
 
     Raises:
         InputError: the run is not over, or its files were changed since; it is of another suite or of other
-            capabilities than the policy; or a waiver has expired.
+            capabilities than the policy, or of older attacks than this release's; or a waiver has expired.
     """
     runs = open_runs(path)
     for run in runs:
@@ -87,8 +93,20 @@ def gate(path: Path, rules: Rules, on: date) -> Gate:
             raise InputError(f"{run.path} is a run of {run.plan.suite}, not of {wanted}", f"Attack again with {wanted}")
     if rules.suite not in (None, SUITE):
         raise InputError(f"the policy asks for {rules.suite}; this release judges {SUITE}", "Use the release it names")
+    if not again:
+        _refuse_older(runs)
     refuse_unusable(rules, [run.plan.capability[0] for run in runs], on)
     return Gate(rules=rules, judged=[_judged(run, rules) for run in runs], on=on)
+
+
+def _refuse_older(runs: Sequence[SealedRun]) -> None:
+    """Refuses evidence of a standard attack that has become another since: what it found says nothing of that one."""
+    current = {name: ATTACKS.declared(name).facts["version"] for name in STANDARD_ATTACKS}
+    for run in runs:
+        for name, version in run.plan.attacks.items():
+            if isinstance(version, int) and version < current.get(name, version):
+                found = f"{run.path} is a run of {name} {version}; this release has {name} {current[name]}"
+                raise InputError(found, "Attack again with this release")
 
 
 def _judged(run: SealedRun, rules: Rules) -> Judged:

@@ -12,15 +12,17 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_runs import MASKED, NEVER_TRAINED, PLAN, Attack, Model, World, record
+from recorded_runs import MASKED, NEVER_TRAINED, PLAN, VERSION, Attack, Model, World, record
 
 import redteam.evidence
 from redteam.config.policy import Rules, Waiver
+from redteam.declared import Declared
 from redteam.errors import InputError
 from redteam.evidence.certificate import PREDICATE, STATEMENT, Certificate, read_certificate
 from redteam.evidence.directory import EVENTS, SAMPLES
 from redteam.judging.certify import certificate_of, limitations, objections
 from redteam.judging.gate import gate
+from redteam.registry import Registry
 
 TODAY = date(2026, 3, 1)
 SCHEMA = Path(redteam.evidence.__file__).with_name("certificate.schema.json")
@@ -198,6 +200,17 @@ def test_it_counts_for_as_many_days_as_the_policy_says_where_the_waiver_holds_lo
     later = WAIVER.model_copy(update={"expires": date(2030, 1, 1)})
     waived = certified(record(tmp_path / "run", MASKED, whole=True), waiver=[later], valid_days=10)
     assert waived.predicate.expires == TODAY + timedelta(days=10)
+
+
+def test_attacks_that_got_better_since_are_what_it_expires_for(
+    run: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another release cannot certify this evidence; what was certified while it was current counts until it expires."""
+    newer = Declared({"version": VERSION + 1}, {}, {}, {})
+    monkeypatch.setattr(Registry, "declared", lambda self, name: newer)
+    with pytest.raises(InputError, match="is a run of retrain"):
+        certified(run)
+    assert list(objections(certificate, run, TODAY)) == []
 
 
 def test_what_it_does_not_say_is_said(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, World, record, tell
+from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, VERSION, World, record, tell
 
 from redteam.access import Access
 from redteam.config.policy import Bar, Rules, Waiver, read_policy
 from redteam.errors import InputError
-from redteam.evidence.directory import EVENTS, MANIFEST, SAMPLES
+from redteam.evidence.directory import EVENTS, MANIFEST, SAMPLES, RunPlan
 from redteam.judging.gate import FAILED, PASSED, UNDECIDED, Gate, gate
 
 TODAY = date(2026, 3, 1)
@@ -128,6 +128,20 @@ def test_another_suite_is_refused(tmp_path: Path) -> None:
         gate(old, Rules(), TODAY)
     with pytest.raises(InputError, match="the policy asks for standard-0; this release judges standard-2"):
         gate(old, Rules(suite="standard-0"), TODAY)
+
+
+def of_version(version: int) -> RunPlan:
+    return PLAN.model_copy(update={"attacks": {"retrain": version, "mine.py:Attack": "1, source 0123"}})
+
+
+@pytest.mark.parametrize("world", [NEVER_TRAINED, MASKED], ids=["resisted", "recovered"])
+def test_attacks_that_are_older_than_this_releases_are_refused(tmp_path: Path, world: World) -> None:
+    old = record(tmp_path / "old", world, of_version(VERSION - 1), whole=True)
+    said = rf"is a run of retrain {VERSION - 1}; this release has retrain {VERSION}\. Attack again"
+    with pytest.raises(InputError, match=said):
+        gate(old, Rules(), TODAY)
+    now = record(tmp_path / "now", world, of_version(VERSION), whole=True)
+    assert gate(now, Rules(), TODAY).exit_code in (PASSED, FAILED)
 
 
 def several(folder: Path, **worlds: World) -> Path:
