@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redteam.capabilities.items import Capability, Item
-from redteam.capabilities.splits import split_by_group
+from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import ClassesFile, TextsFile
 from redteam.config.files import expand_path
 from redteam.errors import InputError
@@ -85,6 +85,7 @@ def dealt(
         kept, utility = split_by_group(items[len(forget) :], (0.5, 0.5), rules.seed)
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more examples, or fewer classes to forget") from error
+    refuse_starved(attack, items[: len(forget)], path)
     return used, {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
 
 

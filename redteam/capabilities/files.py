@@ -20,7 +20,7 @@ from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
-from redteam.capabilities.splits import split_by_group
+from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import TASK, CapabilityFile, ClassesFile, TextsFile, read_capability_file
 from redteam.config.files import expand_path
 from redteam.errors import InputError
@@ -57,6 +57,7 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
         kept, utility = split_by_group(retain, (0.5, 0.5), rules.seed)
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more facts under forget and retain") from error
+    refuse_starved(attack, forget, path)
     return Capability(
         name=rules.name,
         attack=listed(attack),

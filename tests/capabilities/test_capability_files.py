@@ -61,6 +61,23 @@ def refusal(path: Path) -> str:
     return message
 
 
+def shared(attack: float) -> str:
+    return f"{TOML}\n[splits]\nattack = {attack}\n"
+
+
+@pytest.mark.parametrize(("facts", "attack"), [(100, 0.01), (100, 0.06), (1000, 0.001)])
+def test_an_attack_split_of_a_few_of_many_facts_is_refused(write, facts: int, attack: float):
+    said = refusal(write(people("f", facts), toml=shared(attack)))
+    assert f"of {facts} forget facts are in the attack split" in said
+    assert "Raise `attack` under [splits], to 10 facts at least" in said
+
+
+@pytest.mark.parametrize(("facts", "attack", "given"), [(99, 0.01, 2), (20, 0.4, 8), (3, 0.4, 1), (100, 0.0667, 10)])
+def test_of_few_facts_any_share_is_taken_and_of_many_ten_are_enough(write, facts: int, attack: float, given: int):
+    capability = load_capability(write(people("f", facts), toml=shared(attack)))
+    assert len({item.group for item in capability.attack}) == given
+
+
 def test_reads_items_and_splits_them_by_group(write):
     forget = [row(f"p{n}", question, answer=n % 3) for n in range(20) for question in ("born", "died")]
     capability = load_capability(write(forget))
@@ -443,6 +460,12 @@ def write_arrays(tmp_path) -> Callable[..., Path]:
         return tmp_path / "capability.toml"
 
     return written
+
+
+def test_few_of_many_examples_to_train_on_are_refused_of_a_class_too(write_arrays):
+    x, y = np.arange(400, dtype=np.float32).reshape(200, 2), np.arange(200) % 2
+    said = refusal(write_arrays(ARRAYS + "[splits]\nattack = 0.01\n", x=x, y=y))
+    assert "2 of 100 forget facts are in the attack split" in said
 
 
 def test_more_classes_than_anything_has(write_arrays):
