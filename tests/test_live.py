@@ -89,6 +89,16 @@ def test_the_same_module_finds_the_same_run_and_another_another(
     assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
 
 
+def test_another_chat_template_is_another_model(trio: dict[str, Target]) -> None:
+    described = []
+    for template in (None, "{{ messages[0].content }}", "{{ messages[0].content }}!", {"default": "a", "tools": "b"}):
+        tokenizer = deepcopy(trio["target"].tokenizer)
+        assert tokenizer is not None
+        tokenizer.chat_template = template
+        described += [live_model(trio["target"].module, tokenizer, "target").description for _ in range(2)]
+    assert len(set(described)) == 4
+
+
 def test_tied_weights_stay_tied_in_the_copy() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

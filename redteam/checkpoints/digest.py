@@ -15,6 +15,8 @@ DESCRIPTION = (
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

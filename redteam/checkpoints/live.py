@@ -35,7 +35,8 @@ class Live:
         module: a causal language model or a text classifier of transformers, or any classifier of arrays.
         tokenizer: of what reads text; None for a classifier of arrays.
         sha256: of names, dtypes, shapes and bytes of its tensors.
-        description: digest of its config and tokenizer; of a classifier, of its structure as it is printed.
+        description: digest of its config, its tokenizer and its chat template; of a classifier, of its structure as it
+            is printed.
     """
 
     name: str
@@ -169,5 +170,7 @@ def _described(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> 
     config = {key: value for key, value in held.config.to_dict().items() if key not in PROVENANCE}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    if tokenizer.chat_template is not None:  # how a chat is asked is no part of the backend
+        words += json.dumps(tokenizer.chat_template, sort_keys=True)
     told = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(f"{type(module).__name__}\n{told}\n{words}\n".encode()).hexdigest()

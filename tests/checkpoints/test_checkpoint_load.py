@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2LMHeadModel
 
 from redteam.checkpoints.contents import dominant_dtype
-from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 
@@ -439,3 +439,23 @@ def test_weights_that_are_converted_need_no_copy(tmp_path, make, tokenizer, logi
     with file.open("r+b") as opened:
         opened.write(bytes(file.stat().st_size))
     assert torch.equal(logits(target.module), before)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
+def test_another_chat_template_is_another_model(described, name):
+    """The weights are asked something else; of a directory as of a config that is given with weights."""
+    path = described / "model.safetensors"
+    seen = {description_digest(path), description_digest(path, described / "config.json")}
+    for template in ('{"chat_template": "a"}', '{"chat_template": "b"}'):
+        (described / name).write_text(template)
+        seen |= {description_digest(path), description_digest(path, described / "config.json")}
+    assert len(seen) == 3
+
+
+def test_the_chat_template_that_transformers_saves_is_in_a_file_that_counts(described, tokenizer):
+    before = description_digest(described / "model.safetensors")
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(described)
+    assert (described / "chat_template.jinja").is_file()
+    assert "chat_template" not in (described / "tokenizer_config.json").read_text()
+    assert description_digest(described / "model.safetensors") != before
