@@ -74,7 +74,10 @@ class Registry:
         return getattr(import_module(module), attribute)
 
     def version(self, name: str, plugin: Any) -> int | str:
-        """Returns what changes when the plug-in does: its version; of a user's file, the digest of the source too."""
+        """Returns what changes when the plug-in does: its version; of a user's file, the digest of that one file too.
+
+        What the file imports does not count: its author raises the version.
+        """
         if ".py:" not in name:
             return int(plugin.version)
         source = Path(name.rpartition(":")[0]).read_bytes()

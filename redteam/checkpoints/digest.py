@@ -81,7 +81,7 @@ def description_digest(
     Args:
         path: of the checkpoint.
         config: a config.json, or the directory of one, if it is not beside the checkpoint.
-        arch: `path/to/file.py:function`, if a function builds the model.
+        arch: `path/to/file.py:function`, if a function builds the model: that one file counts, not what it imports.
         base: of an adapter: its weights and what it is opened with count too; `config` is that one's then.
 
     Raises:
