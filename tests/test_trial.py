@@ -420,6 +420,21 @@ def test_weights_that_turn_to_nan_are_divergence_and_never_a_score(setting: Sett
     assert result.share_moved == 1.0
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_a_loss_that_an_attack_charges_and_is_none_is_divergence(setting: Setting, loss: Any) -> None:
+    """It trains by itself, and never looked: no loss that the log cannot hold is kept."""
+
+    def body(arena: Arena) -> Iterator[Spent]:
+        for step in range(8):
+            shake(arena.module, 0.01)
+            yield arena.ledger.charge(samples=1, tokens=2, loss=loss if step == 3 else 1.0)
+
+    result = scripted(setting, body)
+    assert (result.state, result.error, result.diverged) == ("complete", None, True)
+    assert [p.spent.steps for p in result.points] == [0, 1, 2]
+    assert result.losses == (1.0, 1.0, 1.0)
+
+
 def test_training_that_falls_apart_is_divergence(setting: Setting) -> None:
     """The loss turns NaN in the middle: the points before it stand, none comes after."""
     result = run_trial(setting, Retrain(), spec(optimizer="sgd", **{"learning_rate.sgd": 1e38}, steps=64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,10 @@ class Spent:
     flops: float = 0.0
 
 
+class Diverged(Exception):
+    """The training loss is not finite: the weights are of no further use."""
+
+
 def training_flops(parameters: int, tokens: int, trained: int | None = None) -> float:
     """FLOPs of training on `tokens`: (4 N + 2 T) D, with N weights of which T move; 6 N D where all do.
 
@@ -55,8 +60,12 @@ class Ledger:
     seconds: float = 0.0
 
     def charge(self, *, samples: int, tokens: int, loss: float, trained: int | None = None) -> Spent:
-        """Adds one optimizer step, of `trained` weights (by default all), and returns the cumulative cost."""
-        self.losses.append(loss)
+        """Adds one optimizer step, of `trained` weights (by default all), and returns the cumulative cost.
+
+        Raises:
+            Diverged: the loss is not finite. The step is not added.
+        """
+        self._keep(loss)
         return self._add(samples, tokens, training_flops(self.parameters, tokens, trained))
 
     def charge_search(self, *, samples: int, tokens: int, differentiated: int, loss: float) -> Spent:
@@ -67,14 +76,23 @@ class Ledger:
             tokens: of them.
             differentiated: tokens among them whose loss was differentiated, by inputs: 4 N FLOPs each instead of 2 N.
             loss: of what the search stands at.
+
+        Raises:
+            Diverged: the loss is not finite. The step is not added.
         """
-        self.losses.append(loss)
+        self._keep(loss)
         flops = 2.0 * self.parameters * (tokens - differentiated) + training_flops(self.parameters, differentiated, 0)
         return self._add(samples, tokens, flops)
 
     def charge_edit(self) -> Spent:
         """Adds one change of the weights that needs no training, and returns the cumulative cost."""
         return self._add(0, 0, 0.0)
+
+    def _keep(self, loss: float) -> None:
+        """Keeps the loss of a step, which an attack that trains by itself may not have looked at."""
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {float(loss)} at step {self.spent.steps}")
+        self.losses.append(float(loss))
 
     def _add(self, samples: int, tokens: int, flops: float) -> Spent:
         before = self.spent

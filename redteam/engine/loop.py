@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from redteam.engine.accumulation import Accumulation
 from redteam.engine.batches import AnyBatch, Loss
+from redteam.engine.cost import Diverged as Diverged
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
 
 Around = Callable[[torch.optim.Optimizer], AbstractContextManager[None]]
-
-
-class Diverged(Exception):
-    """The training loss is not finite: the weights are of no further use."""
 
 
 def mean_loss(module: nn.Module, batch: AnyBatch) -> Tensor:

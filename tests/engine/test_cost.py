@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from redteam.engine.cost import Cost, Meter
+from redteam.engine.cost import Cost, Diverged, Ledger, Meter
 
 sizes = st.integers(1, 9)
 
@@ -135,3 +137,15 @@ def test_seconds_are_those_it_was_open():
 def test_costs_one_after_the_other():
     a, b = Cost(flops=1, seconds=2, peak_bytes=3), Cost(flops=10, seconds=20, peak_bytes=1)
     assert a + b == Cost(flops=11, seconds=22, peak_bytes=3)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_no_step(loss):
+    ledger = Ledger(parameters=10)
+    ledger.charge(samples=1, tokens=2, loss=1.0)
+    spent = ledger.spent
+    with pytest.raises(Diverged, match="at step 1"):
+        ledger.charge(samples=1, tokens=2, loss=loss)
+    with pytest.raises(Diverged, match="at step 1"):
+        ledger.charge_search(samples=1, tokens=2, differentiated=2, loss=loss)
+    assert (ledger.spent, ledger.losses) == (spent, [1.0])
