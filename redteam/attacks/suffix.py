@@ -31,7 +31,7 @@ class Suffix:
     """
 
     name = "suffix"
-    version = 1
+    version = 2
     goal = "searches by gradient for a phrase before or after every prompt"
     paper = "Zou et al. 2023 (arXiv 2307.15043); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.EMBEDDINGS

@@ -23,7 +23,7 @@ class WordSearch:
     """
 
     name = "word-search"
-    version = 1
+    version = 2
     goal = "tries out phrases before or after every prompt"
     paper = "Andriushchenko et al. 2024 (arXiv 2404.02151)"
     access = Access.TEXT

@@ -62,11 +62,13 @@ class Wording:
         """Returns the tokens of `before text after`, and which of them are the text's.
 
         Texts are joined by spaces, empty ones left out. A token that holds an end of the text and some of what stands
-        beside it is not counted as the text's.
+        beside it is not counted as the text's, nor is what a chat template puts behind the prompt.
         """
-        parts = [part for part in (before, text, after) if part]
-        prompts = [" ".join(parts), " ".join(part for part in (before, text) if part), before]
-        read = [self._opening(prompt) for prompt in prompts]
+        # The text ends where it could go on in another way. Of a chat that is seen by letting something else follow:
+        # with nothing after it the same text would be compared with itself, the end of the template included.
+        other = "" if after or not self.chat else before or text
+        prompts = [(before, text, after), (before, text, other), (before,)]
+        read = [self._opening(" ".join(part for part in parts if part)) for parts in prompts]
         whole, until, left = tokens_of(self.tokenizer, read, chat=self.chat)
         return whole, slice(common_beginning(left, whole), common_beginning(until, whole))
 

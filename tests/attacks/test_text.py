@@ -190,7 +190,7 @@ def standing(ground: Arena, phrase: str = "w9 w8 w7", place: str = "before", wid
     words = words_of(ground.text.tokenizer, ground.module)
     return Standing(
         phrase=phrase,
-        items=ATTACK[:6],
+        items=ground.text.attack[:6],
         place=place,
         room=4,
         words=words,
@@ -209,16 +209,27 @@ def test_a_phrase_is_made_of_tokens_that_can_be_printed() -> None:
         words_of(PreTrainedTokenizerFast(tokenizer_object=silent, unk_token="<unk>"), tiny_llama())
 
 
+def chat_arena() -> Arena:
+    """As `arena`, but every prompt is said by a user, and the template puts two tokens behind it."""
+    ground = arena()
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "<s> w20 {{ messages[0].content }} </s> w21 "
+    said = tuple(dataclasses.replace(item, chat=True) for item in ATTACK)
+    return dataclasses.replace(ground, wording=Wording(attack=said, retain=RETAIN, tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize("made", [arena, chat_arena])
 @pytest.mark.parametrize("propose", [by_gradient, by_chance])
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_proposals_differ_in_one_token(propose: Any, place: str) -> None:
-    ground = arena()
+def test_proposals_differ_in_one_token(propose: Any, place: str, made: Any) -> None:
+    ground = made()
     proposed, _ = propose(ground, standing(ground, place=place))
     assert len(proposed) == 40
     for tokens in proposed:
         assert len(tokens) in (3, 4 if propose is by_chance else 3)
         assert sum(a != b for a, b in zip(tokens, [9, 8, 7], strict=False)) <= 1
     assert len({tuple(tokens) for tokens in proposed}) > 5
+    assert len(distinct(ground.text.tokenizer, proposed, "w9 w8 w7", 4)) > 5  # and they are short enough to be tried
 
 
 def test_gradients_choose_among_what_promises_most() -> None:
@@ -284,6 +295,16 @@ def test_a_search_lowers_the_loss_on_its_items_and_moves_no_weight(attack: Any, 
     plain = float(row_losses(ground.module, ground.text.encoded(ATTACK, as_it_is)).mean())
     assert losses[-1] < plain
     assert same_bits(weights_of(ground.module), weights_of(tiny_llama()))
+
+
+@pytest.mark.parametrize("attack", [Suffix(), WordSearch()])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_in_a_chat_the_phrase_moves(attack: Any, place: str) -> None:
+    ground = chat_arena()
+    asked_as = [ground.text.rewrite("w1") for _ in attack.run(ground, {**PHRASE, "place": place})]
+    assert len(set(asked_as)) > 2
+    assert all(len(text.split()) <= 4 for text in asked_as)
+    assert ground.ledger.losses[-1] < ground.ledger.losses[0]
 
 
 def test_the_gradient_finds_more_than_chance() -> None:

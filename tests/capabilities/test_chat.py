@@ -64,6 +64,24 @@ def test_a_phrase_is_found_inside_the_chat() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "text", "after"),
+    [
+        ("w1 w2", "w5 w6", ""),
+        ("w1 w2", "w5 w2", ""),  # it ends as what stands before it
+        ("w1 w2", "w1 w2", ""),
+        ("", "w5 w6", "w1 w2"),
+        ("", "w5 w6", ""),
+    ],
+)
+@pytest.mark.parametrize("template", [TEMPLATE, TEMPLATE.replace("</s>", "w22")])
+def test_a_phrase_ends_where_the_rest_of_the_template_begins(template: str, before: str, text: str, after: str) -> None:
+    tokenizer = chatting(template)
+    whole, place = Wording(attack=ITEMS, retain=(), tokenizer=tokenizer).place_of(before, text, after)
+    assert tokenizer.decode(whole[place]) == text
+    assert place.start == 2 + len(before.split())
+
+
+@pytest.mark.parametrize(
     ("template", "says"),
     [
         (None, "has no chat template"),
