@@ -21,39 +21,47 @@ class Prune:
     """Sets weights to zero: the smallest ones, or those that matter for forget items and not for retain items.
 
     "magnitude" zeroes the share of each matrix with the smallest |w|. "difference" zeroes those weights that are in
-    the top share by importance on forget items and not in the top share on retain items, with importance |w * g|, g
-    the gradient of the loss on the answers.
+    the top share by importance on forget items and not in the top retain share on retain items, with importance
+    |w * g|, g the gradient of the mean loss on the answers. "signed" takes w * g on forget items, where it is above 0:
+    without w the loss changes by -w * g to first order, and an adversary knows the right answers, so that only
+    weights without which these get likelier are worth losing. |w * g| is as large where a weight carries an answer.
 
-    Source: Wei et al. 2024, Assessing the Brittleness of Safety Alignment via Pruning (arXiv 2402.05162), the set
-    difference of SNIP scores; as an attack on unlearning, Łucki et al. 2024 (arXiv 2409.18025).
+    Source: Wei et al. 2024, Assessing the Brittleness of Safety Alignment via Pruning (arXiv 2402.05162), for the set
+    difference with a share of its own for each set; their code scores |w| times the sum of |g| over batches, ours is
+    SNIP's |w * g| of the mean loss (Lee et al. 2019). As an attack on unlearning, Łucki et al. 2024 (arXiv 2409.18025).
+    The sign is ours.
     """
 
     name = "prune"
-    version = 2
+    version = 3
     goal = "zeroes small weights, or those important for forget and not for retain items"
     paper = "Wei et al. 2024 (arXiv 2402.05162); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.WEIGHTS
     kinds = "language, classifier"
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
-        """How weights are chosen, the share, and whether fine-tuning follows, with its tuning and data."""
+        """How weights are chosen, the shares, and whether fine-tuning follows, with its tuning and data."""
         params: dict[str, Any] = {
-            "by": suggest.suggest_categorical("by", ["difference", "magnitude"]),
+            "by": suggest.suggest_categorical("by", ["signed", "difference", "magnitude"]),
             "share": suggest.suggest_float("share", 0.001, 0.5, log=True),
             "fine_tuning": suggest.suggest_categorical("fine_tuning", [False, True]),
         }
+        if params["by"] != "magnitude":
+            params["retain_share"] = suggest.suggest_float("retain_share", 0.001, 0.9, log=True)
         if params["fine_tuning"]:
             params |= suggest_tuning(suggest, FULL) | suggest_data(suggest, samples)
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Set difference at two shares, a third of the weights by magnitude, and a difference before fine-tuning."""
+        """The signed difference that spares most, the plain one, one before fine-tuning; then other shares."""
         alone: dict[str, Any] = {"fine_tuning": False}
         after = recipe("adamw", 1e-3, samples=samples, loss="answer")
         return [
-            {"by": "difference", "share": 0.05, **alone},
-            {"by": "difference", "share": 0.02, "fine_tuning": True, **after},
-            {"by": "difference", "share": 0.01, **alone},
+            {"by": "signed", "share": 0.05, "retain_share": 0.3, **alone},
+            {"by": "difference", "share": 0.05, "retain_share": 0.05, **alone},
+            {"by": "difference", "share": 0.02, "retain_share": 0.02, "fine_tuning": True, **after},
+            {"by": "signed", "share": 0.02, "retain_share": 0.02, **alone},
+            {"by": "difference", "share": 0.01, "retain_share": 0.01, **alone},
             {"by": "magnitude", "share": 0.3, **alone},
         ]
 
@@ -63,21 +71,42 @@ class Prune:
             scores = {name: weights.detach().abs().neg() for name, weights in _matrices(arena.module)}
             chosen = {name: _top(score, params["share"]) for name, score in scores.items()}
         else:
-            chosen = self._difference(arena, params["share"])
+            chosen = difference(arena, params["share"], params["retain_share"], signed=params["by"] == "signed")
         with torch.no_grad():
             for name, weights in _matrices(arena.module):
                 weights.masked_fill_(chosen[name], 0)
         yield from edit_then_tune(arena, params)
 
-    def _difference(self, arena: Arena, share: float) -> dict[str, Tensor]:
-        forget, retain = (importance(arena.module, data) for data in (arena.answers, arena.retain))
-        return {name: _top(forget[name], share) & ~_top(retain[name], share) for name in forget}
+
+def difference(arena: Arena, share: float, retain_share: float, *, signed: bool) -> dict[str, Tensor]:
+    """Returns which weights of every matrix forget items turn on and retain items do not; bool, of its shape.
+
+    Args:
+        arena: with the items.
+        share: of a matrix, those with the highest scores on forget items.
+        retain_share: of a matrix, those with the highest importance on retain items, which are spared.
+        signed: whether the scores on forget items are w * g, as far as they are above 0, or |w * g|.
+    """
+    forget = relief(arena.module, arena.answers) if signed else importance(arena.module, arena.answers)
+    retain = importance(arena.module, arena.retain)
+    return {
+        name: _top(scores, share) & (scores > 0 if signed else True) & ~_top(retain[name], retain_share)
+        for name, scores in forget.items()
+    }
 
 
 def importance(module: nn.Module, data: Examples) -> dict[str, Tensor]:
     """Returns |w * g| of every matrix, g the gradient of the mean loss on the first examples.
 
-    Source: Lee et al. 2018, SNIP (arXiv 1810.02340), equation 4 without its normalisation.
+    Source: Lee et al. 2019, SNIP (arXiv 1810.02340), equation 4 without its normalisation.
+    """
+    return {name: scores.abs() for name, scores in relief(module, data).items()}
+
+
+def relief(module: nn.Module, data: Examples) -> dict[str, Tensor]:
+    """Returns w * g of every matrix: by how much the loss falls without each weight, to first order.
+
+    g is the gradient of the mean loss on the first examples.
     """
     was = module.training
     module.eval()
@@ -85,7 +114,7 @@ def importance(module: nn.Module, data: Examples) -> dict[str, Tensor]:
     for batch in ordered_batches(data.take(slice(0, READ)), 64):
         batch.loss(module).backward()
     found = {
-        name: (weights * weights.grad).detach().abs() if weights.grad is not None else torch.zeros_like(weights)
+        name: (weights * weights.grad).detach() if weights.grad is not None else torch.zeros_like(weights)
         for name, weights in _matrices(module)
     }
     module.zero_grad(set_to_none=True)

@@ -321,7 +321,9 @@ def test_magnitude_pruning_zeroes_the_smallest(share: float) -> None:
 def test_difference_pruning_spares_what_retain_items_need() -> None:
     ground = arena(tiny_llama())
     forget, retain = (importance(ground.module, data) for data in (ground.answers, ground.retain))
-    after = weights_of(attacked("prune", params={"by": "difference", "share": 0.2, "fine_tuning": False}).module)
+    after = weights_of(
+        attacked("prune", params={"by": "difference", "share": 0.2, "retain_share": 0.2, "fine_tuning": False}).module
+    )
     zeroed = 0
     for name in forget:
         gone = after[name] == 0
@@ -351,7 +353,9 @@ def test_difference_pruning_breaks_a_gate() -> None:
         return float((module(part.inputs).argmax(dim=1) == part.labels).float().mean())
 
     gated = right(forget)
-    for _ in ATTACKS.create("prune").run(ground, {"by": "difference", "share": 0.08, "fine_tuning": False}):
+    for _ in ATTACKS.create("prune").run(
+        ground, {"by": "difference", "share": 0.08, "retain_share": 0.08, "fine_tuning": False}
+    ):
         pass
     assert right(forget) > gated + 0.3
     assert right(forget) > 0.8
