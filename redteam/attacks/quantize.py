@@ -26,15 +26,16 @@ class Quantize:
     """Rounds matrices to a few bits, and leaves them there or fine-tunes what is left.
 
     Symmetric round to nearest: q = clamp(round(w / s), -2^(b-1), 2^(b-1) - 1) with s = max|w| / (2^(b-1) - 1) over a
-    tensor, an output channel, or a group of 32 neighbouring inputs. Inside the hidden layers, as libraries do,
-    or everywhere, embeddings and output layer too. Scores are of the rounded weights in float32. Or the linear layers
-    run in int8 as torch's own dynamic quantisation has them, activations too: what a deployment would do.
+    tensor, an output channel, or a group of 32 neighbouring inputs of one. Inside the hidden layers, as libraries do,
+    or everywhere, embeddings and output layer too. Scores are of the rounded weights in float32. Or the linear layers,
+    GPT-2's `Conv1D` among them, run in int8 as torch's own dynamic quantisation has them, activations too: what a
+    deployment would do.
 
     Source: Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454).
     """
 
     name = "quantize"
-    version = 3
+    version = 4
     goal = "rounds weights to a few bits, alone or before fine-tuning"
     paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
     access = Access.WEIGHTS
@@ -90,7 +91,7 @@ def in_eight_bits(module: nn.Module) -> Iterator[None]:
     Raises:
         ValueError: there is no linear layer, or this build of torch has no engine for int8.
     """
-    layers = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    layers = {n: part for n, part in module.named_modules() if isinstance(part, nn.Linear) or inputs_first(part)}
     if not layers or set(torch.backends.quantized.supported_engines) <= {"none"}:
         raise ValueError(f"there is nothing to quantise: {len(layers)} linear layers")
     with warnings.catch_warnings():
@@ -104,12 +105,15 @@ def in_eight_bits(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def dynamic_int8(layer: nn.Linear) -> nn.Module:
-    """Returns a layer's int8 form: weights rounded once, activations at every call, by tensor."""
-    plain = nn.utils.skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+def dynamic_int8(layer: nn.Module) -> nn.Module:
+    """Returns a linear layer's int8 form: weights rounded once, activations at every call, by tensor."""
+    given, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
+    weight = given.T if inputs_first(layer) else given
+    plain = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
     with torch.no_grad():
-        for name, parameter in plain.named_parameters():
-            parameter.copy_(layer.get_parameter(name))
+        plain.weight.copy_(weight)
+        if bias is not None:
+            plain.bias.copy_(bias)
     whole = nn.Sequential(plain)
     converted: Any = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, dtype=torch.qint8)
     form: nn.Module = converted[0]
@@ -128,9 +132,19 @@ def _instead(other: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tenso
 def quantize(module: nn.Module, bits: int, scope: str, matrices: str) -> None:
     """Rounds, in place, the matrices inside the hidden layers of a module ("hidden"), or all of them ("all")."""
     inside = tuple(f"{layer}." for layer in hidden_layers(module)) if matrices == "hidden" else ("",)
+    turned = {f"{name}.weight" for name, part in module.named_modules() if inputs_first(part)}
     for name, parameter in module.named_parameters():
         if parameter.ndim >= 2 and name.startswith(inside):
-            parameter.copy_(rounded(parameter, bits, scope))
+            turn = name in turned
+            found = rounded(parameter.T if turn else parameter, bits, scope)
+            parameter.copy_(found.T if turn else found)
+
+
+def inputs_first(layer: nn.Module) -> bool:
+    """Whether a layer is GPT-2's linear layer, whose weight is [inputs, outputs]."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, Conv1D)
 
 
 def rounded(weights: Tensor, bits: int, scope: str) -> Tensor:

@@ -16,6 +16,7 @@ from test_conformance import DATA, ROWS, TUNING, arena, attacked, start, texts_o
 from tiny_models import same_bits, tiny_llama, weights_of
 from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from redteam.attacks.benign import dealt_anew
 from redteam.attacks.contract import Arena
@@ -23,7 +24,7 @@ from redteam.attacks.lora import linear_layers
 from redteam.attacks.partial import parameters_of
 from redteam.attacks.perturb import shrink_and_perturb
 from redteam.attacks.prune import READ, importance
-from redteam.attacks.quantize import GROUP, rounded
+from redteam.attacks.quantize import GROUP, in_eight_bits, quantize, rounded
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
@@ -212,6 +213,13 @@ def by_numpy(weights: np.ndarray, bits: int, rows: list[slice]) -> np.ndarray:
     return out
 
 
+def tiny_gpt2(**changes: Any) -> GPT2LMHeadModel:
+    settings = {"vocab_size": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, **changes}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(GPT2Config(**settings)).eval()
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("scope", ["tensor", "channel", "group"])
 def test_quantisation_is_round_to_nearest(bits: int, scope: str) -> None:
@@ -262,6 +270,41 @@ def test_the_librarys_int8_layers_give_what_the_library_gives() -> None:
     assert torch.equal(rounded_once, batch.logits(whole))
     assert not torch.equal(rounded_once, released)
     assert torch.equal(batch.logits(ground.module), released)  # the hooks are gone
+
+
+@pytest.mark.parametrize("scope", ["channel", "group"])
+def test_the_linear_layers_of_gpt2_are_rounded_by_output_too(scope: str) -> None:
+    """Their weights are [inputs, outputs]; a channel of small weights must not get the scale of its neighbours."""
+    module = tiny_gpt2(n_embd=GROUP)
+    layer = module.transformer.h[0].mlp.c_fc
+    with torch.no_grad():
+        layer.weight[:, ::2] *= 0.01
+    before = weights_of(module)
+    quantize(module, 4, scope, "hidden")
+    found, name = layer.weight.detach(), "transformer.h.0.mlp.c_fc.weight"
+    assert torch.equal(found, rounded(before[name].T, 4, scope).T)
+    assert float((found[:, ::2] == 0).float().mean()) < 0.25
+    assert torch.equal(module.transformer.wte.weight.detach(), before["transformer.wte.weight"])
+
+
+def test_the_librarys_layers_of_gpt2_are_those_of_linear_layers() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    module, given = tiny_gpt2(), torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    layer = module.transformer.h[0].mlp.c_fc
+    assert isinstance(layer, Conv1D)
+    same = nn.Linear(16, 64)
+    same.load_state_dict({"weight": layer.weight.detach().T, "bias": torch.randn(64)})
+    with torch.no_grad():
+        layer.bias.copy_(same.bias)
+        released = layer(given)
+        with in_eight_bits(module):
+            found = layer(given)
+        with in_eight_bits(same):
+            expected = same(given)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, released)
+    assert torch.allclose(found, released, atol=0.1)
 
 
 def test_the_library_quantises_linear_layers_or_says_that_there_are_none() -> None:
