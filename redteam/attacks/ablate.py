@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import Edit, along, edited, layer_at, mean_states
+from redteam.engine.steering import Edit, along, edited, layer_at, layers_at_work, mean_states
 from redteam.target import TargetInfo
 
 
@@ -25,7 +25,7 @@ class Ablate:
     """
 
     name = "ablate"
-    version = 1
+    version = 2
     goal = "takes out of hidden states what tells forget from retain inputs"
     paper = "Arditi et al. 2024 (arXiv 2406.11717); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.ACTIVATIONS
@@ -52,7 +52,7 @@ class Ablate:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Reads both means on the attack split and the retain items, and puts the hooks in place."""
-        layers = hidden_layers(arena.module)
+        layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
         if params["layers"] == "one":
             layers = (layer_at(layers, params["depth"]),)
         forget, retain = (mean_states(arena.module, data, layers) for data in (arena.answers, arena.retain))

@@ -11,7 +11,7 @@ from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import edited, layer_at, mean_states, shorten
+from redteam.engine.steering import edited, layer_at, layers_at_work, mean_states, shorten
 from redteam.target import TargetInfo
 
 RATES = {"adamw": (1e-4, 1.0)}
@@ -29,7 +29,7 @@ class Latent:
     """
 
     name = "latent"
-    version = 2
+    version = 3
     goal = "trains one bounded vector that is added to a layer's states"
     paper = "Che et al. 2025 (arXiv 2502.05209); Casper et al. 2024 (arXiv 2403.05030)"
     access = Access.ACTIVATIONS
@@ -53,7 +53,8 @@ class Latent:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Puts the hook in place and trains the vector on the first `samples` attack items."""
-        layer = layer_at(hidden_layers(arena.module), params["depth"])
+        layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
+        layer = layer_at(layers, params["depth"])
         middle = mean_states(arena.module, arena.answers, (layer,))[layer]
         added = nn.Parameter(torch.zeros_like(middle))
         arena.in_place.enter_context(edited(arena.module, {layer: lambda states: states + added}))

@@ -9,7 +9,7 @@ from torch import nn
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import edited, layer_at, mean_states
+from redteam.engine.steering import edited, layer_at, layers_at_work, mean_states
 from redteam.target import TargetInfo
 
 
@@ -24,7 +24,7 @@ class Steer:
     """
 
     name = "steer"
-    version = 1
+    version = 2
     goal = "adds a multiple of the forget direction to the states of one layer"
     paper = "Turner et al. 2023 (arXiv 2308.10248); Seyitoğlu et al. 2024 (arXiv 2411.02631)"
     access = Access.ACTIVATIONS
@@ -49,7 +49,8 @@ class Steer:
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Reads both means on the attack split and the retain items, and puts the hook in place."""
-        layer = layer_at(hidden_layers(arena.module), params["depth"])
+        layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
+        layer = layer_at(layers, params["depth"])
         forget, retain = (mean_states(arena.module, data, (layer,))[layer] for data in (arena.answers, arena.retain))
         added = (forget - retain) * (params["strength"] if params["sign"] == "plus" else -params["strength"])
         arena.in_place.enter_context(edited(arena.module, {layer: lambda states: states + added}))

@@ -71,6 +71,25 @@ def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> d
     return {layer: total / count for layer, total in sums.items()}
 
 
+@torch.no_grad()
+def layers_at_work(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns those of the layers that have states when a module reads, in order, by its first examples.
+
+    A head that is there for training alone has none.
+
+    Raises:
+        ValueError: none has.
+    """
+    was = module.training
+    module.eval()
+    batch = next(ordered_batches(data, 64)).to(device_of(module))
+    found = hidden_states(module, batch, layers)
+    module.train(was)
+    if not found:
+        raise ValueError(f"no hidden layer takes part in a forward pass: {', '.join(layers)}")
+    return tuple(layer for layer in layers if layer in found)
+
+
 def along(states: Tensor, direction: Tensor) -> Tensor:
     """Returns the component of each state along a unit direction, as a multiple of it: (h . r) r.
 

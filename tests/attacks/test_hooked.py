@@ -21,7 +21,7 @@ from redteam.attacks.soft_prompt import prompted
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED
 from redteam.engine.cost import Ledger
-from redteam.engine.steering import along, edited, layer_at, mean_states, shorten
+from redteam.engine.steering import along, edited, layer_at, layers_at_work, mean_states, shorten
 from redteam.registry import ATTACKS
 from redteam.target import Target
 from redteam.trial import Setting, TrialSpec, open_setting, run_trial
@@ -234,6 +234,48 @@ def test_works_on_a_classifier(name: str) -> None:
     assert not torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
     ground.in_place.close()
     assert torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
+
+
+class WithSpareHead(nn.Module):
+    """A classifier with heads that only training would use, one before its layers and one among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 3)
+        self.a, b, c = tiny_classifier()[::2]
+        self.spare = nn.Linear(8, 3)
+        self.b, self.c = b, c
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        said: Tensor = self.c(self.b(self.a(inputs).relu()).relu())
+        return said
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("ablate", {"layers": "every", "towards": "retain"}),
+        ("ablate", {"layers": "one", "towards": "zero", "depth": 0.0}),
+        *(("steer", {"sign": "minus", "strength": 1.0, "depth": depth}) for depth in (0.0, 1.0)),
+        *(("latent", {**TUNING, **DATA, "bound": 1.0, "depth": depth}) for depth in (0.0, 1.0)),
+    ],
+)
+def test_a_layer_that_takes_no_part_is_left_out(name: str, params: dict[str, Any]) -> None:
+    """It has no states to be read or changed; depth counts the others."""
+    module, data = WithSpareHead().eval(), random_labelled(24)
+    ground = classifier_arena(module, data.take(slice(0, 12)), data.take(slice(12, 24)))
+    plain = module(data.inputs)
+    for _ in start(name, ground, params):
+        pass
+    module.eval()
+    assert not torch.allclose(module(data.inputs), plain)
+    assert not any(part._forward_hooks for part in (module.first, module.spare))
+    ground.in_place.close()
+
+
+def test_a_module_without_layers_at_work_says_so() -> None:
+    with pytest.raises(ValueError, match="no hidden layer takes part"):
+        layers_at_work(WithSpareHead(), random_labelled(3), ("first", "spare"))
 
 
 def test_layers_by_depth() -> None:
