@@ -14,14 +14,17 @@ from redteam.target import TargetInfo
 
 
 class Ablate:
-    """Removes the difference of the mean states on forget and on retain items, in one layer or in every layer.
+    """Removes the difference of the mean states on forget and on retain items.
 
     h <- h - ((h - c) . r) r with r the unit difference of means where answers are predicted, and c either nothing or
-    the mean state on retain items, so that every input looks as little of the forget set as those do.
+    the mean state on retain items, so that every input looks as little of the forget set as those do. "one everywhere"
+    takes r from one layer and removes it in every layer whose states have its shape; "every" removes each layer's own
+    r in that layer; "one" does so in one layer alone.
 
-    Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction (arXiv 2406.11717), and
-    Marshall et al. 2024, Refusal in LLMs is an Affine Function (arXiv 2411.09003), for c; as an attack on unlearning,
-    Łucki et al. 2024 (arXiv 2409.18025).
+    Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction (arXiv 2406.11717), for one
+    direction in every layer, to zero: they remove it between attention and MLP too, here it is the output of a layer.
+    Marshall et al. 2024, Refusal in LLMs is an Affine Function (arXiv 2411.09003), for c. As an attack on unlearning,
+    with a direction of its own for every layer, Łucki et al. 2024 (arXiv 2409.18025).
     """
 
     name = "ablate"
@@ -36,30 +39,40 @@ class Ablate:
         return unknown_layers(module)
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
-        """Every layer by its own direction or one layer, its depth, and what the states are moved to."""
+        """Where which direction is removed, the depth of the one layer, and what the states are moved to."""
         params = {
-            "layers": suggest.suggest_categorical("layers", ["one", "every"]),
+            "layers": suggest.suggest_categorical("layers", ["every", "one everywhere", "one"]),
             "towards": suggest.suggest_categorical("towards", ["zero", "retain"]),
         }
-        if params["layers"] == "one":
+        if params["layers"] != "every":
             params["depth"] = suggest.suggest_float("depth", 0.0, 1.0)
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Every layer, to zero as published and to the retain mean; then single layers from the middle outwards."""
-        every = [{"layers": "every", "towards": towards} for towards in ("zero", "retain")]
-        return [*every, *({"layers": "one", "towards": "retain", "depth": depth} for depth in (0.5, 1.0, 0.0))]
+        """Every layer's own direction, to zero; one direction everywhere, to zero; then towards the retain mean.
+
+        Single layers come last, from the middle outwards.
+        """
+        return [
+            {"layers": "every", "towards": "zero"},
+            {"layers": "one everywhere", "towards": "zero", "depth": 0.5},
+            {"layers": "every", "towards": "retain"},
+            *({"layers": "one", "towards": "retain", "depth": depth} for depth in (0.5, 1.0, 0.0)),
+        ]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Reads both means on the attack split and the retain items, and puts the hooks in place."""
         layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
-        if params["layers"] == "one":
-            layers = (layer_at(layers, params["depth"]),)
+        source = None if params["layers"] == "every" else layer_at(layers, params["depth"])
+        if source is not None and params["layers"] == "one":
+            layers = (source,)
         forget, retain = (mean_states(arena.module, data, layers) for data in (arena.answers, arena.retain))
-        edits = {
-            layer: ablation(forget[layer] - retain[layer], retain[layer] if params["towards"] == "retain" else None)
-            for layer in layers
-        }
+        edits = {}
+        for layer, centre in retain.items():
+            difference = forget[source or layer] - retain[source or layer]
+            if difference.shape == centre.shape:  # the layers of a classifier may differ in width
+                difference = difference.to(centre.device)
+                edits[layer] = ablation(difference, centre if params["towards"] == "retain" else None)
         arena.in_place.enter_context(edited(arena.module, edits))
         yield arena.ledger.charge_edit()
 

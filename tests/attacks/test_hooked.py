@@ -121,6 +121,33 @@ def test_no_direction_is_no_change() -> None:
     assert torch.equal(ablation(torch.zeros(4), None)(states), states)
 
 
+@pytest.mark.parametrize("depth", [0.0, 1.0])
+def test_one_direction_is_removed_in_every_layer(depth: float) -> None:
+    ground, plain = arena(tiny_llama()), tiny_llama()
+    source = layer_at(LAYERS, depth)
+    forget, retain = (mean_states(plain, data, LAYERS)[source] for data in (ground.answers, ground.retain))
+    unit = (forget - retain) / (forget - retain).norm()
+    for _ in start("ablate", ground, {"layers": "one everywhere", "towards": "zero", "depth": depth}):
+        pass
+    ground.module.eval()
+    batch = ground.answers.batch(slice(0, 3))
+    for layer, states in hidden_states(ground.module, batch, LAYERS).items():
+        assert float((states.detach() @ unit).abs().max()) < 1e-5, layer
+    with edited(plain, dict.fromkeys(LAYERS, lambda states: states - (states @ unit)[..., None] * unit)):
+        expected = batch.logits(plain)
+    assert torch.allclose(batch.logits(ground.module), expected, atol=1e-4)
+
+
+def test_one_direction_is_removed_where_states_have_its_shape() -> None:
+    """The layers of a perceptron are 12 and 8 wide."""
+    module, data = tiny_classifier(), random_labelled(24)
+    ground = classifier_arena(module, data.take(slice(0, 12)), data.take(slice(12, 24)))
+    for _ in start("ablate", ground, {"layers": "one everywhere", "towards": "retain", "depth": 1.0}):
+        pass
+    assert [bool(part._forward_hooks) for part in module] == [False, False, True, False, False]
+    ground.in_place.close()
+
+
 def test_ablation_breaks_a_mask_along_a_direction() -> None:
     """The decoy it is known to break: forget inputs alone are pushed far along one direction of a hidden layer."""
     original, masked = tiny_classifier(), tiny_classifier()
