@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import Edit, along, edited, layer_at, layers_at_work, mean_states
+from redteam.engine.steering import READ, Edit, along, edited, layer_at, layers_at_work, mean_states
 from redteam.target import TargetInfo
 
 
@@ -66,7 +66,8 @@ class Ablate:
         source = None if params["layers"] == "every" else layer_at(layers, params["depth"])
         if source is not None and params["layers"] == "one":
             layers = (source,)
-        forget, retain = (mean_states(arena.module, data, layers) for data in (arena.answers, arena.retain))
+        known = (arena.answers, arena.some_retain(READ))
+        forget, retain = (mean_states(arena.module, data, layers) for data in known)
         edits = {}
         for layer, centre in retain.items():
             difference = forget[source or layer] - retain[source or layer]

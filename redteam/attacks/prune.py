@@ -88,7 +88,7 @@ def difference(arena: Arena, share: float, retain_share: float, *, signed: bool)
         signed: whether the scores on forget items are w * g, as far as they are above 0, or |w * g|.
     """
     forget = relief(arena.module, arena.answers) if signed else importance(arena.module, arena.answers)
-    retain = importance(arena.module, arena.retain)
+    retain = importance(arena.module, arena.some_retain(READ))
     return {
         name: _top(scores, share) & (scores > 0 if signed else True) & ~_top(retain[name], retain_share)
         for name, scores in forget.items()

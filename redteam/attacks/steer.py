@@ -9,7 +9,7 @@ from torch import nn
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import edited, layer_at, layers_at_work, mean_states
+from redteam.engine.steering import READ, edited, layer_at, layers_at_work, mean_states
 from redteam.target import TargetInfo
 
 
@@ -51,7 +51,8 @@ class Steer:
         """Reads both means on the attack split and the retain items, and puts the hook in place."""
         layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
         layer = layer_at(layers, params["depth"])
-        forget, retain = (mean_states(arena.module, data, (layer,))[layer] for data in (arena.answers, arena.retain))
+        known = (arena.answers, arena.some_retain(READ))
+        forget, retain = (mean_states(arena.module, data, (layer,))[layer] for data in known)
         added = (forget - retain) * (params["strength"] if params["sign"] == "plus" else -params["strength"])
         arena.in_place.enter_context(edited(arena.module, {layer: lambda states: states + added}))
         yield arena.ledger.charge_edit()

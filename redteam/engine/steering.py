@@ -51,7 +51,7 @@ def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> d
 
     Args:
         module: put in evaluation mode meanwhile.
-        data: the first `READ` examples of it are read.
+        data: the first `READ` examples of it are read, so that what is not in an order of chance is drawn before.
         layers: names of submodules.
 
     Returns:

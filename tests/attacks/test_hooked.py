@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -261,6 +262,26 @@ def test_works_on_a_classifier(name: str) -> None:
     assert not torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
     ground.in_place.close()
     assert torch.equal(module(data.inputs), tiny_classifier()(data.inputs))
+
+
+@pytest.mark.parametrize("name", ["ablate", "steer", "prune"])
+def test_the_retain_items_that_are_read_are_drawn(name: str) -> None:
+    """Of more than are read not the first, which may all come from one file, and others for another seed."""
+    data = random_labelled(1200)
+    data.inputs[:, 0] = torch.arange(1200.0)  # a number for each row; the first twelve are to be forgotten
+    seen = []
+    for seed in (0, 1):
+        module, rows = tiny_classifier(), set[int]()
+        ground = classifier_arena(module, data.take(slice(0, 12)), data.take(slice(12, 1200)))
+        module.register_forward_pre_hook(lambda _part, given, rows=rows: rows.update(given[0][:, 0].int().tolist()))
+        params = {**ROWS[name].params, **({"fine_tuning": False} if name == "prune" else {})}
+        for _ in start(name, replace(ground, seed=seed), params):
+            pass
+        ground.in_place.close()
+        assert 250 < len(rows) <= 524
+        assert max(rows) > 1000
+        seen.append(rows)
+    assert seen[0] != seen[1]
 
 
 class WithSpareHead(nn.Module):
