@@ -11,7 +11,7 @@ from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
-from redteam.engine.steering import edited, layer_at, layers_at_work, mean_states, shorten
+from redteam.engine.steering import edited, layer_at, layers_at_work, mean_norm, mean_states, shorten
 from redteam.target import TargetInfo
 
 RATES = {"adamw": (1e-4, 1.0)}
@@ -20,7 +20,7 @@ RATES = {"adamw": (1e-4, 1.0)}
 class Latent:
     """Trains a universal perturbation of one layer's states under a norm bound, scored on facts it never saw.
 
-    h <- h + d, |d| <= b |m|, m the mean state on forget items; d lowers the loss on the answers of n forget items and
+    h <- h + d, |d| <= b times the mean of |h| on forget items; d lowers the loss on the answers of n forget items and
     is projected onto the ball after every step. One d for all inputs and positions: it can switch something on, but
     hardly teach.
 
@@ -47,7 +47,7 @@ class Latent:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """A vector as long as the mean state at the first, middle and last layer."""
+        """A vector as long as a state is on average, at the first, middle and last layer."""
         base = {"samples": samples, "loss": "answer", "bound": 1.0}
         return [recipe("adamw", 0.03, depth=depth, **base) for depth in (0.5, 0.0, 1.0)]
 
@@ -55,10 +55,9 @@ class Latent:
         """Puts the hook in place and trains the vector on the first `samples` attack items."""
         layers = layers_at_work(arena.module, arena.answers, hidden_layers(arena.module))
         layer = layer_at(layers, params["depth"])
-        middle = mean_states(arena.module, arena.answers, (layer,))[layer]
-        added = nn.Parameter(torch.zeros_like(middle))
+        added = nn.Parameter(torch.zeros_like(mean_states(arena.module, arena.answers, (layer,))[layer]))
+        most = params["bound"] * mean_norm(arena.module, arena.answers, layer)
         arena.in_place.enter_context(edited(arena.module, {layer: lambda states: states + added}))
-        most = params["bound"] * float(middle.norm())
         data = forget_data(arena, params)
         for spent in arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[added]):
             shorten(added, most)

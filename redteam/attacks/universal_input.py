@@ -24,7 +24,7 @@ RATES = {"adamw": (1e-4, 1.0)}
 class UniversalInput:
     """Trains one perturbation for all inputs under a norm bound, scored on inputs it never saw.
 
-    x <- x + d, |d| <= b |m|, m the mean input of the forget items; d lowers the loss on n forget items and is projected
+    x <- x + d, |d| <= b times the mean of |x| on forget items; d lowers the loss on n forget items and is projected
     onto the ball after every step. What a soft prompt is to a language model: an adversary who can do no more than send
     inputs adds it to each. One d cannot tell inputs apart; what does that is still in the model.
 
@@ -33,7 +33,7 @@ class UniversalInput:
     """
 
     name = "universal-input"
-    version = 2
+    version = 3
     goal = "trains one bounded change that is added to every input"
     paper = "Moosavi-Dezfooli et al. 2017 (arXiv 1610.08401); Shafahi et al. 2020 (arXiv 1811.11304)"
     access = Access.EMBEDDINGS
@@ -50,7 +50,7 @@ class UniversalInput:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Changes as long as the mean input, half, and twice as long."""
+        """Changes as long as an input is on average, half, and twice as long."""
         base = {"samples": samples, "loss": "answer"}
         return [recipe("adamw", 0.03, bound=bound, **base) for bound in (1.0, 0.5, 2.0)]
 
@@ -62,10 +62,10 @@ class UniversalInput:
         """
         if not isinstance(arena.answers, LabelledSet):
             raise ValueError("text has no inputs that a number could be added to")
-        middle = arena.answers.inputs.mean(dim=0).to(device_of(arena.module))
-        added = nn.Parameter(torch.zeros_like(middle))
+        inputs = arena.answers.inputs  # of standardised ones the mean is next to nothing, and no measure of their size
+        added = nn.Parameter(torch.zeros_like(inputs[0], device=device_of(arena.module)))
         arena.in_place.enter_context(shifted(arena.module, added))
-        most = params["bound"] * float(middle.norm())
+        most = params["bound"] * float(inputs.flatten(1).norm(dim=1).mean())
         data = forget_data(arena, params)
         for spent in arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[added]):
             shorten(added, most)

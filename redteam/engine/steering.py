@@ -57,18 +57,36 @@ def mean_states(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> d
     Returns:
         Layer -> float [hidden], of a classifier of the shape of one sample's state.
     """
-    was, sums, count = module.training, dict[str, Tensor](), 0
+    sums, count = dict[str, Tensor](), 0
+    for batch in _read(module, data, layers):
+        for layer, states in batch.items():
+            total = states.sum(dim=0)
+            sums[layer] = sums[layer] + total if layer in sums else total
+        count += max(map(len, batch.values()), default=0)
+    return {layer: total / count for layer, total in sums.items()}
+
+
+@torch.no_grad()
+def mean_norm(module: nn.Module, data: Examples, layer: str) -> float:
+    """Returns how long the states of a layer are on average, where `mean_states` reads them.
+
+    Their mean is no measure of that: where states are centred on nothing it is next to nothing.
+    """
+    norms = [batch[layer].flatten(1).norm(dim=1) for batch in _read(module, data, (layer,))]
+    return float(torch.cat(norms).mean())
+
+
+def _read(module: nn.Module, data: Examples, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Yields for each batch the states of each layer where labelled tokens are predicted, [predictions, ...]."""
+    was = module.training
     module.eval()
     for batch in (batch.to(device_of(module)) for batch in ordered_batches(data.take(slice(0, READ)), 64)):
         chosen = labelled_positions(
             batch, torch.ones(batch.samples, dtype=torch.bool, device=batch.real.device), "loss"
         )
-        for layer, states in hidden_states(module, batch, layers).items():
-            total = states[chosen.to(states.device)].sum(dim=0)
-            sums[layer] = sums[layer] + total if layer in sums else total
-        count += int(chosen.sum())
+        found = hidden_states(module, batch, layers)
+        yield {layer: states[chosen.to(states.device)] for layer, states in found.items()}
     module.train(was)
-    return {layer: total / count for layer, total in sums.items()}
 
 
 @torch.no_grad()

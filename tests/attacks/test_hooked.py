@@ -22,7 +22,7 @@ from redteam.attacks.soft_prompt import prompted
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED
 from redteam.engine.cost import Ledger
-from redteam.engine.steering import along, edited, layer_at, layers_at_work, mean_states, shorten
+from redteam.engine.steering import along, edited, layer_at, layers_at_work, mean_norm, mean_states, shorten
 from redteam.registry import ATTACKS
 from redteam.target import Target
 from redteam.trial import Setting, TrialSpec, open_setting, run_trial
@@ -95,6 +95,34 @@ def test_mean_states_are_read_where_answers_are_predicted() -> None:
             states = hidden_states(module, batch, (layer,))[layer][0]
             chosen += [states[t - 1] for t in range(1, states.shape[0]) if batch.labels[0, t] != IGNORED]
         assert torch.allclose(found[layer], torch.stack(chosen).mean(dim=0), atol=1e-5)
+
+
+def test_the_mean_norm_is_that_of_single_states() -> None:
+    module, data = tiny_llama(), random_tokens(9)
+    lengths = []
+    for row in range(len(data)):
+        batch = data.batch(slice(row, row + 1))
+        states = hidden_states(module, batch, LAYERS[:1])[LAYERS[0]][0]
+        lengths += [
+            float(states[t - 1].detach().norm()) for t in range(1, len(states)) if batch.labels[0, t] != IGNORED
+        ]
+    assert mean_norm(module, data, LAYERS[0]) == pytest.approx(sum(lengths) / len(lengths), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["universal-input", "latent"])
+def test_where_the_mean_is_nothing_there_is_still_room(name: str) -> None:
+    """Each input has its opposite, of the states of the first, linear, layer too: their mean is 0."""
+    draws = random_labelled(12)
+    data = type(draws)(torch.cat([draws.inputs, -draws.inputs]), torch.zeros(24, dtype=torch.int64))
+    module = tiny_classifier()
+    with torch.no_grad():
+        module[0].bias.zero_()
+    ground, released = classifier_arena(module, data, data), module(data.inputs)
+    params = {**TUNING, **DATA, "bound": 0.5, "steps": 20}
+    for _ in start(name, ground, params if name == "universal-input" else {**params, "depth": 0.0}):
+        pass
+    assert float((module(data.inputs) - released).detach().norm(dim=1).mean()) > 0.01
+    ground.in_place.close()
 
 
 @pytest.mark.parametrize("towards", [None, "retain"])
@@ -196,7 +224,7 @@ def test_steering_adds_the_difference(sign: str, factor: float) -> None:
 
 def test_a_latent_perturbation_stays_within_its_bound() -> None:
     ground = arena(tiny_llama())
-    middle = mean_states(ground.module, ground.answers, LAYERS[1:])[LAYERS[1]]
+    length = mean_norm(ground.module, ground.answers, LAYERS[1])
     params = {**TUNING, **DATA, "learning_rate.adamw": 1.0, "steps": 8, "bound": 0.2, "depth": 1.0}
     plain = tiny_llama()
     batch = ground.answers.batch(slice(0, 4))
@@ -212,8 +240,8 @@ def test_a_latent_perturbation_stays_within_its_bound() -> None:
         added = (captured["h"] - before)[batch.real]
         assert torch.allclose(added, added[:1].expand_as(added), atol=1e-4)  # one vector for every token
         norms.append(float(added[0].detach().norm()))
-    assert max(norms) <= 0.2 * float(middle.norm()) * (1 + 1e-4)
-    assert max(norms) >= 0.19 * float(middle.norm())
+    assert max(norms) <= 0.2 * length * (1 + 1e-4)
+    assert max(norms) >= 0.19 * length
 
 
 def test_shorten_leaves_what_is_short_enough() -> None:
@@ -339,7 +367,7 @@ def test_a_change_of_inputs_is_one_for_all_and_bounded() -> None:
     data = random_labelled(24)
     module, forget = tiny_classifier(), data.take(slice(0, 12))
     ground = classifier_arena(module, forget, data.take(slice(12, 24)))
-    most = 0.5 * float(forget.inputs.mean(dim=0).norm())
+    most = 0.5 * float(forget.inputs.norm(dim=1).mean())
     params = {**TUNING, **DATA, "bound": 0.5, "steps": 40, "learning_rate.adamw": 0.1, "batch_size": 12}
     lengths = []
     for _ in start("universal-input", ground, params):
