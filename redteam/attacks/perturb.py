@@ -19,14 +19,14 @@ class Perturb:
     """Shrinks all weights and adds noise, so that a shallow barrier breaks before what lies under it, then retrains.
 
     w <- (1 - s) w + s * std(w) * e with e ~ N(0, 1), for each matrix by its own standard deviation; vectors (norms,
-    biases) stay. Then as `retrain`.
+    biases) stay, and a matrix of one weight, which has none, gets no noise. Then as `retrain`.
 
     Source: Ash & Adams 2020, On Warm-Starting Neural Network Training (arXiv 1910.08475); as an attack on unlearning,
     Lee et al. 2025, Distillation Robustifies Unlearning (arXiv 2506.06278).
     """
 
     name = "perturb"
-    version = 2
+    version = 3
     goal = "shrinks weights and adds noise, then fine-tunes on forget items"
     paper = "Lee et al. 2025 (arXiv 2506.06278); Ash & Adams 2020 (arXiv 1910.08475)"
     access = Access.WEIGHTS
@@ -52,8 +52,9 @@ class Perturb:
 
 @torch.no_grad()
 def shrink_and_perturb(module: nn.Module, strength: float, generator: torch.Generator) -> None:
-    """Mixes every matrix, in place, with noise of its own standard deviation."""
+    """Mixes every matrix, in place, with noise of its own standard deviation; of one weight that is none."""
     for parameter in module.parameters():
         if parameter.ndim >= 2:
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device) * parameter.std()
+            spread = parameter.std() if parameter.numel() > 1 else 0.0
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device) * spread
             parameter.lerp_(noise, strength)

@@ -203,6 +203,13 @@ def test_a_perturbation_mixes_in_noise_of_the_weights_own_size(strength: float) 
     assert strength == 0 or abs(float(correlation)) < 0.03
 
 
+def test_a_matrix_of_one_weight_is_shrunk_and_gets_no_noise() -> None:
+    module = nn.Linear(1, 1)
+    before = float(module.weight.detach())
+    shrink_and_perturb(module, 0.25, torch.Generator().manual_seed(0))
+    assert float(module.weight.detach()) == pytest.approx(0.75 * before)
+
+
 def by_numpy(weights: np.ndarray, bits: int, rows: list[slice]) -> np.ndarray:
     """Round to nearest, block by block."""
     top, out = 2 ** (bits - 1) - 1, np.empty_like(weights)
