@@ -29,7 +29,7 @@ class Benign:
     """
 
     name = "benign"
-    version = 3
+    version = 4
     goal = "full fine-tuning on retain items alone, or on unrelated data"
     paper = "Hu et al. 2024 (arXiv 2406.13356); Siddiqui et al. 2025 (arXiv 2505.22310); Łucki et al. 2024"
     access = Access.WEIGHTS

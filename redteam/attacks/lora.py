@@ -25,7 +25,7 @@ class LoRA:
     """
 
     name = "lora"
-    version = 2
+    version = 3
     goal = "low-rank adapters on the linear layers, trained on forget items"
     paper = "Che et al. 2025, Model Tampering Attacks (arXiv 2502.05209); Hu et al. 2021, LoRA (arXiv 2106.09685)"
     access = Access.WEIGHTS
