@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, recipe, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, at_width, recipe, suggest_tuning, tuning_of
 from redteam.engine.batches import IGNORED, PADDING, Examples, LabelledSet, TextSet, TokenSet
 from redteam.engine.cost import Spent
 from redteam.engine.seeding import seeded
@@ -48,7 +48,7 @@ class Benign:
         rates = [recipe("adamw", rate, **every) for rate in (1e-3, 3e-4, 3e-3)]
         unrelated = recipe("adamw", 1e-3, data="unrelated", share=0.05, batch_size=8)
         few = recipe("adamw", 1e-3, data="retain", share=0.1, steps=16)
-        return [*rates[:2], unrelated, rates[2], few]
+        return at_width([*rates[:2], unrelated, rates[2], few], target, FULL)
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on a share of the retain items, drawn by the trial's seed."""

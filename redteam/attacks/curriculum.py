@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
 
@@ -35,7 +35,7 @@ class Curriculum:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """Two fifths of the steps on retain items, at three rates."""
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "steps": 128, "first": 0.4}
-        return [recipe("adamw", rate, **base) for rate in (1e-3, 3e-4, 3e-3)]
+        return at_width([recipe("adamw", rate, **base) for rate in (1e-3, 3e-4, 3e-3)], target, FULL)
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on all retain items, then on the first `samples` attack items; each part has a schedule of its own."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -51,17 +51,22 @@ class LoRA:
         """Rank 16 with alpha 32 at three rates, rank one, and a wide adapter with a small scale.
 
         Rank 16, alpha 32, 1e-4: Che et al. 2025. Rank 128 with alpha 16 at 2e-4, here rank 64 with the same scale:
-        Łucki et al. 2024. The higher rates are for models of a narrower width than theirs.
+        Łucki et al. 2024. Those are the same at any width; the higher ones were found at a width of 128 and fall by its
+        square root: the first factor moves what it puts out by rate times width, the second, which starts at zero, is
+        of the size of the rate itself, and rate^2 times width is what both do to the states. 1e-3 comes to 1.8e-4 at
+        a width of 4096, that of the published ones. Source of such arguments: Hayou et al. 2024, LoRA+ (arXiv
+        2402.12354).
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "modules": "all"}
-        medium = [
+        ours = [
             recipe("adamw", 1e-3, rank=16, scale=2.0, **base),
             recipe("adamw", 1e-2, rank=16, scale=2.0, **base),
-            recipe("adamw", 1e-4, rank=16, scale=2.0, steps=512, **base),
+            recipe("adamw", 1e-2, rank=1, scale=2.0, **base),
         ]
-        narrow = recipe("adamw", 1e-2, rank=1, scale=2.0, **base)
+        medium, high, narrow = at_width(ours, target, RATES, share=0.5)
+        long = recipe("adamw", 1e-4, rank=16, scale=2.0, steps=512, **base)
         wide = recipe("adamw", 2e-4, rank=64, scale=0.125, **base)
-        return [*medium, narrow, wide]
+        return [medium, high, long, narrow, wide]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains the adapters on the first `samples` attack items.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.batches import join
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -45,7 +45,7 @@ class Mixture:
         retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2).
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
-        return [
+        recipes = [
             recipe("sgd", 2e-2, ratio=4.0, steps=512, **base),
             recipe("adamw", 3e-4, ratio=RATIOS[1], steps=512, **base),
             recipe("adamw", 1e-3, ratio=4.0, steps=512, **base),
@@ -53,6 +53,7 @@ class Mixture:
             recipe("adamw", 1e-3, ratio=RATIOS[1], steps=128, **base),
             recipe("adamw", 3e-3, ratio=RATIOS[1], steps=128, **base),
         ]
+        return at_width(recipes, target, FULL)
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains on the first `samples` attack items and `ratio` times as many retain items, shuffled together."""

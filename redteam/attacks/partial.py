@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -48,10 +48,15 @@ class Partial:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Each part once, at a rate that suits its size: fewer weights take a higher one."""
+        """Each part once, at a rate that suits its size: fewer weights take a higher one.
+
+        Norms and biases are no matrices, but their rate falls with the width too: Ben Zaken et al. 2021 train biases at
+        1e-4 to 1e-3 at widths of 768 and 1024, where 1e-2 here comes to 1e-3.
+        """
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
         few = {"norms and biases", "biases"}
-        return [recipe("adamw", 1e-2 if part in few else 1e-3, part=part, **base) for part in PARTS[target.kind]]
+        parts = [recipe("adamw", 1e-2 if part in few else 1e-3, part=part, **base) for part in PARTS[target.kind]]
+        return at_width(parts, target, RATES)
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains one part on the first `samples` attack items.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.cost import Spent
 from redteam.engine.seeding import seeded
 from redteam.target import TargetInfo
@@ -41,7 +41,8 @@ class Perturb:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """A light and a heavy perturbation, each before all forget items."""
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
-        return [recipe("adamw", 1e-3, strength=strength, **base) for strength in (0.1, 0.3, 0.02)]
+        recipes = [recipe("adamw", 1e-3, strength=strength, **base) for strength in (0.1, 0.3, 0.02)]
+        return at_width(recipes, target, FULL)
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Perturbs, then trains on the first `samples` attack items."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, edit_then_tune, recipe, suggest_data, suggest_tuning
+from redteam.attacks.tuning import FULL, at_width, edit_then_tune, recipe, suggest_data, suggest_tuning
 from redteam.engine.batches import Examples, ordered_batches
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -55,7 +55,7 @@ class Prune:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """The signed difference that spares most, the plain one, one before fine-tuning; then other shares."""
         alone: dict[str, Any] = {"fine_tuning": False}
-        after = recipe("adamw", 1e-3, samples=samples, loss="answer")
+        (after,) = at_width([recipe("adamw", 1e-3, samples=samples, loss="answer")], target, FULL)
         return [
             {"by": "signed", "share": 0.05, "retain_share": 0.3, **alone},
             {"by": "difference", "share": 0.05, "retain_share": 0.05, **alone},

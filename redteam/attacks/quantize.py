@@ -12,7 +12,7 @@ import torch.ao.quantization
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, edit_then_tune, recipe, suggest_data, suggest_tuning
+from redteam.attacks.tuning import FULL, at_width, edit_then_tune, recipe, suggest_data, suggest_tuning
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
@@ -60,7 +60,7 @@ class Quantize:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """Four bits by channel alone and before fine-tuning; the library's eight; finer and coarser ones."""
         alone: dict[str, Any] = {"by": "rounding", "matrices": "hidden", "fine_tuning": False}
-        after = recipe("adamw", 1e-3, samples=samples, loss="answer")
+        (after,) = at_width([recipe("adamw", 1e-3, samples=samples, loss="answer")], target, FULL)
         return [
             {"bits": 4, "scope": "channel", **alone},
             {"bits": 4, "scope": "channel", **alone, "fine_tuning": True, **after},

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.tuning import FULL, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.attacks.tuning import FULL, at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
 
@@ -32,6 +32,8 @@ class Retrain:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """A grid of rates with all samples, the lowest for long; few-shot and cautious settings; other optimizers.
 
+        5e-5 and 2e-5 are published rates and the same at any width; the others are fitted to it.
+
         The grid: Siddiqui et al. 2025 (UNDO) take the worst case over ten rates from 1e-6 to 1e-3, since no single
         rate is the worst for every model. Sixteen steps: Che et al. 2025 (arXiv 2502.05209). 2e-5 with a cosine:
         O'Brien et al. 2025, Deep Ignorance, whose logs also try Muon; Lion: Deeb & Roger 2024.
@@ -42,20 +44,23 @@ class Retrain:
         these methods left alone. Golatkar et al. 2020 (arXiv 1911.04933) measure relearning with SGD.
         """
         data: dict[str, Any] = {"samples": samples, "loss": "answer"}
-        grid = [
+        few_shot = {**data, "samples": min(64, samples), "steps": 16, "batch_size": 16}
+        ours = [
             recipe("adamw", 3e-4, **data),
             recipe("sgd", 1e-2, **data, steps=512),
-            recipe("adamw", 5e-5, **data, steps=512),
             recipe("adamw", 1e-3, **data),
-        ]
-        few_shot = {**data, "samples": min(64, samples), "steps": 16, "batch_size": 16}
-        return [
-            *grid,
             recipe("adamw", 3e-4, **few_shot),
             recipe("adamw", 3e-3, **data, steps=16),
-            recipe("adamw", 2e-5, **data, schedule="cosine", steps=512),
             recipe("lion", 1e-4, **data),
             recipe("muon", 1e-3, **data),
+        ]
+        fitted = at_width(ours, target, FULL)
+        return [
+            *fitted[:2],
+            recipe("adamw", 5e-5, **data, steps=512),
+            *fitted[2:5],
+            recipe("adamw", 2e-5, **data, schedule="cosine", steps=512),
+            *fitted[5:],
         ]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
