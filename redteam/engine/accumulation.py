@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,7 +24,15 @@ class Accumulation:
 
     size: int | None = None
 
-    def backward(self, module: nn.Module, batch: AnyBatch, loss: Loss, *, divisible: bool) -> float:
+    def backward(
+        self,
+        module: nn.Module,
+        batch: AnyBatch,
+        loss: Loss,
+        *,
+        divisible: bool,
+        parameters: Sequence[nn.Parameter] = (),
+    ) -> float:
         """Adds the gradient of a batch's loss to the module's and returns the loss.
 
         Args:
@@ -32,6 +40,7 @@ class Accumulation:
             batch: of one step.
             loss: maps module and batch to a scalar; a loss that is not finite is returned without a gradient.
             divisible: whether the loss is a mean over the labels of the batch, so that parts add up to it.
+            parameters: those that get a gradient besides the module's own; theirs are empty too.
 
         Raises:
             RuntimeError: not even one example fits, or the loss cannot be divided.
@@ -45,6 +54,8 @@ class Accumulation:
                     raise
                 self.size = parts // 2
             module.zero_grad(set_to_none=True)  # outside the handler, whose traceback holds what was allocated
+            for parameter in parameters:
+                parameter.grad = None
             _give_back()
 
     def _backward(self, module: nn.Module, batch: AnyBatch, loss: Loss) -> float:

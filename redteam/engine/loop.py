@@ -68,7 +68,7 @@ def fine_tune(
         for step in range(tuning.steps):
             started = time.perf_counter()
             batch = next(batches)
-            measured = parts.backward(module, batch, loss, divisible=loss is mean_loss)
+            measured = parts.backward(module, batch, loss, divisible=loss is mean_loss, parameters=parameters)
             if not math.isfinite(measured):
                 raise Diverged(f"the training loss is {measured} at step {step}")
             rate = rate_at(step, tuning)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from tiny_classifiers import tiny_classifier_target, tiny_points
@@ -67,6 +70,36 @@ def test_training_goes_on_with_the_same_steps(error: type[Exception]) -> None:
     assert sizes == [16, 8] + [4] * 20  # what did not fit is not tried again
     for name, weights in weights_of(plain).items():
         assert torch.allclose(weights, weights_of(short)[name], atol=1e-5)
+
+
+def test_what_is_trained_besides_the_module_is_tried_anew_as_well() -> None:
+    """Halves of 8 were added up before the second half of 4 does not fit: what the first gave must not stay."""
+    data = random_labelled(16)
+
+    def gradient(most: int, refused_from: int) -> torch.Tensor:
+        module, calls = tiny_classifier(), []
+        added = nn.Parameter(torch.zeros_like(data.inputs[0]))
+
+        def shift(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            calls.append(len(args[0]))
+            if len(args[0]) > most or len(calls) == refused_from:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return (args[0] + added,)
+
+        module.register_forward_pre_hook(shift)
+        seen: list[torch.Tensor] = []
+
+        @contextmanager
+        def around(_optimizer: torch.optim.Optimizer) -> Iterator[None]:
+            assert added.grad is not None
+            seen.append(added.grad.clone())
+            yield
+
+        batches, tuning = iter([data.batch(slice(None))]), Tuning(learning_rate=1e-2, steps=1)
+        list(fine_tune(module, batches, tuning, Ledger(parameters=1), parameters=[added], around=around))
+        return seen[0]
+
+    assert torch.allclose(gradient(8, refused_from=3), gradient(16, refused_from=0), atol=1e-6)
 
 
 def test_one_example_that_does_not_fit_is_an_error() -> None:
