@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_training
@@ -20,6 +21,14 @@ from redteam.probes.contract import Layers, Part
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+WIDEST = 2048  # features of a state that is read as it is: covariances of many more take more memory than there is
+POOLED = 256  # features of a wider one: convolutional nets have dozens of layers, and 2048 take half a minute in each
+POOLS: Mapping[int, Callable[..., Tensor]] = {  # by the number of dimensions beside channels
+    1: functional.adaptive_avg_pool1d,
+    2: functional.adaptive_avg_pool2d,
+    3: functional.adaptive_avg_pool3d,
+}
+
 
 @torch.no_grad()
 def read_layers(
@@ -30,8 +39,9 @@ def read_layers(
     Of a language model there are two places a layer: the position that predicts the answer ("model.layers.1, last"),
     and the mean over that and all positions before it, the start token with them ("model.layers.1, mean"): a fact that
     was hidden from the answer's position can still be in those of its subject. Of a classifier (no tokenizer) the
-    outputs of its hidden layers, flattened ("layers.1"); of one of text the first token's, the last one's and the mean
-    ("layer.1, first"), since heads read the first or the last. Layers that take no part are left out.
+    outputs of its hidden layers, flattened ("layers.1"), and pooled where that were too many, see `_flat`; of one of
+    text the first token's, the last one's and the mean ("layer.1, first"), since heads read the first or the last.
+    Layers that take no part are left out.
 
     Raises:
         UnknownLayers: the hidden layers cannot be told.
@@ -43,7 +53,8 @@ def read_layers(
         for batch in ordered_batches(data, SCORING_BATCH):
             batch.logits(module)
             for name in (name for name in names if name in states):
-                for position, rows in _rows(states[name], batch.to(states[name].device)).items():
+                layer = module.get_submodule(name)
+                for position, rows in _rows(states[name], batch.to(states[name].device), layer).items():
                     parts.setdefault(name + position, []).append(rows.float().cpu().numpy())
     whole = {name: np.concatenate(chunks) for name, chunks in parts.items()}
     read = {name: states for name, states in whole.items() if len(states) == len(items)}
@@ -52,10 +63,10 @@ def read_layers(
     return Layers(items=items, states=read)
 
 
-def _rows(states: Tensor, batch: AnyBatch) -> dict[str, Tensor]:
+def _rows(states: Tensor, batch: AnyBatch, layer: nn.Module) -> dict[str, Tensor]:
     """Returns one state an item, [items, hidden], for each position by what its name ends with."""
     if batch.real.dim() == 1:
-        return {"": states.flatten(1)}
+        return _flat(states, layer)
     if isinstance(batch, Batch):
         end, first = (batch.labels != IGNORED).int().argmax(dim=1) - 1, {}
     else:
@@ -64,6 +75,36 @@ def _rows(states: Tensor, batch: AnyBatch) -> dict[str, Tensor]:
     # A padded position is zeroed by choosing, not multiplying: what stands there need not be finite.
     total = torch.where(read[..., None], states.float(), 0).sum(dim=1)
     return {**first, ", last": states[torch.arange(len(end)), end], ", mean": total / read.sum(dim=1, keepdim=True)}
+
+
+def _flat(states: Tensor, layer: nn.Module) -> dict[str, Tensor]:
+    """Returns a classifier's states flattened, [items, features].
+
+    Of maps that have more than `WIDEST` all channels are kept, and each is averaged over as many cells of equal size as
+    fit into `POOLED` features, one at least. Three dimensions that a layer without weights of its own puts out, as the
+    block of a vision transformer, are tokens: of these the first, which heads read, and the mean.
+
+    Args:
+        states: [items, ...].
+        layer: whose output they are.
+    """
+    if states.dim() < 3 or states[0].numel() <= WIDEST:
+        return {"": states.flatten(1)}
+    if states.dim() == 3 and not isinstance(getattr(layer, "weight", None), Tensor):
+        return {", first": states[:, 0], ", mean": states.float().mean(dim=1)}
+    maps = (states.movedim(-1, 1) if _channels_last(states, layer) else states).float()
+    if maps.dim() - 2 not in POOLS:
+        maps = maps.flatten(2)
+    sizes, cells = maps.shape[2:], max(1, POOLED // maps.shape[1])
+    side = max(n for n in range(1, cells + 1) if n ** len(sizes) <= cells)
+    return {"": POOLS[len(sizes)](maps, [min(side, size) for size in sizes]).flatten(1)}
+
+
+def _channels_last(states: Tensor, layer: nn.Module) -> bool:
+    """Whether a layer's channels are the last dimension: of a linear layer always, of others where no other fits."""
+    channels = len(layer.weight) if isinstance(layer.weight, Tensor) and layer.weight.ndim else None
+    fits_first, fits_last = states.shape[1] == channels, states.shape[-1] == channels
+    return isinstance(layer, nn.Linear) or (fits_last and not fits_first)
 
 
 def layers_of(
