@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import forget_data, recipe, suggest_data, suggest_tuning, tuning_of
+from redteam.capabilities.wording import Wording, as_it_is
 from redteam.engine.cost import Spent
 from redteam.engine.embeddings import embeddings_of, without_embeddings
 from redteam.engine.seeding import seeded
@@ -26,12 +27,12 @@ class SoftPrompt:
     anything, and says nothing about what it knows.
 
     Source: Lester et al. 2021, Prompt Tuning (arXiv 2104.08691); as an attack on unlearning, Schwinn et al. 2024, Soft
-    Prompt Threats (arXiv 2402.09063). That it elicits what was never learnt unless it is universal and short: Rezaei
+    Prompt Threats (arXiv 2402.09063). That it elicits what was never learnt unless it is universal and short: Chen
     et al. 2025 (arXiv 2502.15836).
     """
 
     name = "soft-prompt"
-    version = 2
+    version = 3
     goal = "trains embeddings that are put before every input"
     paper = "Schwinn et al. 2024, Soft Prompt Threats (arXiv 2402.09063); Lester et al. 2021 (arXiv 2104.08691)"
     access = Access.EMBEDDINGS
@@ -48,23 +49,43 @@ class SoftPrompt:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Eight tokens at two rates, and a single one."""
+        """Eight tokens at two rates, a single one, and eight at a rate that suits embeddings as small as Llama's.
+
+        Rates are absolute, and one step at 0.03 leaves embeddings of 0.02 in root mean square behind: published attacks
+        on these take 1e-3.
+        """
         base = {"samples": samples, "loss": "answer", "steps": 128}
-        settings = ((0.03, 8), (0.3, 8), (0.03, 1))
+        settings = ((0.03, 8), (0.3, 8), (0.03, 1), (1e-3, 8))
         return [recipe("adamw", rate, tokens=tokens, **base) for rate, tokens in settings]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Puts the prompt in place, at the embeddings of random tokens, and trains it on the first `samples` items.
 
         Raises:
-            ValueError: the model has no token embeddings.
+            ValueError: the model has no token embeddings, or no room for a token beside the known items.
         """
         table = embeddings_of(arena.module)
-        chosen = torch.randint(len(table.weight), (params["tokens"],), generator=seeded(arena.seed, "prompt"))
-        prompt = nn.Parameter(table.weight.detach()[chosen].clone())
+        tokens = _that_fit(arena.text, params["tokens"])
+        chosen = torch.randint(len(table.weight), (tokens,), generator=seeded(arena.seed, "prompt"))
+        with torch.no_grad():  # of the module, not its weight: Gemma's multiplies what it looks up by a constant
+            prompt = nn.Parameter(table(chosen.to(table.weight.device)).clone())
         arena.in_place.enter_context(prompted(arena.module, prompt))
         data = forget_data(arena, params)
         yield from arena.fine_tune(data, params["batch_size"], tuning_of(params), parameters=[prompt])
+
+
+def _that_fit(wording: Wording, tokens: int) -> int:
+    """Returns how many tokens the prompt may have, so that the model can read all known items after it.
+
+    Raises:
+        ValueError: not even one.
+    """
+    if wording.positions is None:
+        return tokens
+    room = wording.positions - wording.longest([*wording.attack, *wording.retain], as_it_is)
+    if room < 1:
+        raise ValueError(f"the model reads {wording.positions} tokens, too few for a prompt and a question")
+    return min(tokens, room)
 
 
 @contextmanager

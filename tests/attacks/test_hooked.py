@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from redteam.attacks.ablate import ablation
 from redteam.attacks.contract import Arena
 from redteam.attacks.soft_prompt import prompted
+from redteam.capabilities.wording import as_it_is
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED
 from redteam.engine.cost import Ledger
@@ -272,6 +273,54 @@ def test_a_prompt_of_real_tokens_is_what_those_tokens_are(model: Any) -> None:
         assert torch.allclose(found[row, :length], expected, atol=1e-4)
     assert found.shape[:2] == batch.input_ids.shape
     assert torch.equal(batch.logits(module), batch.logits(model()))
+
+
+def first_prompt(ground: Arena, tokens: int) -> Tensor:
+    """What a soft prompt starts from: the training rate is far too low to move it."""
+    params = {**TUNING, **DATA, "learning_rate.adamw": 1e-12, "steps": 1, "tokens": tokens}
+    seen: list[Tensor] = []
+    running = start("soft-prompt", ground, params)
+    handle = ground.module.get_submodule("model.layers.0").register_forward_pre_hook(
+        lambda _layer, args, given: seen.append((args[0] if args else given["hidden_states"]).detach()),
+        with_kwargs=True,
+    )
+    next(running)
+    handle.remove()
+    ground.in_place.close()
+    return seen[0]
+
+
+def test_a_prompt_starts_at_what_the_module_makes_of_tokens() -> None:
+    """Gemma multiplies what it looks up, here by ten; a prompt of bare weights would be drowned by the text."""
+
+    class Scaled(nn.Embedding):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) * 10
+
+    module = tiny_llama()
+    scaled = Scaled(*module.model.embed_tokens.weight.shape)
+    scaled.weight = module.model.embed_tokens.weight
+    module.model.embed_tokens = scaled
+    read = first_prompt(arena(module), tokens=3)[0, :3]
+    table = scaled.weight.detach() * 10
+    assert torch.cdist(read, table).min(dim=1).values.max() < 0.1  # others are 12 and more away
+
+
+@pytest.mark.parametrize(("spare", "tokens"), [(5, 3), (3, 3), (2, 2), (1, 1)])
+def test_a_prompt_is_no_longer_than_the_model_has_room_for(spare: int, tokens: int) -> None:
+    ground = arena(tiny_llama())
+    wording = ground.text
+    longest = wording.longest([*wording.attack, *wording.retain], as_it_is)
+    without = first_prompt(arena(tiny_llama()), tokens=1).shape[1] - 1
+    wording.positions = longest + spare
+    assert first_prompt(ground, tokens=3).shape[1] - without == tokens
+
+
+def test_a_prompt_without_room_is_refused() -> None:
+    ground = arena(tiny_llama())
+    ground.text.positions = 2
+    with pytest.raises(ValueError, match="the model reads 2 tokens, too few for a prompt and a question"):
+        next(start("soft-prompt", ground))
 
 
 def test_a_classifier_has_no_embeddings() -> None:
