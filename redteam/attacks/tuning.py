@@ -17,6 +17,7 @@ FULL = {"adamw": (1e-6, 1e-2), "sgd": (1e-4, 1.0), "lion": (1e-7, 1e-3), "muon":
 # against a hundred steps need not hold against five hundred at a rate at which utility lasts that long.
 STEPS = [16, 32, 64, 128, 512]
 BATCH_SIZES = [8, 16, 32, 64]
+SCHEDULES = ["constant", "cosine", "one-cycle"]  # the last warms up, as attacks of published evaluations mostly do
 TUNED_AT = 128  # hidden size of the models on which rates of recipes that are not published ones were found
 # Power of the width by which an optimizer's best rate of matrices falls. A step of SGD, clipped to a norm, moves what
 # they put out by the rate at any width.
@@ -36,7 +37,7 @@ def suggest_tuning(suggest: Suggest, rates: Mapping[str, tuple[float, float]]) -
         "optimizer": optimizer,
         rate: suggest.suggest_float(rate, *rates[optimizer], log=True),
         "weight_decay": suggest.suggest_categorical("weight_decay", [0.0, 0.01, 0.1]),
-        "schedule": suggest.suggest_categorical("schedule", ["constant", "cosine"]),
+        "schedule": suggest.suggest_categorical("schedule", SCHEDULES),
         "steps": suggest.suggest_categorical("steps", STEPS),
         "batch_size": suggest.suggest_categorical("batch_size", BATCH_SIZES),
     }

@@ -69,6 +69,16 @@ def test_recipes_of_wide_models_lie_within_the_space_and_differ(name: str, kind:
     assert all(params not in recipes[:place] for place, params in enumerate(recipes))
 
 
+@pytest.mark.parametrize("name", AT_128)
+def test_warm_up_is_in_the_space_and_in_no_recipe(name: str) -> None:
+    attack, drawn = ATTACKS.create(name), set()
+    for seed in range(60):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        drawn.add(attack.space(study.ask(), INFO, 300).get("schedule"))
+    assert drawn - {None} == {"constant", "cosine", "one-cycle"}
+    assert all(params.get("schedule") != "one-cycle" for params in attack.recipes(INFO, 300))
+
+
 def test_each_optimizer_by_its_own_power_and_never_out_of_range() -> None:
     given = [recipe(optimizer, 1e-3) for optimizer in ("adamw", "sgd", "lion", "muon")] + [recipe("adamw", 2e-6)]
     found = at_width(given, of_width(2048), FULL)
