@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 READ = 128  # sequences a forward pass; more no longer fit into the caches of a CPU
+STEPS = (8, 16, 32)
 
 
-def suggest_phrase(suggest: Suggest, samples: int) -> dict[str, Any]:
-    """Proposes the phrase's length and place, and how it is searched for."""
+def suggest_phrase(suggest: Suggest, samples: int, steps: Sequence[int] = STEPS) -> dict[str, Any]:
+    """Proposes the phrase's length and place, and how it is searched for, for one of so many steps."""
     return {
         "tokens": suggest.suggest_int("tokens", 1, 20, log=True),
         "place": suggest.suggest_categorical("place", ["before", "after"]),
-        "steps": suggest.suggest_categorical("steps", [8, 16, 32]),
+        "steps": suggest.suggest_categorical("steps", list(steps)),
         "width": suggest.suggest_categorical("width", [16, 32, 64]),
         "samples": suggest.suggest_int("samples", 1, samples, log=True),
         "batch_size": suggest.suggest_categorical("batch_size", [8, 16, 32]),

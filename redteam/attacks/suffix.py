@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.phrases import Standing, changed, phrase_recipe, search_phrase, suggest_phrase, with_phrase
+from redteam.attacks.phrases import STEPS, Standing, changed, phrase_recipe, search_phrase, suggest_phrase, with_phrase
 from redteam.engine.batches import TokenSet
 from redteam.engine.cost import Spent
 from redteam.engine.embeddings import token_gradients, without_embeddings
 from redteam.target import TargetInfo
 
 TOP = 256
+LONGEST = 128  # steps
 SHARE = 8  # of a small vocabulary at most the best eighth: all of it would be a random search
 
 
@@ -24,6 +25,10 @@ class Suffix:
     In each step the loss on the right answers is differentiated by the tokens of the phrase; candidates draw a place
     and one of its `TOP` best tokens; the best of them by its true loss is kept. One phrase for all items, scored on
     facts it was not searched on. The phrase is text, but to find it takes gradients.
+
+    Published searches take 500 steps of 512 candidates, 30 times as many as the longest here: 128 of 64. Each candidate
+    is read with every item of the step, and a trial of the published size would be 250,000 such readings, where a
+    family has a handful of trials among a hundred. What resists here may give way to a search that long.
 
     Source: Zou et al. 2023, Universal and Transferable Adversarial Attacks (arXiv 2307.15043), algorithm 2 with all
     prompts at once; as an attack on unlearning, Łucki et al. 2024 (arXiv 2409.18025). That a phrase must survive being
@@ -43,14 +48,15 @@ class Suffix:
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """The phrase's length and place, and how it is searched for."""
-        return suggest_phrase(suggest, samples)
+        return suggest_phrase(suggest, samples, [*STEPS, LONGEST])
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Eight tokens before, twenty after as published, and a single one before."""
+        """Eight tokens before, twenty after as published, a single one before, and twenty after for long."""
         return [
             phrase_recipe(samples),
             phrase_recipe(samples, tokens=20, place="after"),
             phrase_recipe(samples, tokens=1),
+            phrase_recipe(samples, tokens=20, place="after", steps=LONGEST),
         ]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:

@@ -38,6 +38,7 @@ from redteam.capabilities.wording import Wording, as_it_is, asked
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.embeddings import embeddings_of, token_gradients
 from redteam.engine.loop import Diverged
+from redteam.target import TargetInfo
 from redteam.trial import TrialSpec, open_arena, open_setting, run_trial
 
 ATTACK, RETAIN = make_items(range(12)), make_items(range(12, 22))
@@ -423,3 +424,10 @@ def test_a_classifier_is_not_asked_in_words() -> None:
     ground = Arena(module=tiny_llama(), answers=data, texts=data, retain=data, ledger=Ledger(parameters=1), seed=0)
     with pytest.raises(ValueError, match="not asked in words"):
         run(Rephrase(), ground, {"template": "plain", "spelling": "as it is"})
+
+
+def test_a_longer_search_by_gradient_comes_after_the_others() -> None:
+    info = TargetInfo(kind="language", architecture="llama", parameters=5_000, layers=2, hidden_size=16)
+    sizes = [(params["steps"], params["width"]) for params in Suffix().recipes(info, 40)]
+    assert sizes == [(16, 64)] * 3 + [(128, 64)]
+    assert max(params["steps"] for params in WordSearch().recipes(info, 40)) == 32
