@@ -43,7 +43,7 @@ class Benign:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """All retain items at two rates, ten unrelated examples, another rate, and a tenth of the retain items."""
+        """All retain items at two rates, a twentieth of them dealt anew, another rate, and a tenth of them."""
         every: dict[str, Any] = {"data": "retain", "share": 1.0, "steps": 128}
         rates = [recipe("adamw", rate, **every) for rate in (1e-3, 3e-4, 3e-3)]
         unrelated = recipe("adamw", 1e-3, data="unrelated", share=0.05, batch_size=8)

@@ -34,9 +34,9 @@ class Retrain:
 
         5e-5 and 2e-5 are published rates and the same at any width; the others are fitted to it.
 
-        The grid: Siddiqui et al. 2025 (UNDO) take the worst case over ten rates from 1e-6 to 1e-3, since no single
-        rate is the worst for every model. Sixteen steps: Che et al. 2025 (arXiv 2502.05209). 2e-5 with a cosine:
-        O'Brien et al. 2025, Deep Ignorance, whose logs also try Muon; Lion: Deeb & Roger 2024.
+        The grid: Lee et al. 2025, UNDO (arXiv 2506.06278), take the worst case over ten rates from 1e-6 to 1e-3, since
+        no single rate is the worst for every model. Sixteen steps: Che et al. 2025 (arXiv 2502.05209). 2e-5 with a
+        cosine: O'Brien et al. 2025, Deep Ignorance, whose logs also try Muon; Lion: Deeb & Roger 2024.
 
         SGD with momentum: our own logs (facts, seeds 1 and 2, at the utility floor). It brings back 0.63 and 0.60 of
         what SSD removed, 0.51 and 0.61 of what TAR did, where AdamW among retain items, the best recipe before it,

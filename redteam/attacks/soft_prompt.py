@@ -27,8 +27,8 @@ class SoftPrompt:
     anything, and says nothing about what it knows.
 
     Source: Lester et al. 2021, Prompt Tuning (arXiv 2104.08691); as an attack on unlearning, Schwinn et al. 2024, Soft
-    Prompt Threats (arXiv 2402.09063). That it elicits what was never learnt unless it is universal and short: Chen
-    et al. 2025 (arXiv 2502.15836).
+    Prompt Threats (arXiv 2402.09063). That it elicits what was never learnt unless it is universal and short: Chen,
+    Szyller, Xu & Himayat 2025 (arXiv 2502.15836).
     """
 
     name = "soft-prompt"
