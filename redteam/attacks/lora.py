@@ -101,22 +101,24 @@ class LoRA:
 def linear_layers(module: nn.Module, place: str) -> list[str]:
     """Returns the names of the linear layers inside the hidden layers: of the attention, of the MLP, or all.
 
+    Where there are none of a kind, all stand for them: a space is told sizes and names, not the module. The experts of
+    Mixtral and its kin are bare parameters of three dimensions, to which no adapter of a linear layer fits.
+
     Raises:
         ValueError: there are none.
     """
     from transformers.pytorch_utils import Conv1D
 
     inside = hidden_layers(module)
-    found = [
+    every = [
         name
         for name, part in module.named_modules()
         if isinstance(part, nn.Linear | Conv1D | nn.Conv2d)
         and any(f"{name}.".startswith(f"{layer}.") for layer in inside)
-        and any(mark in name for mark in PLACES[place])
     ]
-    if not found:
+    if not every:
         raise ValueError(f"no hidden layer of the model has a linear layer ({place})")
-    return found
+    return [name for name in every if any(mark in name for mark in PLACES[place])] or every
 
 
 def _places(target: TargetInfo) -> list[str]:

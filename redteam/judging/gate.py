@@ -14,7 +14,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
-from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE
+from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 
 PASSED, FAILED, UNDECIDED = 0, 1, 3  # exit codes
 
@@ -111,7 +111,7 @@ def _refuse_older(runs: Sequence[SealedRun]) -> None:
 
 def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
-    policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS)
+    policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS, probes=STANDARD_PROBES)
     return Judged(run=run, result=judge(run.path, policy), waiver=rules.waived(name))
 
 

@@ -16,11 +16,11 @@ from test_conformance import DATA, ROWS, TUNING, arena, attacked, start, texts_o
 from tiny_models import same_bits, tiny_llama, weights_of
 from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from redteam.attacks.benign import dealt_anew
 from redteam.attacks.contract import Arena
-from redteam.attacks.lora import linear_layers
+from redteam.attacks.lora import LoRA, linear_layers
 from redteam.attacks.partial import parameters_of
 from redteam.attacks.perturb import shrink_and_perturb
 from redteam.attacks.prune import READ, importance
@@ -156,6 +156,23 @@ def test_lora_keeps_to_its_modules(modules: str) -> None:
     moved = {name for name, change in changed("lora", modules=modules).items() if change.any()}
     mark = {"attention": "self_attn", "mlp": ".mlp."}[modules]
     assert moved == {name for name in weights_of(tiny_llama()) if mark in name}
+
+
+def test_lora_trains_what_is_linear_where_the_experts_are_not() -> None:
+    """Mixtral's are one parameter of three dimensions a layer."""
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        ground = arena(MixtralForCausalLM(MixtralConfig(**sizes, **heads)).eval())
+    before = weights_of(ground.module)
+    assert LoRA().unfit(ground.module) is None
+    assert linear_layers(ground.module, "mlp") == linear_layers(ground.module, "all")
+    for _ in start("lora", ground, {**ROWS["lora"].params, "modules": "mlp"}):
+        pass
+    moved = {name for name, weights in weights_of(ground.module).items() if not torch.equal(weights, before[name])}
+    assert moved
+    assert all("self_attn" in name for name in moved)
 
 
 def test_lora_says_what_a_model_lacks() -> None:
