@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from redteam.evidence.directory import RunDirectory, RunPlan
-from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE
+from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
 STEPS = (1, 2, 4, 8)
@@ -88,7 +88,7 @@ NEVER_TRAINED = MASKED.change("target", before=0.05, probe=0.08, attacks=(Attack
 def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = False) -> Path:
     """Writes the evidence of `world` to `path` and returns it: a run that is over, of one attack.
 
-    Of a `whole` suite the others are said not to work on such a model.
+    Of a `whole` suite the others are said not to work on such a model, and so are the other probes.
     """
     groups = [group for group in range(world.groups) for _ in range(world.per_group)]
     with RunDirectory(path, plan) as run:
@@ -110,6 +110,10 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
         )
         given = {role: _given(role, plan) for role in ("target", "original", "reference") if role in world.models}
         run.record("models", "models", {"given": given})
+        for name in STANDARD_PROBES if whole else ():
+            if name != "linear":
+                note = {"probe": name, "error": "it reads: others", "failed": False}
+                run.record("note", f"target/unprobed/{name}", note)
         for number, (role, model) in enumerate(world.models.items()):
             _record_model(run, role, model, groups, np.random.default_rng(number))
         run.finish()

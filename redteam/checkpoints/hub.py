@@ -12,7 +12,16 @@ from redteam.errors import InputError, one_line
 
 # A path has no empty parts, so that hf:// is written hf:/ in one.
 ADDRESS = re.compile(r"hf:/{1,2}(?P<name>\w[\w.-]{0,95}/\w[\w.-]{0,95})(@(?P<revision>\w[\w./-]{0,199}))?")
-WANTED = ("*.json", "*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.model", "vocab.txt", "merges.txt", "*.jinja")
+WANTED = (
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "adapter_model.bin",
+    "*.model",
+    "vocab.txt",
+    "merges.txt",
+    "*.jinja",
+)
 
 
 def located(path: Path) -> Path:

@@ -26,7 +26,13 @@ from redteam.errors import InputError
 
 # Where a tokenizer came from; left out so that equal tokenizers give equal bytes.
 ORIGIN = ("name_or_path", "is_local", "local_files_only")
-TOKENIZER_FILES = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
+TOKENIZER_FILES = {
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
