@@ -165,16 +165,18 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
 
 
 def _digest(prey: Prey, attack: str) -> str:
-    """Returns a digest of what decides which trials a search runs: its recipes and budget, or the fixed rate."""
+    """Returns a digest of what decides what a search finds: its recipes and budget or the fixed rate, and versions."""
     confirmed: Any = CONFIRMED_ALONE
+    names: tuple[str, ...] = ("retrain",)
     if attack == "suite":
         plan: Any = _parts(suite_plan(prey, budget=SUITE_BUDGET))
-        confirmed = CONFIRMED, contended(SUITE_BUDGET)
+        confirmed, names = (CONFIRMED, contended(SUITE_BUDGET)), STANDARD_ATTACKS
     elif attack in ATTACKS.table:
-        plan = _parts(family_plan(prey, attack, budget=FAMILY_BUDGET))
+        plan, names = _parts(family_plan(prey, attack, budget=FAMILY_BUDGET)), (attack,)
     else:
         plan = attack
-    content = json.dumps([plan, confirmed], sort_keys=True)
+    versions = {name: ATTACKS.declared(name).facts["version"] for name in names}
+    content = json.dumps([plan, confirmed, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
