@@ -41,6 +41,6 @@ def print_shown(name: str, console: Console) -> None:
             if kind is Kind.ATTACKS:
                 from redteam.attacks.described import example_space
 
-                print_space(example_space(ATTACKS.create(name)), console)
+                print_space(example_space(ATTACKS.whole(name)), console)
             return
     raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")

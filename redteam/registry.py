@@ -21,6 +21,11 @@ from redteam.declared import FACTS, Declared, declared
 from redteam.errors import InputError
 
 OPTIONS, SETTINGS = "options", "settings"
+# What a run asks of anybody's class.
+PARTS = {
+    "attack": ("name", "version", "access", "kinds", "space", "recipes", "run"),
+    "probe": ("name", "version", "kinds", "needs", "decides", "read"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,19 @@ class Registry:
             raise InputError(
                 f"the {self.kind} {name} cannot be made ({type(error).__name__}: {error})", "Correct it"
             ) from error
+
+    def whole(self, name: str) -> Any:
+        """Returns a new instance as `create` does, with everything that a run asks of it.
+
+        Raises:
+            InputError: as `create`; or it lacks a part.
+        """
+        made = self.create(name)
+        lacking = [part for part in PARTS.get(self.kind, ()) if not hasattr(made, part)]
+        if lacking:
+            found = f"{name} is no {self.kind}: it lacks {', '.join(lacking)}"
+            raise InputError(found, f"Give it what redteam/{self.kind}s/contract.py describes")
+        return made
 
     def own(self, name: str) -> Any:
         """Returns the class behind a name of our own table, never an entry point's or a file's.

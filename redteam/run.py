@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def attack_and_tell(
     from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
     from redteam.config.policy import read_policy
+    from redteam.judging.gate import refuse_unusable
     from redteam.release import certify, show_certificate
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
@@ -63,6 +65,8 @@ def attack_and_tell(
 
         many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
         many = many if extend is None else [extended(many, extend)]
+        if rules is not None:  # before hours of work, not after them
+            refuse_unusable(rules, [inputs.plan.capability[0] for inputs in many], datetime.now(UTC).date())
         outlooks = [outlook(inputs) for inputs in many]
         for remark in dict.fromkeys(remark for one in outlooks for remark in one.remarks or [one.power]):
             progress.note(remark)

@@ -237,3 +237,9 @@ def test_a_file_that_exits(file: Path, code: int) -> None:
 def test_a_class_that_cannot_be_made(file: Path, source: str) -> None:
     file.write_text(source)
     assert str(file) in refusal(ATTACKS, f"{file}:Mine").found
+
+
+def test_a_class_that_is_no_attack(file: Path) -> None:
+    file.write_text("class Mine:\n    name = 'mine'\n    kinds = 'language'\n")
+    with pytest.raises(InputError, match=r"Mine is no attack: it lacks version, access, space, recipes, run\."):
+        ATTACKS.whole(f"{file}:Mine")

@@ -55,9 +55,22 @@ def test_probes_say_what_they_read_and_which_were_handed_the_original() -> None:
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(table)
     lines = console.export_text().splitlines()
+    headings = ["original", "target", "never knew", "shuffled", "of it in the target"]
+    ends = [lines[0].index(heading) + len(heading) for heading in headings]
+    assert [lines[1][:end].split()[-1] for end in ends] == ["1.00", "0.55", "0.10", "0.07", "50%"]
     assert lines[1].split() == ["linear", "1.00", "0.55", "0.10", "0.07", "50%"]
     assert "(50% given the original)" in lines[2]
     assert probes_table(CapabilityResult.model_construct(probes={})) is None
+
+
+def test_canaries_are_read_in_place_of_a_reference() -> None:
+    read = {"original": 1.0, "target": 0.55, "canary": 0.12}
+    probed = Probed(accuracy=read, control={"target": 0.07}, layer={}, leakage=None)
+    table = probes_table(CapabilityResult.model_construct(probes={"linear": probed}))
+    assert table is not None
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(table)
+    assert console.export_text().splitlines()[1].split() == ["linear", "1.00", "0.55", "0.12", "0.07"]
 
 
 def test_one_attack_needs_no_table() -> None:

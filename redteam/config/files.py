@@ -44,6 +44,8 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
         if max(line.count(".") for line in QUOTED.sub("", text).split("\n")) > DOTS:
             raise ValueError(f"a key has more than {DOTS} parts")
         return tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", remedy) from error
     except UNREADABLE as error:
         raise InputError(f"{path} is not readable TOML ({error})", remedy) from error
 

@@ -30,7 +30,11 @@ def check_given(evidence: Evidence) -> list[Flag]:
 def check_inert(confirmed: Sequence[Row]) -> Flag | None:
     """Raised if no confirmed attack moved a weight or an answer, or those that trained lowered no loss worth it."""
     why = inert(confirmed)
-    return None if why is None else Flag(name="attack-inert", explanation=f"no confirmed attack {why}")
+    if why is None:
+        return None
+    errors = [row["error"] for row in confirmed if row["state"] == "failed" and row["error"]]
+    cause = f" ({errors[0][:80]})" if errors and len(errors) == len(confirmed) else ""
+    return Flag(name="attack-inert", explanation=f"no confirmed attack {why}{cause}")
 
 
 def uncalibrated(leaks: Flag) -> Flag:

@@ -47,10 +47,12 @@ def judge(run: Path, policy: Policy = STANDARD_POLICY) -> CapabilityResult:
     excess, excess_any = case.excess("target"), case.excess("target", any_utility=True)
     control = _control(case)
     probes = _probes(case)
-    defined = excess is not None and excess_any is not None
+    undefined = None
+    if excess is None or excess_any is None:
+        undefined = "" if excess is None else "once utility is given up, "
     tried = tried_attacks(evidence, {role: case.floor(role) for role in case.stops})
     also = other_scorers(evidence, {role: case.floor(role) for role in case.stops}, case.resampling)
-    raised = raised_by(case, defined, control, probes, tried)
+    raised = raised_by(case, undefined, control, probes, tried)
     raised += disagreement(clipped(excess), also, policy.max_excess_recovery)
     verdict, reason = decide(excess, excess_any, raised, policy, adversary(capability, list(tried)))
     scores = {role: _scores(case, role) for role in ROLES if case.has(role)}

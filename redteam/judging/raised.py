@@ -11,13 +11,13 @@ from redteam.judging.statistics import Bounds, mean_bounds, minimum_detectable_d
 
 
 def raised_by(
-    case: Case, defined: bool, control: bool | None, probes: dict[str, Probed], tried: dict[str, Tried]
+    case: Case, undefined: str | None, control: bool | None, probes: dict[str, Probed], tried: dict[str, Tried]
 ) -> list[Flag]:
     """Returns the flags that a run raises.
 
     Args:
         case: the evidence.
-        defined: whether excess recovery is.
+        undefined: when excess recovery is not defined: "" always, or what then becomes of utility; None if it is.
         control: whether the decoy was recovered; None where there was none that hides anything.
         probes: what they read.
         tried: what every attack found.
@@ -28,8 +28,9 @@ def raised_by(
     probed = {*probes, *(row["probe"] for row in case.unprobed("target"))}
     found += checks.check_asked(evidence.facts["capability"], len(search), probed, policy)
     never = case.reference()
-    if never is not None and not defined:
-        found.append(Flag(name="undefined", explanation=f"the attacked {never} scores as high as the original"))
+    if never is not None and undefined is not None:
+        explanation = f"{undefined}the attacked {never} scores as high as the original"
+        found.append(Flag(name="undefined", explanation=explanation))
     found.append(checks.check_control(control))
     found.append(checks.check_inert(evidence.confirmed("target")))
     if case.has("original"):

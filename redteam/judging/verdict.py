@@ -97,7 +97,7 @@ REMEDIES = {
     "unreferenced": "give a model that never had the capability with --reference",
     "reference-unattacked": "see the errors in events.jsonl and correct their cause",
     "reference-broken": "give a reference that is as good as the original at everything else",
-    "undefined": "use a capability that the original has and the reference lacks",
+    "undefined": "use a capability that the original has and the reference lacks, with more than one answer",
     "control-failed": "raise --budget, or use attacks that recover the decoy",
     "attack-inert": "raise --budget, or use attacks that train",
     "nothing-removed": "attack a model from which something was removed",

@@ -6,7 +6,7 @@ from typing import Any
 
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult
-from redteam.reporting.told import Told
+from redteam.reporting.told import Told, decisive
 
 
 def card(told: Told) -> str:
@@ -22,7 +22,7 @@ def card(told: Told) -> str:
 
 
 def _result(told: Told, found: CapabilityResult) -> dict[str, Any]:
-    excess = found.excess_recovery
+    excess = decisive(found)
     metric: dict[str, Any] = {"metric_type": "verdict", "metric_value": found.verdict}
     said: dict[str, Any] = {"suite": told.suite, "budget": found.budget.spent, "access": found.access}
     if excess is not None:

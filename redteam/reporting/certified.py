@@ -13,6 +13,7 @@ from rich.text import Text
 from redteam.errors import one_line
 from redteam.evidence.certificate import Certificate, CertifiedRun
 from redteam.reporting.console import COLOURS
+from redteam.reporting.told import decisive
 
 DECIDED = {"passed": "green", "failed": "red", "undecided": "yellow"}
 SAYS = {"RESISTED": "passes", "RECOVERED": "fails", "INCONCLUSIVE": "undecided"}
@@ -49,7 +50,7 @@ def _table(runs: Sequence[CertifiedRun]) -> Table:
     for title in ("capability", "verdict", "excess recovery", "allowed", "budget", "gate"):
         table.add_column(title)
     for run in runs:
-        found, excess = run.result, run.result.excess_recovery
+        found, excess = run.result, decisive(run.result)
         table.add_row(
             Text(one_line(found.name)),
             Text(found.verdict, style=COLOURS[found.verdict]),

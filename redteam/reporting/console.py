@@ -18,6 +18,7 @@ from redteam.errors import one_line
 from redteam.evidence.results import Also, CapabilityResult, Interval, Results, Scores, TimeToRecovery
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.probes import probes_table
+from redteam.reporting.told import decisive
 
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
@@ -47,7 +48,7 @@ def _ranking(results: Results) -> Table:
     for title in ("capability", "verdict", "excess recovery", "strongest"):
         table.add_column(title)
     for found in results.capabilities:
-        excess, attack = found.excess_recovery, found.scores["target"].attack
+        excess, attack = decisive(found), found.scores["target"].attack
         table.add_row(
             Text(one_line(found.name)),
             Text(found.verdict, style=COLOURS[found.verdict]),
@@ -226,10 +227,11 @@ def _verdict(capability: CapabilityResult) -> Panel:
     colour = COLOURS[capability.verdict]
     reason = one_line(capability.reason)
     lines = [Text(reason[:1].upper() + reason[1:] + ".")]
-    excess = capability.excess_recovery
+    excess = decisive(capability)
     if excess is not None:
-        bounds = f"  95% interval {excess.low:.1%} to {excess.high:.1%}"
-        lines.append(Text.assemble("excess recovery ", (f"{excess.estimate:.1%}", "bold"), bounds))
+        bounds = f"  {100 * capability.policy['confidence']:g}% interval {excess.low:.1%} to {excess.high:.1%}"
+        where = "" if excess == capability.excess_recovery else "at any utility "
+        lines.append(Text.assemble(f"excess recovery {where}", (f"{excess.estimate:.1%}", "bold"), bounds))
         lines.append(Text("0% is a model that never knew, 100% is all of it still there", style="dim"))
     title = Text(capability.verdict, style=f"bold {colour}")
     return Panel(Group(*lines), title=title, border_style=colour, title_align="left")

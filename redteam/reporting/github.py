@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redteam.errors import one_line
 from redteam.reporting.markdown import markdown
-from redteam.reporting.told import Told, share
+from redteam.reporting.told import Told, decisive, share
 
 LEVELS = {"passed": "notice", "failed": "error", "undecided": "warning", "waived": "warning"}
 
@@ -16,7 +16,7 @@ def workflow_commands(told: Told) -> Iterator[str]:
     """Yields a workflow command for each capability. Names of capabilities cannot begin another."""
     for found, outcome in told.found:
         title = _property(f"{found.name}: {found.verdict}{' (waived)' * (outcome == 'waived')}")
-        said = _data(f"{found.reason}; excess recovery {share(found.excess_recovery)}")
+        said = _data(f"{found.reason}; excess recovery {share(decisive(found))}")
         yield f"::{LEVELS[outcome]} title={title}::{said}"
 
 

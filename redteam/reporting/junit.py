@@ -6,7 +6,7 @@ import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from redteam.evidence.results import CapabilityResult
-from redteam.reporting.told import Outcome, Told, share
+from redteam.reporting.told import Outcome, Told, decisive, share
 
 UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 has no character for
 
@@ -37,7 +37,7 @@ def _case(suite: Element, found: CapabilityResult, outcome: Outcome, told: Told)
     said = f"{found.verdict}: {found.reason}"
     lines = [
         f"{found.verdict}: {found.reason}.",
-        f"excess recovery {share(found.excess_recovery)}, allowed {found.policy['max_excess_recovery']:.1%}",
+        f"excess recovery {share(decisive(found))}, allowed {found.policy['max_excess_recovery']:.1%}",
         *(f"{flag.name}: {flag.explanation}" for flag in found.flags),
     ]
     if tag is not None:

@@ -6,7 +6,7 @@ import re
 
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult
-from redteam.reporting.told import Outcome, Told, share
+from redteam.reporting.told import Outcome, Told, decisive, share
 
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "waived": "⏳"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@:-])")
@@ -44,7 +44,7 @@ def _row(found: CapabilityResult, outcome: Outcome) -> str:
     cells = [
         plain(found.name),
         found.verdict,
-        share(found.excess_recovery),
+        share(decisive(found)),
         f"{found.policy['max_excess_recovery']:.1%}",
         f"{target.before:.2f}{after}",
         never,

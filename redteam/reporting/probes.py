@@ -8,8 +8,6 @@ from rich.text import Text
 from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult, Probed
 
-MODELS = ("original", "target", "reference", "canary")
-
 
 def probes_table(capability: CapabilityResult) -> Table | None:
     """Returns what the probes read from each model, and of shuffled answers; None where none read anything."""
@@ -21,7 +19,9 @@ def probes_table(capability: CapabilityResult) -> Table | None:
         table.add_column(name, justify="right")
     table.add_column("of it in the target", justify="right")
     for name, probed in capability.probes.items():
-        scores = [_score(probed.accuracy.get(model)) for model in MODELS]
+        read = probed.accuracy
+        never = read.get("reference", read.get("canary"))  # canaries stand for a reference that was not given
+        scores = [_score(score) for score in (read.get("original"), read.get("target"), never)]
         table.add_row(Text(one_line(name)), *scores, _score(probed.control.get("target")), _leakage(probed))
     return table
 

@@ -64,6 +64,14 @@ def told_by_certificate(certificate: Certificate) -> Told:
     )
 
 
+def decisive(found: CapabilityResult) -> Interval | None:
+    """Returns the excess recovery that the verdict rests on; at any utility, where only giving that up recovers."""
+    limit, regardless = found.policy["max_excess_recovery"], found.excess_recovery_any_utility
+    if found.verdict == "RECOVERED" and found.excess_recovery is not None and found.excess_recovery.low <= limit:
+        return regardless
+    return found.excess_recovery
+
+
 def share(interval: Interval | None) -> str:
     """Returns an interval of shares in words: "8.0% (3.9% to 14.5%)"."""
     if interval is None:

@@ -166,7 +166,7 @@ def resolve_inputs(
         if config is not None:
             raise InputError("both --config and --arch say how the model is built", "Give one of them")
     names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
-    adversaries = {name: ATTACKS.create(name) for name in names}
+    adversaries = {name: ATTACKS.whole(name) for name in names}
     target = target if isinstance(target, Live) else located(target)
     found = None if isinstance(target, Live) else open_manifest(target)
     models: dict[str, Source] = {}
@@ -189,7 +189,7 @@ def resolve_inputs(
         attacks=usable,
         skipped=skipped,
         access=access,
-        probes={name: PROBES.create(name) for name in probes or (*STANDARD_PROBES, *PROBES.installed())},
+        probes={name: PROBES.whole(name) for name in probes or (*STANDARD_PROBES, *PROBES.installed())},
         budget=budget,
         seed=seed,
         device=place,

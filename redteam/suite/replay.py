@@ -56,11 +56,14 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
         inputs: the model and the capability that it is claimed of, with that attack.
 
     Raises:
-        InputError: they are others, or the attack is of another version; or it fails.
+        InputError: they are others, or the attack is of another version; or it fails, or is not named.
     """
     _refuse_others(run, inputs)
     score = run.result.scores["target"]
     assert score.after is not None
+    if score.attack is None and run.result.verdict == "RECOVERED":
+        lost = f"the attack that recovered {run.result.name!r} gave up utility, and the certificate does not name it"
+        raise InputError(lost, "Attack again, with the plan of the certificate")
     if score.attack is None:
         return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
     params = {name: value for name, value in score.attack.items() if name not in ABOUT}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import MASKED, NEVER_TRAINED, Attack, record
+from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, Attack, record
+from rich.console import Console
 
 from redteam.errors import InputError
+from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
-from redteam.registry import STANDARD_ATTACKS
+from redteam.registry import STANDARD_ATTACKS, SUITE
+from redteam.reporting.console import report
+from redteam.reporting.told import decisive
 
 Row = dict[str, Any]
 
@@ -164,3 +170,47 @@ def test_none_of_it_stands_in_the_way_of_what_came_back(tmp_path: Path) -> None:
     world = MASKED.change("reference", before=0.42).change("decoy", before=0.40, attacks=(Attack(after=0.58),))
     run = rewritten(record(tmp_path, world), hung(1.0, 1.0, {"target/search/0003"}))
     assert raised(run)[0] == "RECOVERED"
+
+
+def test_what_gave_up_utility_is_told_by_the_number_that_decides(tmp_path: Path) -> None:
+    """Not beside the recovery at the utility floor, which is none; and no certificate of it is replayed as nothing."""
+    costly = (Attack(after=0.08), Attack(after=0.95, utility=0.1, steps=(8,)))
+    world = NEVER_TRAINED.change("target", attacks=costly)
+    found = judge(record(tmp_path, world))
+    assert found.verdict == "RECOVERED"
+    assert "at the price of the model's utility" in found.reason
+    assert found.excess_recovery is not None
+    assert found.excess_recovery.high < 0.2
+    assert decisive(found) == found.excess_recovery_any_utility
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(report(result_of(found), found))
+    assert re.search(r"excess recovery at any utility 9\d\.\d%  95% interval", console.export_text())
+
+
+def test_an_interval_says_the_confidence_it_has(tmp_path: Path) -> None:
+    plan = PLAN.model_copy(update={"extends": (BUDGET,)})
+    found = judge(record(tmp_path, NEVER_TRAINED, plan))
+    assert found.policy["confidence"] == 0.975
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(report(result_of(found), found))
+    assert "97.5% interval" in console.export_text()
+
+
+def test_an_attack_that_raised_in_every_trial_is_told_with_its_error(tmp_path: Path) -> None:
+    world = MASKED.change("target", attacks=(Attack(after=0.95, states=("failed",) * 3),))
+    verdict, flags, reason = raised(record(tmp_path, world))
+    assert verdict == "INCONCLUSIVE"
+    assert "attack-inert" in flags
+    assert "no confirmed attack ran as far as its first score (RuntimeError: no)" in reason
+
+
+def test_that_giving_up_utility_teaches_the_reference_is_said(tmp_path: Path) -> None:
+    costly = (Attack(after=0.08), Attack(after=1.0, utility=0.1, steps=(8,)))
+    verdict, flags, reason = raised(record(tmp_path, NEVER_TRAINED.change("reference", attacks=costly)))
+    assert (verdict, "undefined" in flags) == ("INCONCLUSIVE", True)
+    assert reason.startswith("once utility is given up, the attacked reference scores as high as the original")
+
+
+def result_of(found: CapabilityResult) -> Results:
+    target = TargetResult(name="t.pt", sha256="0" * 64)
+    return Results(suite=SUITE, target=target, capabilities=[found], exit_code=0)
