@@ -70,6 +70,27 @@ def test_where_no_attack_beat_the_released_weights_there_is_nothing_to_replay(
     assert (done.returncode, "nothing to replay" in done.stdout) == (0, True)
 
 
+def test_a_winner_that_the_certificate_does_not_name_is_not_said_to_be_reproduced(
+    certified: Path, untrained: Path, tmp_path: Path
+) -> None:
+    """What recovered gave up utility; the attack that is named is the strongest that did not, and there was none."""
+    path = claimed(certified, tmp_path, attack=None)
+    content = json.loads(path.read_text())
+    content["predicate"]["runs"][0]["result"]["verdict"] = "RECOVERED"
+    path.write_text(json.dumps(content))
+    done = redteam("replay", path, untrained)
+    assert done.returncode == 2
+    assert "gave up utility, and the certificate does not name it" in done.stderr
+
+
+def test_a_policy_that_does_not_fit_is_refused_before_the_work(untrained: Path, tmp_path: Path) -> None:
+    rules, run = tmp_path / "policy.toml", tmp_path / "run"
+    rules.write_text("[policy]\n[policy.capability.foreign]\nmax_excess_recovery = 0.2\n")
+    done = redteam("attack", untrained, "--budget", "3", "-a", QUICK, "--policy", rules, "--out", run)
+    assert (done.returncode, "the policy names the capability 'foreign'" in done.stderr) == (2, True)
+    assert not run.exists()
+
+
 def test_another_model_and_other_items_are_refused(certified: Path, untrained: Path, tmp_path: Path) -> None:
     rules = untrained.with_name("capability.toml")
     other = redteam("replay", certified, untrained.with_name("model.original.pt"), "--capability", rules)
