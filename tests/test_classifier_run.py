@@ -293,14 +293,19 @@ class Raising:
         raise RuntimeError("no \x1b[31m luck")
 
 
+def install(monkeypatch: pytest.MonkeyPatch, probe: str) -> None:
+    """Adds a class of this file to the probes, by its name in lower case."""
+    table = {**PROBES.table, probe.lower(): f"{__name__}:{probe}"}
+    for room in ("inputs", "arm"):
+        monkeypatch.setattr(f"redteam.suite.{room}.PROBES", type(PROBES)("probe", table))
+
+
 def test_a_probe_that_raises_is_noted_and_undone(
     targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its error is no reading, and what it did to the weights does not reach the attacks."""
     plain = attack(targets[0], budget=1, attacks=[QUICK], probes=["linear"], out=tmp_path / "plain").capabilities[0]
-    table = {**PROBES.table, "raising": f"{__name__}:Raising"}
-    monkeypatch.setattr("redteam.suite.inputs.PROBES", type(PROBES)("probe", table))
-    monkeypatch.setattr("redteam.suite.arm.PROBES", type(PROBES)("probe", table))
+    install(monkeypatch, "Raising")
     found = attack(targets[0], budget=1, attacks=[QUICK], probes=["linear", "raising"], out=tmp_path / "run")
     result = found.capabilities[0]
     (why,) = result.unprobed.values()
@@ -323,9 +328,7 @@ def test_a_reading_that_is_no_number_is_a_failed_probe(
     targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compared with anything it would have been no leak."""
-    table = {**PROBES.table, "nonsense": f"{__name__}:Nonsense"}
-    for place in ("inputs", "arm"):
-        monkeypatch.setattr(f"redteam.suite.{place}.PROBES", type(PROBES)("probe", table))
+    install(monkeypatch, "Nonsense")
     found = attack(targets[0], budget=1, attacks=[QUICK], probes=["nonsense"], out=tmp_path / "run").capabilities[0]
     assert found.unprobed == {"nonsense": "UnusableReading: correct holds nan, which is not between 0 and 1"}
     assert "probe-failed" in {flag.name for flag in found.flags}
@@ -342,9 +345,7 @@ class Wrecking(Raising):
 def test_a_probe_that_cannot_be_undone_is_named(
     targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = {**PROBES.table, "wrecking": f"{__name__}:Wrecking"}
-    for room in ("inputs", "arm"):
-        monkeypatch.setattr(f"redteam.suite.{room}.PROBES", type(PROBES)("probe", table))
+    install(monkeypatch, "Wrecking")
     with pytest.raises(InputError, match=r"wrecking: .*souvenir.* is new"):
         attack(targets[0], budget=1, attacks=[QUICK], probes=["wrecking"], out=tmp_path / "run")
 

@@ -108,7 +108,7 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
     """Returns what probes say against RESISTED, and what is to be said against them."""
     unprobed = [row for role in ROLES for row in case.unprobed(role)]
     never = case.reference()
-    read = {f"{name} {role}" for name, probed in probes.items() if probed.decides for role in probed.accuracy}
+    read = {name: probed.accuracy for name, probed in probes.items() if probed.decides}
     found = [soundness.check_probes_ran(unprobed), soundness.check_compared(read, never)]
     for name, probed in probes.items():
         key = (f"target/probe/{name}", "control")
@@ -117,7 +117,8 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
             chance = case.evidence.facts[key[0]].get("chance", case.chance)
             found.append(soundness.check_shuffled(name, shuffled, chance, case.policy))
         if probed.decides:
-            found.append(soundness.check_probe(name, probed.leakage, _more(case, name, never), case.policy))
+            more = _more(case, name, never) if probed.leakage is None else None
+            found.append(soundness.check_probe(name, probed.leakage, more, case.policy))
         found += [
             soundness.check_erased(name, mean_bounds(read, case.resampling, f"{name}/erased"), case.chance, case.policy)
             for read in case.erased(name).values()
@@ -126,7 +127,7 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
 
 
 def _more(case: Case, name: str, never: str | None) -> Bounds | None:
-    """Returns what a probe reads of the same items from the target beyond the reference; None without either.
+    """Returns what a probe reads of the same items from the target beyond the reference; None if that is nothing.
 
     Canaries are other items than those of the target.
     """
@@ -134,4 +135,6 @@ def _more(case: Case, name: str, never: str | None) -> Bounds | None:
     if never != "reference" or not case.evidence.samples.keys() >= set(keys):
         return None
     target, reference = (case.evidence.samples[key] for key in keys)
+    if target.mean() <= reference.mean():
+        return None
     return mean_bounds((target - reference)[None], case.resampling, f"{name}/more")

@@ -99,15 +99,14 @@ def check_probe(name: str, leakage: Interval | None, more: Bounds | None, policy
     )
 
 
-def check_compared(read: Collection[str], never: str | None) -> Flag | None:
+def check_compared(read: Mapping[str, Collection[str]], never: str | None) -> Flag | None:
     """Raised if a probe read the target and not the model that stands for one that never knew: it cannot be judged.
 
     Args:
-        read: "NAME ROLE" of what was read, of probes that decide.
+        read: name -> the models that it read, of probes that decide.
         never: the role of that model; None where there is none.
     """
-    names = [one.removesuffix(" target") for one in read if one.endswith(" target")]
-    alone = [] if never is None else [name for name in names if f"{name} {never}" not in read]
+    alone = [name for name, models in read.items() if "target" in models and never not in (None, *models)]
     if not alone:
         return None
     return Flag(name="probe-failed", explanation=f"the {alone[0]} probe read the target and could not read the {never}")
