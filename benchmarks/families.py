@@ -31,8 +31,8 @@ from redteam.search.selection import contended
 from redteam.suite.standard import CONFIRMED
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
+# Of the methods those come first whose facts are hardest to bring back: there the suite is closest to one family.
 SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("ssd", "graddiff", "tar", "rmu")
-# The methods whose facts are hardest to bring back come first: there the suite is closest to a single family.
 # No attack can teach a model facts that it did not see; a class of digits it can, so there nothing is to be shown.
 NEVER_KNEW: dict[str, tuple[str, ...]] = {"facts": ("filtered",), "digits": ()}
 SUITE_BUDGET = 72  # trials of all families together

@@ -78,7 +78,10 @@ def attack(
             "arch": arch, "attacks": attacks, "access": access, "budget": budget, "seed": seed, "device": device,
         }  # fmt: skip
         asked = asked_for(target, given)
-        code = plan_and_tell(asked, format) if dry_run else attack_and_tell(asked, out, format, policy, extend)
+        if dry_run:
+            code = plan_and_tell(asked, format, policy, extend)
+        else:
+            code = attack_and_tell(asked, out, format, policy, extend)
     raise typer.Exit(code)
 
 

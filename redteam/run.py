@@ -12,20 +12,24 @@ from rich.console import Console
 from redteam.options import Format
 
 if TYPE_CHECKING:
+    from redteam.config.policy import Rules
+    from redteam.judging.outlook import Outlook
+    from redteam.judging.verdict import Policy
     from redteam.project import Asked
+    from redteam.suite.inputs import Inputs
 
 
-def plan_and_tell(asked: Asked, format: Format) -> int:
+def plan_and_tell(asked: Asked, format: Format, policy: Path | None, extend: Path | None) -> int:
     """Says what would be run and what it could show. Returns the exit code.
 
     Raises:
         InputError: something given cannot be used.
     """
+    from redteam.config.policy import read_policy
     from redteam.reporting.planned import planned_json, print_planned
-    from redteam.suite.inputs import resolve_inputs
-    from redteam.suite.several import outlook
 
-    many = [outlook(resolve_inputs(asked.target, **given)) for given in asked.one_by_one]
+    rules = None if policy is None else read_policy(policy)
+    many = _outlooks(_resolved(asked, rules, extend), rules)
     if format is Format.JSON:
         typer.echo(planned_json(many), nl=False)
     else:
@@ -33,9 +37,7 @@ def plan_and_tell(asked: Asked, format: Format) -> int:
     return 0
 
 
-def attack_and_tell(
-    asked: Asked, out: Path | None, format: Format, policy: Path | None, extend: Path | None = None
-) -> int:
+def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path | None, extend: Path | None) -> int:
     """Attacks, prints what was found and, by a policy, what the gate decides. Returns the exit code.
 
     Raises:
@@ -45,7 +47,6 @@ def attack_and_tell(
     from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
     from redteam.config.policy import read_policy
-    from redteam.judging.gate import refuse_unusable
     from redteam.release import certify, show_certificate
     from redteam.reporting.console import print_results
     from redteam.reporting.progress import RunProgress
@@ -59,16 +60,10 @@ def attack_and_tell(
             typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
 
     with RunProgress(Console(stderr=True)) as progress:
-        from redteam.suite.extend import extended
-        from redteam.suite.inputs import resolve_inputs
-        from redteam.suite.several import outlook, run_all
+        from redteam.suite.several import run_all
 
-        many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
-        many = many if extend is None else [extended(many, extend)]
-        if rules is not None:  # before hours of work, not after them
-            refuse_unusable(rules, [inputs.plan.capability[0] for inputs in many], datetime.now(UTC).date())
-        outlooks = [outlook(inputs) for inputs in many]
-        for remark in dict.fromkeys(remark for one in outlooks for remark in one.remarks or [one.power]):
+        many = _resolved(asked, rules, extend)
+        for remark in dict.fromkeys(said for one in _outlooks(many, rules) for said in one.remarks or [one.power]):
             progress.note(remark)
         results, run = run_all(many, out, progress)
     if format is Format.JSON:
@@ -78,3 +73,28 @@ def attack_and_tell(
     if rules is None:
         return results.exit_code
     return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
+
+
+def _resolved(asked: Asked, rules: Rules | None, extend: Path | None) -> list[Inputs]:
+    """Returns all that is to be run; what cannot be used is refused now, before hours of work."""
+    from redteam.judging.gate import refuse_unusable
+    from redteam.suite.extend import extended
+    from redteam.suite.inputs import resolve_inputs
+
+    many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
+    many = many if extend is None else [extended(many, extend)]
+    if rules is not None:
+        refuse_unusable(rules, [inputs.plan.capability[0] for inputs in many], datetime.now(UTC).date())
+    return many
+
+
+def _outlooks(many: list[Inputs], rules: Rules | None) -> list[Outlook]:
+    """Returns what each run could show; of what is waived no more is asked than is usual."""
+    from redteam.judging.gate import policy_for
+    from redteam.judging.verdict import STANDARD_POLICY
+    from redteam.suite.several import outlook
+
+    def policy(name: str) -> Policy:
+        return STANDARD_POLICY if rules is None or rules.waived(name) else policy_for(rules, name)
+
+    return [outlook(inputs, policy(inputs.capability.name)) for inputs in many]

@@ -336,3 +336,23 @@ def test_a_dry_run_says_what_it_could_show_and_runs_nothing(untrained: Path, tmp
     assert not list(tmp_path.iterdir())
     refused = redteam("attack", untrained, "--budget", "0", "--dry-run")
     assert refused.returncode == 2
+
+
+def test_a_dry_run_says_what_a_policy_makes_of_it(untrained: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[policy]\nmin_budget = 100\n")
+    small = redteam("attack", untrained, "--budget", "40", "--dry-run", "--policy", policy, "-a", "lora")
+    said = " ".join(small.stdout.split())
+    assert small.returncode == 0, small.stderr
+    assert "cannot pass: the target gets 40 search trials, the policy asks for 100" in said
+    assert "attacks of the suite were not asked for" in said
+    enough = redteam("attack", untrained, "--budget", "100", "--dry-run", "--policy", policy)
+    assert enough.returncode == 0
+    assert "cannot pass" not in enough.stdout
+    policy.write_text("[policy]\n[policy.capability.elsewhere]\nmin_budget = 3\n")
+    unfit = redteam("attack", untrained, "--dry-run", "--policy", policy)
+    assert unfit.returncode == 2
+    assert "'elsewhere'" in unfit.stderr
+    no_run = redteam("attack", untrained, "--dry-run", "--extend", tmp_path)
+    assert no_run.returncode == 2
+    assert "is no run of one capability" in no_run.stderr

@@ -117,7 +117,7 @@ def test_a_smaller_search_than_asked_is_no_pass(tmp_path: Path) -> None:
     rules = policy(tmp_path, f"[policy]\nmin_budget = {BUDGET + 1}\n")
     done = redteam("certify", recorded(tmp_path), "--policy", rules)
     assert done.returncode == 3
-    assert f"searched with {BUDGET} trials, the policy asks for {BUDGET + 1}" in words(done.stdout)
+    assert f"the target gets {BUDGET} search trials, the policy asks for {BUDGET + 1}" in words(done.stdout)
 
 
 def test_what_is_no_run_is_no_pass(tmp_path: Path) -> None:

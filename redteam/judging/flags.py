@@ -206,11 +206,11 @@ def check_asked(capability: Row, spent: int, probed: Collection[str], policy: Po
     flags = []
     trials = min(capability["budget"], spent)
     if trials < policy.min_budget:
-        explanation = f"the target was searched with {trials} trials, the policy asks for {policy.min_budget}"
+        explanation = f"the target gets {trials} search trials, the policy asks for {policy.min_budget}"
         flags.append(Flag(name="budget-short", explanation=explanation))
     access = Access(capability.get("access", Access.WEIGHTS))
     if not access.grants(policy.access):
-        explanation = f"the adversary had access to {access}, the policy asks for {policy.access}"
+        explanation = f"the adversary has access to {access}, the policy asks for {policy.access}"
         flags.append(Flag(name="access-short", explanation=explanation))
     tried = {*capability.get("attacks", ()), *capability.get("skipped", {})}
     left = [name for name in policy.attacks if name not in tried]

@@ -109,10 +109,15 @@ def _refuse_older(runs: Sequence[SealedRun]) -> None:
                 raise InputError(found, "Attack again with this release")
 
 
+def policy_for(rules: Rules, capability: str) -> Policy:
+    """Returns what the verdict on a capability is judged by: its rules, and all that the suite has."""
+    bar = rules.bar(capability)
+    return Policy(**bar, access=rules.access, attacks=STANDARD_ATTACKS, probes=STANDARD_PROBES)
+
+
 def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
-    policy = Policy(**rules.bar(name), access=rules.access, attacks=STANDARD_ATTACKS, probes=STANDARD_PROBES)
-    return Judged(run=run, result=judge(run.path, policy), waiver=rules.waived(name))
+    return Judged(run=run, result=judge(run.path, policy_for(rules, name)), waiver=rules.waived(name))
 
 
 def refuse_unusable(rules: Rules, known: Sequence[str], on: date) -> None:

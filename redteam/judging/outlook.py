@@ -19,6 +19,7 @@ class Outlook:
         items: number of items of each split.
         facts: independent facts or entities to certify on.
         budget: search trials on the target; the reference gets as many.
+        earlier: how many of them the run that this one extends has spent.
         attacks: that would be tried.
         skipped: that would not, with the reason.
         given: roles of the models beside the target.
@@ -31,6 +32,7 @@ class Outlook:
     items: Mapping[str, int]
     facts: int
     budget: int
+    earlier: int
     attacks: Sequence[str]
     skipped: Mapping[str, str]
     given: Sequence[str]

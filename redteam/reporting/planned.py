@@ -32,13 +32,14 @@ def _table(outlook: Outlook) -> Table:
     table.add_column()
     items = ", ".join(f"{count} {split}" for split, count in outlook.items.items())
     searched = "target and reference" if "reference" in outlook.given else "target"
+    earlier = f", {outlook.earlier} of them done" if outlook.earlier else ""
     rows = [
         ("target", outlook.target),
         ("capability", outlook.capability),
         ("items", items),
         ("chance", f"{outlook.chance:.1%}"),
         ("power", outlook.power),
-        ("budget", f"{outlook.budget} search trials on {searched}; then the best again, and confirmations"),
+        ("budget", f"{outlook.budget} search trials on {searched}{earlier}; then the best again, and confirmations"),
         ("attacks", ", ".join(outlook.attacks)),
         *(("skipped", f"{name}: {why}") for name, why in outlook.skipped.items()),
         ("given", ", ".join(outlook.given) or "no other model"),

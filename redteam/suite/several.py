@@ -11,10 +11,10 @@ from redteam.capabilities.items import SPLITS
 from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import Results
-from redteam.judging.flags import check_items
+from redteam.judging.flags import check_asked, check_items
 from redteam.judging.outlook import Outlook
 from redteam.judging.together import together
-from redteam.judging.verdict import STANDARD_POLICY
+from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress
@@ -61,8 +61,8 @@ def run_all(
     return results, path
 
 
-def outlook(inputs: Inputs) -> Outlook:
-    """Returns what would be run, and what it could show."""
+def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
+    """Returns what would be run, and what it could show by a policy."""
     capability = inputs.capability
     return Outlook(
         target=inputs.models["target"].name,
@@ -71,19 +71,24 @@ def outlook(inputs: Inputs) -> Outlook:
         items={split: len(getattr(capability, split)) for split in SPLITS},
         facts=len({item.group for item in capability.certify}),
         budget=inputs.budget,
+        earlier=max(inputs.earlier, default=0),
         attacks=list(inputs.attacks),
         skipped=dict(inputs.skipped),
         given=[role for role in inputs.models if role != "target"],
-        remarks=remarks(inputs),
+        remarks=remarks(inputs, policy),
     )
 
 
-def remarks(inputs: Inputs) -> list[str]:
+def remarks(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> list[str]:
     """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
-    lacking = [LACKING[role, inputs.capability.kind] for role in ("original", "reference") if role not in inputs.models]
-    certify, select = (len({i.group for i in part}) for part in (inputs.capability.certify, inputs.capability.select))
-    few = check_items(certify, select, STANDARD_POLICY)
-    return lacking if few is None else [*lacking, f"{inputs.capability.name} has {few.explanation} for a verdict"]
+    capability, budget = inputs.capability, inputs.budget
+    found = [LACKING[role, capability.kind] for role in ("original", "reference") if role not in inputs.models]
+    certify, select = (len({item.group for item in part}) for part in (capability.certify, capability.select))
+    if few := check_items(certify, select, policy):
+        found.append(f"{capability.name} has {few.explanation} for a verdict")
+    asked = {"budget": budget, "access": inputs.access, "attacks": inputs.attacks, "skipped": inputs.skipped}
+    short = check_asked(asked, budget, inputs.probes, policy)
+    return [*found, *(f"{capability.name} cannot pass: {flag.explanation}" for flag in short)]
 
 
 def _common_path(many: Sequence[Inputs]) -> Path:
