@@ -199,6 +199,12 @@ def test_an_unknown_key_of_a_capability_file_is_refused_and_named(write, line: s
     assert error.remedy == remedy
 
 
+def test_a_misspelt_key_is_not_only_told_as_a_lacking_one(write) -> None:
+    error = refusal(read_capability_file, write(CAPABILITY.replace("prompt", "promt"), "capability.toml"))
+    assert "capability.toml: promt: Extra inputs are not permitted (and 1 more)" in error.found
+    assert error.remedy == "Did you mean 'prompt'?"
+
+
 def test_an_unknown_key_of_the_group_rule(write) -> None:
     text = CAPABILITY.replace('"person" }', '"person", regex = "(a)" }')
     assert "group.regex" in refusal(read_capability_file, write(text, "capability.toml")).found

@@ -89,7 +89,9 @@ def validated(model: type[Model], data: Any, path: Path) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        misspelt = (one for one in found if one["type"] == "extra_forbidden" and _near(model, one["loc"]))
+        first = next(misspelt, found[0])  # before a key that is lacking: spelled right, it may be that one
         where = ".".join(str(part) for part in first["loc"])[:200] or "the top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         remedies = {"extra_forbidden": _meant, "missing": _lacking}
@@ -101,8 +103,12 @@ def validated(model: type[Model], data: Any, path: Path) -> Model:
 
 def _meant(model: type[BaseModel], loc: Loc) -> str:
     """Returns what to do about a key that is not known: the known one that is spelled most like it, if one is."""
-    near = get_close_matches(str(loc[-1]), getattr(_inside(model, loc[:-1]), "model_fields", ()), n=1)
+    near = _near(model, loc)
     return f"Did you mean {near[0]!r}?" if near else "Remove that key, or correct its name"
+
+
+def _near(model: type[BaseModel], loc: Loc) -> list[str]:
+    return get_close_matches(str(loc[-1]), getattr(_inside(model, loc[:-1]), "model_fields", ()), n=1)
 
 
 def _lacking(model: type[BaseModel], loc: Loc) -> str:
