@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.rows import Row, rows_of
@@ -16,6 +17,7 @@ from redteam.project import PROJECT
 
 Ask = Callable[[str, str], str]  # a question and what an empty answer stands for
 Say = Callable[[str], None]
+Used = TypeVar("Used")  # what is made of an answer
 CAPABILITY = Path("capability.toml")
 ABOUT = ("subject", "person", "entity", "author", "name", "topic", "question")  # often what a row is about
 
@@ -23,26 +25,24 @@ ABOUT = ("subject", "person", "entity", "author", "name", "topic", "question")  
 def interview(ask: Ask, say: Say) -> list[Path]:
     """Asks, and writes the two files; of a model whose manifest says what was removed, the first alone.
 
-    What was written is read again, and what is wrong with it said.
+    What is wrong with an answer is said, and it is asked again. What was written is read again too.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: one of the files is there already, a checkpoint or a data file that is named is not, or an answer is
-            of no use.
+        InputError: one of the files is there already, or the answers end before the questions.
     """
-    ask = _wanting(ask)
+    ask = _wanting(ask, say)
     _refuse_written(PROJECT)
-    target = ask("Model to attack, a checkpoint", "")
-    found = inspect_checkpoint(Path(target))
+    target, found = _usable("Model to attack, a checkpoint", lambda path: inspect_checkpoint(Path(path)), ask, say)
     say(f"  {found.form}: {found.architecture or 'nothing says how it is built'}")
     lines = [f"target = {_quoted(target)}"]
     lines += _build(found, ask)
     if found.method is None:
         _refuse_written(CAPABILITY)
         asked = _questions if found.language and not lines[-1].startswith("arch") else _classes
-        text = (_texts if found.text else asked)(ask)
+        text = (_texts if found.text else asked)(ask, say)
         for role, what in (("original", "The model before unlearning"), ("reference", "A model that never knew")):
             path = ask(f"{what}, a checkpoint (empty: there is none)", "")
             lines += [f"{role} = {_quoted(path)}" if path else f'# {role} = ""  # without it there is no verdict']
@@ -76,12 +76,11 @@ def _build(found: Inspected, ask: Ask) -> list[str]:
     return [f"arch = {_quoted(place)}" if ".py:" in place else f"config = {_quoted(place)}"]
 
 
-def _questions(ask: Ask) -> str:
+def _questions(ask: Ask, say: Say) -> str:
     """Returns the `capability.toml` of question files, its fields guessed from the first row."""
     name = ask("Name of what was removed", "capability")
-    forget = ask("File of questions about it, JSON lines, .csv or .parquet", "")
-    row = _first(forget)
-    retain = ask("File of questions about what must stay, of the same form", "")
+    forget, row = _usable("File of questions about it, JSON lines, .csv or .parquet", _first, ask, say)
+    retain, _ = _usable("File of questions about what must stay, of the same form", _first, ask, say)
     fields = ", ".join(row)
     about = ask(f"Field that says what fact a row is about ({fields})", next((f for f in ABOUT if f in row), ""))
     prompt = ask("Prompt, with {FIELD} for what a row holds", "{question}" if "question" in row else "")
@@ -110,7 +109,7 @@ retain = [{_quoted(retain)}]
 """
 
 
-def _classes(ask: Ask) -> str:
+def _classes(ask: Ask, _: Say) -> str:
     """Returns the `capability.toml` of some classes of a classifier."""
     name = ask("Name of what was removed", "capability")
     arrays = ask("A .npz file with inputs x and labels y", "")
@@ -127,11 +126,10 @@ forget = [{forget if forget.isdecimal() else _quoted(forget)}]
 """
 
 
-def _texts(ask: Ask) -> str:
+def _texts(ask: Ask, say: Say) -> str:
     """Returns the `capability.toml` of some classes of a classifier of text."""
     name = ask("Name of what was removed", "capability")
-    rows = ask("File of texts with their classes, JSON lines or .csv", "")
-    row = _first(rows)
+    rows, row = _usable("File of texts with their classes, JSON lines or .csv", _first, ask, say)
     fields = ", ".join(row)
     text = ask(f"Field that the model reads ({fields})", "text" if "text" in row else "")
     label = ask(f"Field of the class, its name or its number ({fields})", "label" if "label" in row else "")
@@ -175,16 +173,25 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _wanting(ask: Ask) -> Ask:
+def _wanting(ask: Ask, say: Say) -> Ask:
     """Returns the same, but that a question without a default wants an answer unless it says that it may be empty."""
 
     def asked(question: str, default: str) -> str:
-        answer = one_line(ask(question, default)) or default
-        if not answer and "(empty:" not in question:
-            raise InputError(f"no answer was given to: {question}", "Answer it, or write the files by hand")
+        while not (answer := one_line(ask(question, default)) or default) and "(empty:" not in question:
+            say("  that needs an answer")
         return answer
 
     return asked
+
+
+def _usable(question: str, use: Callable[[str], Used], ask: Ask, say: Say) -> tuple[str, Used]:
+    """Returns the first answer that can be used, and what was made of it: earlier answers are not lost to a typo."""
+    while True:
+        answer = ask(question, "")
+        try:
+            return answer, use(answer)
+        except InputError as error:
+            say(f"  {error}")
 
 
 def ask_in_terminal(question: str, default: str) -> str:

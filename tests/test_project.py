@@ -202,6 +202,17 @@ def test_what_was_written_is_read_again_and_what_is_wrong_is_said(questions: Pat
     assert "KeyError('quesion')" in done.stderr
 
 
+def test_a_mistyped_path_is_asked_again_and_no_answer_is_lost(questions: Path) -> None:
+    model_in(questions)
+    answers = "mdoel\nmodel\nbirth\nforgot.jsonl\nforget.jsonl\nretained\nretain.jsonl\n\n\n\n\n\n\n"
+    done = redteam_in(questions, "init", answers=answers)
+    assert done.returncode == 0, done.stderr
+    for said in ("there is no checkpoint mdoel", "there is no data file forgot.jsonl", "retained"):
+        assert said in done.stderr
+    assert load_capability(questions / "capability.toml").name == "birth"
+    assert read_project(questions / "redteam.toml").target == questions / "model"
+
+
 @pytest.mark.parametrize("there", ["redteam.toml", "capability.toml"])
 def test_nothing_is_overwritten(questions: Path, there: str) -> None:
     model_in(questions)
@@ -216,7 +227,7 @@ def test_nothing_is_overwritten(questions: Path, there: str) -> None:
     ("answers", "says"),
     [
         ("", "the questions were not all answered"),
-        ("\n", "no answer was given to: Model to attack"),
+        ("\n", "that needs an answer\nModel to attack"),
         ("nowhere\n", "there is no checkpoint nowhere"),
         ("model\n\nnowhere.jsonl\n", "there is no data file nowhere.jsonl"),
         ("model\n\nempty.jsonl\n", "empty.jsonl holds no rows"),
