@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from redteam.evidence.results import CapabilityResult, Interval, Probed, Tried
+from redteam.evidence.results import CapabilityResult, Interval, Probed, Scores, Tried
 from redteam.reporting.attacks import attacks_table
+from redteam.reporting.console import curve_table
 from redteam.reporting.probes import probes_table
 
 
@@ -52,15 +53,28 @@ def test_probes_say_what_they_read_and_which_were_handed_the_original() -> None:
     probes = {"linear": Probed(**common), "patching": Probed(**common, decides=False)}
     table = probes_table(CapabilityResult.model_construct(probes=probes))
     assert table is not None
-    console = Console(record=True, width=120, file=io.StringIO())
+    console = Console(record=True, width=80, file=io.StringIO())
     console.print(table)
     lines = console.export_text().splitlines()
-    headings = ["original", "target", "never knew", "shuffled", "of it in the target"]
+    headings = ["original", "target", "never knew", "shuffled", "of it in target"]
     ends = [lines[0].index(heading) + len(heading) for heading in headings]
     assert [lines[1][:end].split()[-1] for end in ends] == ["1.00", "0.55", "0.10", "0.07", "50%"]
     assert lines[1].split() == ["linear", "1.00", "0.55", "0.10", "0.07", "50%"]
-    assert "(50% given the original)" in lines[2]
+    assert lines[2].split() == ["patching", "1.00", "0.55", "0.10", "0.07", "(50%)"]
+    assert lines[3].startswith("(in brackets: the probe was handed the original)")
     assert probes_table(CapabilityResult.model_construct(probes={})) is None
+
+
+def test_the_longest_curve_that_recipes_train_fits_a_terminal() -> None:
+    """512 steps, up to a score of 1: in 80 columns no figure and no bar is cut off."""
+    curve = [(0, 0.1), *((2**power, 0.1 * (power + 1)) for power in range(10))]
+    scores = {role: Scores.model_construct(curve=curve) for role in ("target", "reference")}
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(curve_table(CapabilityResult.model_construct(scores=scores)))
+    heading, *rows = console.export_text().splitlines()
+    assert heading.split()[-1] == "512"
+    for row in rows:
+        assert row.split()[-2:] == ["1.0", "▁▁▂▃▄▅▅▆▇██"]
 
 
 def test_canaries_are_read_in_place_of_a_reference() -> None:

@@ -109,16 +109,18 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
     unprobed = [row for role in ROLES for row in case.unprobed(role)]
     never = case.reference()
     read = {name: probed.accuracy for name, probed in probes.items() if probed.decides}
-    found = [soundness.check_probes_ran(unprobed), soundness.check_compared(read, never)]
+    beyond = {name: (probes[name].leakage, _more(case, name, never)) for name in read}
+    found = [
+        soundness.check_probes_ran(unprobed),
+        soundness.check_compared(read, never),
+        soundness.check_read(beyond, case.policy),
+    ]
     for name, probed in probes.items():
         key = (f"target/probe/{name}", "control")
         if probed.decides and key in case.evidence.samples:
             shuffled = mean_bounds(case.evidence.samples[key][None], case.resampling, f"{name}/control")
             chance = case.evidence.facts[key[0]].get("chance", case.chance)
             found.append(soundness.check_shuffled(name, shuffled, chance, case.policy))
-        if probed.decides:
-            more = _more(case, name, never) if probed.leakage is None else None
-            found.append(soundness.check_probe(name, probed.leakage, more, case.policy))
         found += [
             soundness.check_erased(name, mean_bounds(read, case.resampling, f"{name}/erased"), case.chance, case.policy)
             for read in case.erased(name).values()

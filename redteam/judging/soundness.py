@@ -77,26 +77,24 @@ def check_erased(name: str, read: Bounds, chance: float, policy: Policy) -> Flag
     return None
 
 
-def check_probe(name: str, leakage: Interval | None, more: Bounds | None, policy: Policy) -> Flag | None:
-    """Raised if a probe reads the capability from the target better than from the reference.
+def check_read(read: Mapping[str, tuple[Interval | None, Bounds | None]], policy: Policy) -> Flag | None:
+    """Raised if probes read the capability from the target better than from the reference.
 
     Args:
-        name: of the probe.
-        leakage: share of what it reads from the original beyond the reference; None where that is not defined.
-        more: what it reads from the target beyond the reference; None where it did not read both.
+        read: name -> the share of what the probe reads from the original beyond the reference, None where that is not
+            defined; and what it reads from the target beyond the reference, None where it did not read both.
         policy: says how much is tolerated: of the share, or where there is none of the score itself.
     """
-    if leakage is not None:
-        found, low = f"{leakage.estimate:.0%} of the capability from the target", leakage.low
-    elif more is not None:
-        found, low = f"{more.estimate:.2f} more from the target than from the reference", more.low
-    else:
+    told = {}
+    for name, (leakage, more) in read.items():
+        if leakage is not None and leakage.low > policy.max_excess_recovery:
+            told[name] = f"{leakage.estimate:.0%}"
+        elif leakage is None and more is not None and more.low > policy.max_excess_recovery:
+            told[name] = f"{more.estimate:.2f} more than from the reference"
+    if not told:
         return None
-    return (
-        Flag(name="probe-reads", explanation=f"the {name} probe reads {found}")
-        if low > policy.max_excess_recovery
-        else None
-    )
+    listed = ", ".join(f"{name} {share}" for name, share in told.items())
+    return Flag(name="probe-reads", explanation=f"what was removed can be read from the target: {listed}")
 
 
 def check_compared(read: Mapping[str, Collection[str]], never: str | None) -> Flag | None:

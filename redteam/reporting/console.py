@@ -60,7 +60,7 @@ def _ranking(results: Results) -> Table:
 
 def report(results: Results, capability: CapabilityResult) -> RenderableType:
     """Returns the report on one capability."""
-    parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), _curve(capability)]
+    parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), curve_table(capability)]
     attacks = attacks_table(capability)
     parts += [] if attacks is None else [Text(), attacks]
     probes = probes_table(capability)
@@ -111,7 +111,7 @@ def _utility(scores: Scores) -> str:
     return f"{scores.utility_before:.2f} → {scores.utility_after:.2f}"
 
 
-def _curve(capability: CapabilityResult) -> Table:
+def curve_table(capability: CapabilityResult) -> Table:
     """Draws the certify score over training steps: one row a model, one column a power of two."""
     curves = {role: s.curve for role, s in capability.scores.items() if s.curve}
     longest = max((curve[-1][0] for curve in curves.values()), default=0)
@@ -123,7 +123,7 @@ def _curve(capability: CapabilityResult) -> Table:
     table.add_column("")
     for role, curve in curves.items():
         values = [_last_until(curve, steps) for steps in columns]
-        cells = [f"{v:.2f}".removeprefix("0") for v in values]
+        cells = [f"{v:.2f}".removeprefix("0")[:3] for v in values]  # three wide, and so "1.0": 512 steps fit 80 columns
         bars = "".join(BLOCKS[min(7, int(v * 8))] for v in values)
         table.add_row(ROLES[role], *cells, Text(f"  {bars}", style="red" if role == "target" else "dim"))
     return table

@@ -17,12 +17,14 @@ def probes_table(capability: CapabilityResult) -> Table | None:
     table.add_column("read by the probe", min_width=22)
     for name in ("original", "target", "never knew", "shuffled"):
         table.add_column(name, justify="right")
-    table.add_column("of it in the target", justify="right")
+    table.add_column("of it in target", justify="right")
     for name, probed in capability.probes.items():
         read = probed.accuracy
         never = read.get("reference", read.get("canary"))  # canaries stand for a reference that was not given
         scores = [_score(score) for score in (read.get("original"), read.get("target"), never)]
         table.add_row(Text(one_line(name)), *scores, _score(probed.control.get("target")), _leakage(probed))
+    if not all(probed.decides for probed in capability.probes.values()):
+        table.caption, table.caption_justify = "(in brackets: the probe was handed the original)", "left"
     return table
 
 
@@ -31,7 +33,7 @@ def _leakage(probed: Probed) -> Text:
     if probed.leakage is None:
         return Text("")
     share = f"{min(1.0, max(0.0, probed.leakage.estimate)):.0%}"
-    return Text(share if probed.decides else f"({share} given the original)", "" if probed.decides else "dim")
+    return Text(share if probed.decides else f"({share})", "" if probed.decides else "dim")
 
 
 def _score(value: float | None) -> str:

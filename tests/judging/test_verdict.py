@@ -282,12 +282,17 @@ def test_reference_recovers(low, raised):
 
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
 def test_probe_reads(low, raised):
-    found = soundness.check_probe("linear", Interval(estimate=0.5, low=low, high=0.9), None, STANDARD_POLICY)
+    share, more = Interval(estimate=0.5, low=low, high=0.9), Bounds(0.5, low, 0.9)
+    found = soundness.check_read({"linear": (share, None), "means": (None, None)}, STANDARD_POLICY)
     assert (found is not None) == raised
-    assert found is None or (found.name == "probe-reads" and "linear" in found.explanation)
-    assert soundness.check_probe("linear", None, None, STANDARD_POLICY) is None
-    more = soundness.check_probe("linear", None, Bounds(0.5, low, 0.9), STANDARD_POLICY)
-    assert (more is not None) == raised
+    said = "what was removed can be read from the target: linear 50%"
+    assert found is None or (found.name, found.explanation) == ("probe-reads", said)
+    assert soundness.check_read({"linear": (None, None)}, STANDARD_POLICY) is None
+    both = soundness.check_read({"linear": (share, None), "mlp": (None, more)}, STANDARD_POLICY)
+    assert (both is not None) == raised
+    assert both is None or both.explanation == f"{said}, mlp 0.50 more than from the reference"
+    of_little = Interval(estimate=0.0, low=-0.1, high=0.1)  # where the share is defined it is what counts
+    assert soundness.check_read({"linear": (of_little, more)}, STANDARD_POLICY) is None
 
 
 @pytest.mark.parametrize(
