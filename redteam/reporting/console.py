@@ -60,7 +60,8 @@ def _ranking(results: Results) -> Table:
 
 def report(results: Results, capability: CapabilityResult) -> RenderableType:
     """Returns the report on one capability."""
-    parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability), Text(), curve_table(capability)]
+    parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability)]
+    parts += [Text(), curve_table(capability)]
     attacks = attacks_table(capability)
     parts += [] if attacks is None else [Text(), attacks]
     probes = probes_table(capability)
