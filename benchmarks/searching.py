@@ -97,11 +97,11 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
         kind: "suite", or "random" of the same space: neither recipes nor anything learnt from earlier trials.
         budget: trials.
         seed: of the search.
-        out: run directory.
+        out: run directory; a part of the plan's fingerprint is added to its name.
     """
     inputs = resolve_inputs(prey.path, budget=budget, seed=seed)
     plan = _suite_plan(prey, inputs) if kind == "suite" else SearchPlan(recipes=(), random=budget, adaptive=0)
-    with RunDirectory(out, inputs.plan) as run:
+    with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         return [
             Tried(
@@ -120,20 +120,20 @@ def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: 
         attack: as it is found: a name, parameters, and where it stopped.
         seeds: so many.
         seed: of all of them.
-        out: run directory.
+        out: run directory; a part of the plan's fingerprint is added to its name.
     """
     found = {key: value for key, value in attack.items() if key not in ("name", "stopped_at", "asked")}
     inputs = resolve_inputs(prey.path, budget=1, attacks=(attack["name"],), seed=seed)
-    with RunDirectory(out, inputs.plan) as run:
+    with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm([Candidate(attack=attack["name"], params=found)], seeds)
-    return _after(out, arm).after
+    return _after(run.path, arm).after
 
 
 def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
     """Returns what a configuration achieves on fresh seeds, their mean: the best of many trials was lucky too."""
     inputs = resolve_inputs(prey.path, budget=1, attacks=(configuration.attack,))
-    with RunDirectory(out, inputs.plan) as run:
+    with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm([configuration], SEEDS)
         values = [_held(row, arm.utility_floor) for row in run.trials.values()]
@@ -163,14 +163,19 @@ def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
 
 
 def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirmed: int) -> Found:
-    with RunDirectory(out, inputs.plan) as run:
+    with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm(arm.strongest(plan, confirmed), SEEDS)
-    return _after(out, arm)
+    return _after(run.path, arm)
 
 
-def _after(out: Path, arm: Arm) -> Found:
-    best = strongest_stop(read_evidence(out).stops("target"), floor=arm.utility_floor)
+def _run(out: Path, inputs: Inputs) -> RunDirectory:
+    """Opens the run of a plan: one of other versions of the attacks has another place, and is in nobody's way."""
+    return RunDirectory(out.with_name(f"{out.name}-{inputs.plan.fingerprint[:8]}"), inputs.plan)
+
+
+def _after(run: Path, arm: Arm) -> Found:
+    best = strongest_stop(read_evidence(run).stops("target"), floor=arm.utility_floor)
     return Found(after=float(np.mean(best.certify)), attack=dict(best.attack) or None)
 
 
