@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
 
@@ -29,7 +30,7 @@ from redteam.registry import ATTACKS, STANDARD_ATTACKS
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import contended
 from redteam.suite.standard import CONFIRMED
-from redteam.testbeds.build import TargetSpec, train_world, write_target
+from redteam.testbeds.build import TargetSpec, World, train_world, write_target
 
 # Of the methods those come first whose facts are hardest to bring back: there the suite is closest to one family.
 SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("ssd", "graddiff", "tar", "rmu")
@@ -48,7 +49,9 @@ PIECES = RESULTS / "families"
 
 def measure() -> Measured:
     """Searches each target with the suite, with each family alone, and with fine-tuning at fixed rates."""
-    jobs = [(testbed, seed) for testbed in TESTBEDS for seed in SEEDS]
+    jobs = [
+        (testbed, seed, method) for testbed in TESTBEDS for seed in SEEDS for method in (*METHODS, *NEVER_KNEW[testbed])
+    ]
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
         rows = [row for found in pool.map(_rows, jobs) for row in found]
         contested = [_contested(rows)] * len(jobs)
@@ -69,15 +72,18 @@ def measure() -> Measured:
     )
 
 
-def _rows(job: tuple[str, int]) -> list[dict[str, Any]]:
+def _rows(job: tuple[str, int, str]) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
-    testbed, seed = job
-    world, rows = train_world(testbed, seed=seed), []
-    for method in (*METHODS, *NEVER_KNEW[testbed]):
-        path = MODELS / f"{testbed}-{seed}" / f"{method}.pt"
-        write_target(TargetSpec(method=method), world, path)
-        rows += _rows_of(testbed, seed, method, opened(path))
-    return rows
+    testbed, seed, method = job
+    path = MODELS / f"{testbed}-{seed}" / f"{method}.pt"
+    write_target(TargetSpec(method=method), _world(testbed, seed), path)
+    return _rows_of(testbed, seed, method, opened(path))
+
+
+@lru_cache(maxsize=1)
+def _world(testbed: str, seed: int) -> World:
+    """Trains what targets of one seed have in common; jobs of the same world follow each other."""
+    return train_world(testbed, seed=seed)
 
 
 def _rows_of(testbed: str, seed: int, method: str, prey: Prey) -> list[dict[str, Any]]:
@@ -117,17 +123,14 @@ def _contested(rows: list[dict[str, Any]]) -> frozenset[tuple[str, str, str]]:
     return frozenset(key for key, values in of_families.items() if statistics.mean(values) < 0)
 
 
-def _settled(job: tuple[str, int], contested: frozenset[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Returns the rows of a testbed and seed; those of contested families and of the suite say what came back again."""
+def _settled(job: tuple[str, int, str], contested: frozenset[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Returns the rows of a target; those of contested families and of the suite say what came back again."""
     torch.set_num_threads(1)
-    testbed, seed = job
-    rows = []
-    for method in (*METHODS, *NEVER_KNEW[testbed]):
-        prey = opened(MODELS / f"{testbed}-{seed}" / f"{method}.pt")
-        families = {family for place, target, family in contested if (place, target) == (testbed, method)}
-        values = _again(prey, f"{testbed}-{seed}-{method}", seed, {"suite", *families} if families else set())
-        rows += [row | {"again": values.get(row["attack"])} for row in _rows_of(testbed, seed, method, prey)]
-    return rows
+    testbed, seed, method = job
+    prey = opened(MODELS / f"{testbed}-{seed}" / f"{method}.pt")
+    families = {family for place, target, family in contested if (place, target) == (testbed, method)}
+    values = _again(prey, f"{testbed}-{seed}-{method}", seed, {"suite", *families} if families else set())
+    return [row | {"again": values.get(row["attack"])} for row in _rows_of(testbed, seed, method, prey)]
 
 
 def _again(prey: Prey, name: str, seed: int, attacks: set[str]) -> dict[str, float]:
