@@ -84,7 +84,7 @@ def _resolved(asked: Asked, rules: Rules | None, extend: Path | None) -> list[In
     many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
     many = many if extend is None else [extended(many, extend)]
     if rules is not None:
-        refuse_unusable(rules, [inputs.plan.capability[0] for inputs in many], datetime.now(UTC).date())
+        refuse_unusable(rules, [inputs.capability.name for inputs in many], datetime.now(UTC).date())
     return many
 
 

@@ -109,7 +109,8 @@ def _probe_flags(case: Case, probes: dict[str, Probed]) -> list[Flag | None]:
     unprobed = [row for role in ROLES for row in case.unprobed(role)]
     never = case.reference()
     read = {name: probed.accuracy for name, probed in probes.items() if probed.decides}
-    beyond = {name: (probes[name].leakage, _more(case, name, never)) for name in read}
+    shares = {name: probes[name].leakage for name in read}
+    beyond = {name: (share, _more(case, name, never) if share is None else None) for name, share in shares.items()}
     found = [
         soundness.check_probes_ran(unprobed),
         soundness.check_compared(read, never),

@@ -75,11 +75,11 @@ def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
         attacks=list(inputs.attacks),
         skipped=dict(inputs.skipped),
         given=[role for role in inputs.models if role != "target"],
-        remarks=remarks(inputs, policy),
+        remarks=_remarks(inputs, policy),
     )
 
 
-def remarks(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> list[str]:
+def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
     """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
     capability, budget = inputs.capability, inputs.budget
     found = [LACKING[role, capability.kind] for role in ("original", "reference") if role not in inputs.models]
