@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,8 @@ def plan_and_tell(asked: Asked, format: Format, policy: Path | None, extend: Pat
     from redteam.reporting.planned import planned_json, print_planned
 
     rules = None if policy is None else read_policy(policy)
-    many = _outlooks(_resolved(asked, rules, extend), rules)
+    with redirect_stdout(sys.stderr):
+        many = _outlooks(_resolved(asked, rules, extend), rules)
     if format is Format.JSON:
         typer.echo(planned_json(many), nl=False)
     else:
@@ -59,7 +62,8 @@ def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path
         if tasks is not None:
             typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
 
-    with RunProgress(Console(stderr=True)) as progress:
+    # What an attack, a task or an architecture of the user's prints is not part of the results.
+    with RunProgress(Console(stderr=True)) as progress, redirect_stdout(sys.stderr):
         from redteam.suite.several import run_all
 
         many = _resolved(asked, rules, extend)

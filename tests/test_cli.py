@@ -130,9 +130,11 @@ def test_an_attack_from_a_users_file(untrained: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from redteam.attacks.noop import NoOp\n"
+        "print('imported')\n"
         "class Broken(NoOp):\n"
         "    name = 'broken'\n"
         "    def run(self, arena, params):\n"
+        "        print('about to break')\n"
         "        raise ValueError('this attack is broken')\n"
         "        yield\n"
     )
@@ -140,7 +142,9 @@ def test_an_attack_from_a_users_file(untrained: Path, tmp_path: Path) -> None:
         "attack", untrained, "-a", f"{file}:Broken", "--budget", "2", "--format", "json", "--out", tmp_path / "run"
     )
     assert done.returncode == 3, done.stderr
-    result = json.loads(done.stdout)["capabilities"][0]
+    result = json.loads(done.stdout)["capabilities"][0]  # what the attack prints is not in between
+    assert "imported" in done.stderr
+    assert "about to break" in done.stderr
     assert result["verdict"] == "INCONCLUSIVE"
     assert result["budget"]["failed"] == 2
     assert "failed-trials" in {flag["name"] for flag in result["flags"]}
