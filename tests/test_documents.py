@@ -153,6 +153,9 @@ def test_how_strong_the_readme_says_it_is_was_measured() -> None:
             best = max(single, key=lambda attack: single[attack])
             cells = [f"{found['suite']:.2f}", f"{single[best]:.2f} ({best})", f"{found['retrain at 2e-05']:.2f}"]
             assert f"| {place}, {name} | {' | '.join(cells)} |" in readme
+    rates = {a: value for (p, m, a), value in mean.items() if (p, m) == ("facts", "tar") and a.startswith("retrain at")}
+    assert rates.keys() == {f"retrain at {rate}" for rate in ("2e-05", "0.0001", "0.0003", "0.001")}
+    assert f"what TAR removed from `facts` back to {max(rates.values()):.2f} at most" in readme
     never = [value for (_, method, _), value in mean.items() if method == "filtered"]
     assert f"({min(never):.2f} to {max(never):.2f} on `facts`)" in readme
 
