@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -104,18 +105,21 @@ def answers_of(items: tuple[Item, ...]) -> Answers:
 
 
 def shuffled(items: tuple[Item, ...], seed: int) -> Answers:
-    """Returns the answers in random order, [items], each among the choices of the item that gets it.
+    """Returns answers that say nothing of an item, [items], each drawn among the choices of the item that gets it.
 
-    Two items swap their answers where both may have the other's. Where all have the same choices, one round is a
-    random permutation (Fisher & Yates); more rounds make up for the swaps that may not be.
+    A choice is the likelier, the more often it is right in other items; where none of them ever is, all are equally
+    likely. A permutation would keep the answers of items that share no choices with another: there it would leave the
+    control what the probe itself learns.
     """
-    rng, answers = np.random.default_rng(seed), [item.completion for item in items]
-    for _ in range(5):
-        for one in range(len(items) - 1, 0, -1):
-            other = int(rng.integers(one + 1))
-            if answers[one] in items[other].choices and answers[other] in items[one].choices:
-                answers[one], answers[other] = answers[other], answers[one]
-    return np.array(answers)
+    rng, completions = np.random.default_rng(seed), [item.completion for item in items]
+    right = Counter(completions)
+    drawn = []
+    for item, own in zip(items, completions, strict=True):
+        weights = np.array([right[choice] - (choice == own) for choice in item.choices], dtype=float)
+        if not weights.any():
+            weights[:] = 1
+        drawn.append(item.choices[int(rng.choice(len(weights), p=weights / weights.sum()))])
+    return np.array(drawn)
 
 
 def blind(states: States, items: tuple[Item, ...]) -> Scores:

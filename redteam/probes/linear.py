@@ -42,7 +42,7 @@ class LinearProbe:
     """
 
     name = "linear"
-    version = 4
+    version = 5
     goal = "is the answer still linearly readable in some layer, on facts the probe never saw?"
     paper = "Alain & Bengio 2016 (probes); Hewitt & Liang 2019, Designing and Interpreting Probes (control task)"
 

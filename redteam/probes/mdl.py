@@ -39,7 +39,7 @@ class DescriptionLength:
     """
 
     name = "mdl"
-    version = 3
+    version = 4
     goal = "how many bits of an answer does its hidden state spare, the effort of learning to read included?"
     paper = "Voita & Titov 2020, Information-Theoretic Probing with Minimum Description Length (arXiv 2003.12298)"
 

@@ -30,7 +30,7 @@ class MeansProbe:
     """
 
     name = "means"
-    version = 3
+    version = 4
     goal = "do the mean states of the answers still tell them apart, in some layer?"
     paper = "Marks & Tegmark 2023, The Geometry of Truth (mass-mean probing; arXiv 2310.06824)"
 

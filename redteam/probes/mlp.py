@@ -38,7 +38,7 @@ class MLPProbe:
     """
 
     name = "mlp"
-    version = 3
+    version = 4
     goal = "is the answer readable in some layer by a small non-linear network?"
     paper = "Conneau et al. 2018 (arXiv 1805.01070); Pimentel et al. 2020 (arXiv 2004.03061); Hewitt & Liang 2019"
 
