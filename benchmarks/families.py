@@ -14,7 +14,6 @@ import json
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -23,11 +22,10 @@ import torch
 
 from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Found, Prey, again, family_plan, fixed, opened, search, suite_plan
+from benchmarks.searching import Found, Prey, again, family_plan, fixed, opened, parts_of, search, suite_plan
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
-from redteam.search.plan import SearchPlan
 from redteam.search.selection import contended
 from redteam.suite.standard import CONFIRMED
 from redteam.testbeds.build import TargetSpec, World, train_world, write_target
@@ -173,20 +171,15 @@ def _digest(prey: Prey, attack: str) -> str:
     confirmed: Any = CONFIRMED_ALONE
     names: tuple[str, ...] = ("retrain",)
     if attack == "suite":
-        plan: Any = _parts(suite_plan(prey, budget=SUITE_BUDGET))
+        plan: Any = parts_of(suite_plan(prey, budget=SUITE_BUDGET))
         confirmed, names = (CONFIRMED, contended(SUITE_BUDGET)), STANDARD_ATTACKS
     elif attack in ATTACKS.table:
-        plan, names = _parts(family_plan(prey, attack, budget=FAMILY_BUDGET)), (attack,)
+        plan, names = parts_of(family_plan(prey, attack, budget=FAMILY_BUDGET)), (attack,)
     else:
         plan = attack
     versions = {name: ATTACKS.declared(name).facts["version"] for name in names}
     content = json.dumps([plan, confirmed, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _parts(plan: SearchPlan) -> dict[str, Any]:
-    """Returns what a plan is made of, but for what follows when it is extended: none of these is."""
-    return {name: value for name, value in asdict(plan).items() if name != "then"}
 
 
 def _no_weaker(rows: list[dict[str, Any]]) -> Claim:

@@ -1,9 +1,15 @@
-"""How many trials does the search need, against pure random search of the same space?"""
+"""How many trials does the search need, against pure random search of the same space?
+
+It takes hours of two cores, so every study is written as soon as it is there, to `results/benchmarks/search/`, and
+what the same recipes and budgets have measured on the same weights is not searched again.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ProcessPoolExecutor
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from math import inf
 from multiprocessing import get_context
 from statistics import median
@@ -11,21 +17,34 @@ from typing import Any
 
 import torch
 
-from benchmarks.claims import Claim, Measured
+from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Prey, Tried, opened, repeated, trials
+from benchmarks.searching import Prey, Tried, digest, opened, repeated, trials
+from redteam.checkpoints.manifest import manifest_path
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
 TARGETS = (("facts", "tar"), ("digits", "ssd"), ("digits", "tar"), ("facts", "rmu"))
 STUDIES = 10
 BUDGETS = {"suite": 100, "random": 60}  # trials of a study: the default of `redteam attack`; random ones add up
 WITHIN = 0.02  # of the best known recovery
+PIECES = RESULTS / "search"
+
+Job = tuple[str, str, str, int]  # testbed, method, kind of search, number of the study
+Study = dict[str, Any]
 
 
 def measure() -> Measured:
     """Runs ten studies of each kind on each target, all on the world of seed 0; a study has a seed of its own."""
-    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-        rows = [row for found in pool.map(_rows, TARGETS) for row in found]
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        digests = dict(zip(TARGETS, pool.map(_built, TARGETS), strict=True))
+        jobs = [
+            (*place, kind, number) for place in TARGETS for kind in BUDGETS for number in range(STUDIES)
+            if _kept(place).get(f"{kind} {number}", {}).get("search") != digests[place][kind]
+        ]  # fmt: skip
+        for done in as_completed([pool.submit(_study, job) for job in jobs]):
+            (testbed, method, kind, number), study = done.result()
+            _keep((testbed, method), f"{kind} {number}", {"search": digests[testbed, method][kind], **study})
+    rows = [row for place in TARGETS for row in rows_of(f"{place[0]}-{place[1]}", _kept(place))]
     return Measured(
         title="Trials until a search is within 2 points of the best known recovery",
         claims=[_claim(rows, f"{testbed}-{method}") for testbed, method in TARGETS],
@@ -42,40 +61,72 @@ def measure() -> Measured:
     )
 
 
-def _rows(place: tuple[str, str]) -> list[dict[str, Any]]:
+def _built(place: tuple[str, str]) -> dict[str, str]:
+    """Builds a target, unless it is there, and returns digests of what decides each kind of search of it."""
     torch.set_num_threads(1)
     testbed, method = place
     path = MODELS / f"{testbed}-0" / f"{method}.pt"
-    write_target(TargetSpec(method=method), train_world(testbed, seed=0), path)
-    prey = opened(path)
-    tried = {
-        (kind, study): trials(
-            prey, kind, budget=BUDGETS[kind], seed=study, out=RUNS / f"{testbed}-{method}-{kind}-{study}"
-        )
-        for kind in ("suite", "random")
-        for study in range(STUDIES)
-    }
-    best = max(_again(prey, f"{testbed}-{method}", found) for found in tried.values())
-    return [
-        {
-            "target": f"{testbed}-{method}",
-            "search": kind,
-            "study": study,
-            "best known": round(best, 4),
-            "best of this study": round(max(_value(trial) for trial in found), 4),
-            "trials": len(found),
-            "within": sum(_value(trial) >= best - WITHIN for trial in found),
-            "first": next((i + 1 for i, trial in enumerate(found) if _value(trial) >= best - WITHIN), None),
-        }
-        for (kind, study), found in tried.items()
-    ]
+    if not manifest_path(path).exists():  # it is written last
+        write_target(TargetSpec(method=method), train_world(testbed, seed=0), path)
+    prey = _prey(testbed, method)
+    return {kind: digest(prey, kind, budget=budget) for kind, budget in BUDGETS.items()}
 
 
-def _again(prey: Prey, target: str, found: list[Tried]) -> float:
-    """Returns what the best configuration of a study achieves on fresh seeds."""
+@lru_cache(maxsize=1)
+def _prey(testbed: str, method: str) -> Prey:
+    """Opens a target; jobs of the same target follow each other."""
+    return opened(MODELS / f"{testbed}-0" / f"{method}.pt")
+
+
+def _study(job: Job) -> tuple[Job, Study]:
+    """Runs one study, and its best configuration on fresh seeds."""
+    torch.set_num_threads(1)
+    testbed, method, kind, number = job
+    prey, out = _prey(testbed, method), RUNS / f"{testbed}-{method}-{kind}-{number}"
+    found = trials(prey, kind, budget=BUDGETS[kind], seed=number, out=out)
     best = max(found, key=_value).configuration
-    name = hashlib.sha256(best.identity.encode()).hexdigest()[:12]
-    return repeated(prey, best, out=RUNS / f"{target}-again-{name}")
+    again = repeated(prey, best, out=out.with_name(f"{out.name}-again"))
+    return job, {"torch": torch.__version__, "by": best.attack, "again": again, "trials": [_value(t) for t in found]}
+
+
+def _kept(place: tuple[str, str]) -> dict[str, Study]:
+    piece = PIECES / f"{place[0]}-{place[1]}.json"
+    found: dict[str, Study] = json.loads(piece.read_text(encoding="utf-8")) if piece.exists() else {}
+    return found
+
+
+def _keep(place: tuple[str, str], name: str, study: Study) -> None:
+    """Writes a study among those of its target, one a line."""
+    PIECES.mkdir(parents=True, exist_ok=True)
+    lines = [f'"{key}": {json.dumps(value)}' for key, value in sorted({**_kept(place), name: study}.items())]
+    part = PIECES / f"{place[0]}-{place[1]}.part"
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    part.replace(part.with_suffix(".json"))
+
+
+def rows_of(target: str, studies: dict[str, Study]) -> list[dict[str, Any]]:
+    """Returns a row for each study of a target: when it came within reach of the best that any of them found."""
+    best = max(study["again"] for study in studies.values())
+    rows = []
+    for kind in BUDGETS:
+        for number in range(STUDIES):
+            study = studies[f"{kind} {number}"]
+            within = [value >= best - WITHIN for value in study["trials"]]
+            rows.append(
+                {
+                    "target": target,
+                    "search": kind,
+                    "study": number,
+                    "best known": round(best, 4),
+                    "best of this study": round(max(study["trials"]), 4),
+                    "by": study["by"],
+                    "trials": len(within),
+                    "within": sum(within),
+                    "first": within.index(True) + 1 if any(within) else None,
+                    "torch": study["torch"],
+                }
+            )
+    return rows
 
 
 def _value(trial: Tried) -> float:

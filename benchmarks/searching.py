@@ -5,8 +5,10 @@ One that was interrupted goes on where it stopped. Remove `results/runs/benchmar
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
         out: run directory; a part of the plan's fingerprint is added to its name.
     """
     inputs = resolve_inputs(prey.path, budget=budget, seed=seed)
-    plan = _suite_plan(prey, inputs) if kind == "suite" else SearchPlan(recipes=(), random=budget, adaptive=0)
+    plan = _kind_plan(prey, kind, inputs)
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         return [
@@ -110,6 +112,19 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
             )
             for row in arm.search(plan)
         ]
+
+
+def digest(prey: Prey, kind: str, *, budget: int) -> str:
+    """Returns a digest of all that decides what `trials` finds but for the seed: the target, the plan and versions."""
+    inputs = resolve_inputs(prey.path, budget=budget)
+    plan = parts_of(_kind_plan(prey, kind, inputs))
+    content = json.dumps([inputs.plan.target, plan, inputs.plan.attacks, FLOOR, SEEDS], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def parts_of(plan: SearchPlan) -> dict[str, Any]:
+    """Returns what a plan is made of, but for what follows when it is extended: none of these is."""
+    return {name: value for name, value in asdict(plan).items() if name != "then"}
 
 
 def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: Path) -> float:
@@ -148,6 +163,12 @@ def suite_plan(prey: Prey, *, budget: int) -> SearchPlan:
 def family_plan(prey: Prey, attack: str, *, budget: int) -> SearchPlan:
     """Returns what a family by itself would do with a budget."""
     return _family_plan(prey, resolve_inputs(prey.path, budget=budget, attacks=(attack,)))
+
+
+def _kind_plan(prey: Prey, kind: str, inputs: Inputs) -> SearchPlan:
+    if kind == "suite":
+        return _suite_plan(prey, inputs)
+    return SearchPlan(recipes=(), random=inputs.budget, adaptive=0)
 
 
 def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
