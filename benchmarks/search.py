@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import MODELS, RUNS
-from benchmarks.searching import Prey, Tried, digest, opened, repeated, trials
+from benchmarks.searching import Prey, Tried, digest, opened, repeated, torch_of, trials
 from redteam.checkpoints.manifest import manifest_path
 from redteam.testbeds.build import TargetSpec, train_world, write_target
 
@@ -86,7 +86,8 @@ def _study(job: Job) -> tuple[Job, Study]:
     found = trials(prey, kind, budget=BUDGETS[kind], seed=number, out=out)
     best = max(found, key=_value).configuration
     again = repeated(prey, best, out=out.with_name(f"{out.name}-again"))
-    return job, {"torch": torch.__version__, "by": best.attack, "again": again, "trials": [_value(t) for t in found]}
+    version = torch_of(prey, budget=BUDGETS[kind], seed=number, out=out)
+    return job, {"torch": version, "by": best.attack, "again": again, "trials": [_value(trial) for trial in found]}
 
 
 def _kept(place: tuple[str, str]) -> dict[str, Study]:

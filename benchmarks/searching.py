@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from redteam.evidence.directory import RunDirectory
+from redteam.evidence.directory import MANIFEST, RunDirectory, environment
 from redteam.judging.reading import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
@@ -105,13 +105,14 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
     plan = _kind_plan(prey, kind, inputs)
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
-        return [
-            Tried(
-                value=_held(row, arm.utility_floor),
-                configuration=Candidate.of(row),
-            )
-            for row in arm.search(plan)
-        ]
+        return [Tried(value=_held(row, arm.utility_floor), configuration=Candidate.of(row)) for row in arm.search(plan)]
+
+
+def torch_of(prey: Prey, *, budget: int, seed: int, out: Path) -> str:
+    """Returns the versions of torch that `trials` began and ended with, which differ where it went on elsewhere."""
+    place = _place(out, resolve_inputs(prey.path, budget=budget, seed=seed))
+    began = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["environment"]["torch"]
+    return ", ".join(sorted({began, environment()["torch"]}))
 
 
 def digest(prey: Prey, kind: str, *, budget: int) -> str:
@@ -192,7 +193,11 @@ def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirme
 
 def _run(out: Path, inputs: Inputs) -> RunDirectory:
     """Opens the run of a plan: one of other versions of the attacks has another place, and is in nobody's way."""
-    return RunDirectory(out.with_name(f"{out.name}-{inputs.plan.fingerprint[:8]}"), inputs.plan)
+    return RunDirectory(_place(out, inputs), inputs.plan)
+
+
+def _place(out: Path, inputs: Inputs) -> Path:
+    return out.with_name(f"{out.name}-{inputs.plan.fingerprint[:8]}")
 
 
 def _after(run: Path, arm: Arm) -> Found:
