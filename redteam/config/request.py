@@ -111,6 +111,7 @@ class RunRequest(Strict):
     ] = None
     attacks: Annotated[
         tuple[PlugIn, ...],
+        BeforeValidator(_many),
         Surface(flags=("-a", "--attack")),
         Field(description="An attack by name or file.py:Class. By default all of the suite."),
     ] = ()
@@ -119,6 +120,7 @@ class RunRequest(Strict):
     )
     probes: Annotated[
         tuple[str, ...],
+        BeforeValidator(_many),
         Surface(command_line=False, project=False),
         Field(description="Probes by name. By default all of the suite, and those of installed packages."),
     ] = ()
@@ -146,9 +148,9 @@ def surface(field: FieldInfo) -> Surface:
 
 
 def flags_of(name: str, field: FieldInfo) -> tuple[str, ...]:
-    """Returns how the command line spells a field; nothing of one that it takes by its place."""
+    """Returns how the command line spells a field; nothing of one that it takes by its place, or not at all."""
     where = surface(field)
-    return () if where.argument else where.flags or (f"--{name}",)
+    return () if where.argument or not where.command_line else where.flags or (f"--{name}",)
 
 
 def requested(given: Mapping[str, Any], form: type[RunRequest] = RunRequest) -> RunRequest:
