@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 RMU := models/facts-rmu.pt
 BUILT := models/facts-rmu.redteam.json# written last, so whole if it is there
 
-.PHONY: attack test test-slow lint check bench picture schema lock clean
+.PHONY: attack test test-slow lint check bench picture schema flags lock clean
 
 attack: $(READY)
 	@test -f $(BUILT) || $(BIN)/redteam unlearn rmu --testbed facts -o $(RMU)
@@ -52,6 +52,10 @@ lock:
 schema: $(READY)
 	$(BIN)/python -m redteam.evidence.results > schema.part && mv schema.part redteam/evidence/results.schema.json
 	$(BIN)/python -m redteam.evidence.certificate > schema.part && mv schema.part redteam/evidence/certificate.schema.json
+
+# Rewrites docs/flags.md from the table of checks; a test compares it with the code.
+flags: $(READY)
+	$(BIN)/python -m redteam.judging.checks.document > flags.part && mv flags.part docs/flags.md
 
 clean:
 	rm -rf $(VENV) build models results/runs

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.calibration_figure import draw
 from benchmarks.claims import Claim, Measured
+from redteam.judging.checks.table import CHECKS
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Resampling, exact_interval
 from redteam.judging.verdict import STANDARD_POLICY, decide
@@ -163,7 +164,7 @@ def _covers(found: Excess, truth: float) -> bool:
 
 
 def _verdict(found: Excess) -> str:
-    return decide(found, found, [], STANDARD_POLICY)[0]
+    return decide(found, found, [], CHECKS, STANDARD_POLICY)[0]
 
 
 def _row(best: float, runs: list[Simulated]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers import share_known
 from redteam.evidence.results import CapabilityResult
+from redteam.judging.checks.table import CHECKS
 from redteam.judging.reading import Evidence, read_evidence
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Resampling
@@ -130,7 +131,7 @@ def _row(result: CapabilityResult, run: Path) -> dict[str, Any]:
         "verdict": result.verdict,
         "excess recovery": None if found is None else [found.low, found.estimate, found.high],
         "flags": [flag.name for flag in result.flags],
-        "naive: verdict": None if naive is None else decide(naive, naive, [], STANDARD_POLICY)[0],
+        "naive: verdict": None if naive is None else decide(naive, naive, [], CHECKS, STANDARD_POLICY)[0],
         "naive: excess recovery": None if naive is None else [naive.bounds.low, naive.raw, naive.bounds.high],
     }
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from redteam.evidence.directory import RunDirectory, RunPlan
+from redteam.judging.case import Case
+from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
@@ -118,6 +121,14 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
             _record_model(run, role, model, groups, np.random.default_rng(number))
         run.finish()
     return path
+
+
+def known(**facts: Any) -> Case:
+    """A case of which only this is known, under the names of its attributes and methods."""
+    case = object.__new__(Case)
+    for name, value in {"policy": STANDARD_POLICY, **facts}.items():
+        object.__setattr__(case, name, value)
+    return case
 
 
 def tell(folder: Path) -> Path:

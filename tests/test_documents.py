@@ -19,7 +19,9 @@ from redteam.capabilities.files import load_capability
 from redteam.cli import app
 from redteam.config.policy import read_policy
 from redteam.engine.batches import LabelledSet
-from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, REMEDIES
+from redteam.judging.checks.check import ANY
+from redteam.judging.checks.document import flags_document
+from redteam.judging.checks.table import CHECKS
 from redteam.registry import ATTACKS
 from redteam.trial import TrialSpec, open_setting, run_trial
 
@@ -190,8 +192,12 @@ def test_every_flag_is_told_with_what_to_do_about_it() -> None:
         found = re.findall(r"^\| `([a-z-]+)` \| [^|]{20,} \| ([^|]+) \|$", text, re.MULTILINE)
         return {name: remedy.replace("`", "").strip() for name, remedy in found}
 
-    assert rows(any_verdict) == {name: REMEDIES[name] for name in BLOCKS_ANY}
-    assert rows(resisted) == {name: REMEDIES[name] for name in BLOCKS_RESISTED if name not in BLOCKS_ANY}
+    assert rows(any_verdict) == {check.name: check.remedy for check in CHECKS if check.blocks == ANY}
+    assert rows(resisted) == {check.name: check.remedy for check in CHECKS if check.blocks != ANY}
+
+
+def test_the_document_of_flags_is_what_the_table_gives() -> None:
+    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == flags_document(), "run `make flags`"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from redteam.evidence.results import Also, Flag, Interval
+from redteam.evidence.results import Also, Interval
 from redteam.judging.reading import ROLES, Evidence
 from redteam.judging.recovery import clipped, excess_recovery, interval, strongest_stop
 from redteam.judging.statistics import Array, Resampling, mean_bounds
@@ -42,18 +42,3 @@ def _excess(before: Mapping[str, Array], after: Mapping[str, Array], resampling:
     if "original" not in before or "target" not in after or never is None:
         return None
     return clipped(excess_recovery(before["original"][None], after["target"], never, resampling))
-
-
-def disagreement(deciding: Interval | None, also: Mapping[str, Also], delta: float) -> list[Flag]:
-    """Returns a flag if one scorer says surely that more than `delta` came back, another surely that no more did."""
-    for name, other in ((name, found.excess_recovery) for name, found in also.items()):
-        if deciding is not None and other is not None and _apart(deciding, other, delta):
-            said = f"by {name} the excess recovery is {other.estimate:.0%}"
-            explanation = f"{said}, by the scorer that decides {deciding.estimate:.0%}"
-            return [Flag(name="scorers-disagree", explanation=explanation)]
-    return []
-
-
-def _apart(first: Interval, second: Interval, delta: float) -> bool:
-    lower, higher = sorted((first, second), key=lambda one: one.estimate)
-    return lower.high <= delta < higher.low

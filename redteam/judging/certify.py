@@ -126,10 +126,15 @@ def _again(certificate: Certificate, run: Path) -> Gate:
 
 
 def _differences(claimed: Certificate, again: Certificate) -> Iterator[str]:
-    """Yields where a certificate is not what its evidence says; where it was judged plays no part."""
+    """Yields where a certificate is not what its evidence says.
+
+    Where it was judged plays no part, nor the order of flags: older releases listed them in another.
+    """
     before, after = claimed.model_dump(mode="json"), again.model_dump(mode="json")
     for content in (before, after):
         content["predicate"].pop("environment")
+        for run in content["predicate"]["runs"]:
+            run["result"]["flags"].sort(key=lambda flag: (flag["name"], flag["explanation"]))
     yield from _unequal("", before, after)
 
 

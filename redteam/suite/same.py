@@ -12,7 +12,7 @@ import numpy as np
 from redteam.errors import InputError
 from redteam.evidence.directory import SAMPLES
 from redteam.evidence.log import read_rows
-from redteam.judging.soundness import UNSTEADY
+from redteam.judging.checks.measures import UNSTEADY
 from redteam.trial import Setting
 
 APART = 0.01  # of an item's score, which is mostly 0 or 1: far more than rounding

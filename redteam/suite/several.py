@@ -7,11 +7,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from redteam.access import Access
 from redteam.capabilities.items import SPLITS
 from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import Results
-from redteam.judging.flags import check_asked, check_items
+from redteam.judging.case import Scope
+from redteam.judging.checks.given import too_few_items
+from redteam.judging.checks.policy import CHECKS as CHECKS_OF_POLICY
 from redteam.judging.outlook import Outlook
 from redteam.judging.together import together
 from redteam.judging.verdict import STANDARD_POLICY, Policy
@@ -80,14 +83,21 @@ def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
 
 def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
     """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
-    capability, budget = inputs.capability, inputs.plan.budget
+    capability = inputs.capability
     found = [LACKING[role, capability.kind] for role in ("original", "reference") if role not in inputs.models]
     certify, select = (len({item.group for item in part}) for part in (capability.certify, capability.select))
-    if few := check_items(certify, select, policy):
-        found.append(f"{capability.name} has {few.explanation} for a verdict")
-    asked = {"budget": budget, "access": inputs.plan.access, "attacks": inputs.attacks, "skipped": inputs.skipped}
-    short = check_asked(asked, budget, inputs.probes, policy)
-    return [*found, *(f"{capability.name} cannot pass: {flag.explanation}" for flag in short)]
+    scope = Scope(
+        policy=policy,
+        certify_facts=certify,
+        select_facts=select,
+        trials=inputs.plan.budget,
+        access=Access(inputs.plan.access),
+        attacks_asked={*inputs.attacks, *inputs.skipped},
+        probes_asked=inputs.probes,
+    )
+    found += [f"{capability.name} has {few} for a verdict" for few in too_few_items(scope)]
+    short = (why for check in CHECKS_OF_POLICY for why in check.explain(scope))
+    return [*found, *(f"{capability.name} cannot pass: {why}" for why in short)]
 
 
 def _common_path(many: Sequence[Inputs]) -> Path:

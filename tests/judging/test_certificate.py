@@ -137,6 +137,19 @@ def test_whatever_is_changed_in_it_is_noticed(certificate: Certificate, run: Pat
     assert list(objections(claimed, run, TODAY)), path
 
 
+def test_the_order_of_flags_is_no_claim(tmp_path: Path) -> None:
+    """Older releases listed them in another. That one is there or not is a claim."""
+    world = NEVER_TRAINED.without("original", "decoy").change("target", failed=2)
+    run = record(tmp_path / "run", world, whole=True)
+    content = json.loads(certified(run).as_text())
+    flags = content["predicate"]["runs"][0]["result"]["flags"]
+    assert len(flags) == 3
+    flags.reverse()
+    assert list(objections(Certificate.model_validate(content), run, TODAY)) == []
+    flags.pop()
+    assert list(objections(Certificate.model_validate(content), run, TODAY))
+
+
 def test_a_verdict_that_was_turned_is_named(run: Path) -> None:
     fails = certificate_of(gate(record(run.parent / "masked", MASKED, whole=True), Rules(), TODAY))
     content = json.loads(fails.as_text())

@@ -129,7 +129,7 @@ def test_a_decoy_whose_attacks_failed_fails_the_control(tmp_path):
     ("missing", "flags"),
     [
         (["reference"], ["unreferenced"]),
-        (["original", "reference", "decoy"], ["no-original", "unreferenced", "control-failed"]),
+        (["original", "reference", "decoy"], ["unreferenced", "no-original", "control-failed"]),
     ],
 )
 def test_without_a_model_to_compare_with_there_is_no_verdict(world, missing, flags, tmp_path):
@@ -196,7 +196,7 @@ def test_canaries_are_no_reference_where_answers_follow_from_each_other(tmp_path
     with (run / "samples.jsonl").open("a") as log:
         log.write(json.dumps(row) + "\n")
     result = judge(run)
-    assert (result.verdict, names(result)) == ("INCONCLUSIVE", ["splits-leak", "unreferenced"])
+    assert (result.verdict, names(result)) == ("INCONCLUSIVE", ["unreferenced", "splits-leak"])
 
 
 @pytest.mark.parametrize(("world", "verdict"), [(MASKED, "RECOVERED"), (NEVER_TRAINED, "INCONCLUSIVE")])
