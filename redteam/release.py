@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from redteam.atomic import write
 from redteam.checkpoints.digest import weight_files
-from redteam.checkpoints.staging import write_text
 from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
@@ -55,9 +55,9 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
     """
     certificate = certificate_of(gate(run, rules, datetime.now(UTC).date()))
     path = out or run / CERTIFICATE
-    write_text(path, certificate.as_text())
+    write(path, certificate.as_text())
     if signing is not None:
-        write_text(path.with_suffix(SIGNED), sign(certificate.as_text(), signing))
+        write(path.with_suffix(SIGNED), sign(certificate.as_text(), signing))
     return certificate, path
 
 

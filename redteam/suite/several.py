@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from redteam.atomic import write
 from redteam.capabilities.items import SPLITS
-from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.judging.flags import check_asked, check_items
@@ -57,7 +57,7 @@ def run_all(
         found.append(run_standard(inputs, place, named, memo))
         done = named.done
     results = together(found)
-    write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
+    write(path / "results.json", results.model_dump_json(indent=2) + "\n")
     return results, path
 
 
