@@ -16,6 +16,7 @@ from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
 from redteam.evidence.signed import is_signed, objection, sign
+from redteam.exit_codes import ExitCode
 from redteam.judging.certify import certificate_of, objections
 from redteam.judging.gate import gate
 from redteam.judging.together import judged_again
@@ -125,7 +126,7 @@ def verify(
     print_objections(path, certificate, found, console)
     if is_signed(content) and not checked:
         console.print("its signature was not checked: give --key, or --identity and --issuer", style="yellow")
-    return 1 if found else 0
+    return ExitCode.FAILED if found else ExitCode.PASSED
 
 
 def _other_weights(certificate: Certificate, models: Sequence[Path]) -> list[str]:

@@ -19,8 +19,8 @@ from redteam.engine.devices import full_precision
 from redteam.errors import InputError
 from redteam.evidence.directory import FINISHED, RunDirectory
 from redteam.evidence.results import Results, TargetResult
+from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
-from redteam.judging.together import exit_code
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
@@ -67,7 +67,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             suite=SUITE,
             target=TargetResult(name=target.name, sha256=target.sha256),
             capabilities=[result],
-            exit_code=exit_code(result),
+            exit_code=code_of(result.verdict, gated=False),
         )
         run.write_results(results.model_dump_json(indent=2) + "\n")
         return results
