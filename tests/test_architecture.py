@@ -18,7 +18,7 @@ from redteam.registry import ATTACKS, METHODS, PROBES, STAGES, TESTBEDS
 
 HOUSE = Path(redteam.__file__).parent
 FLOORS = {
-    "errors": 0, "declared": 0, "access": 0, "atomic": 0, "exit_codes": 0,
+    "errors": 0, "declared": 0, "access": 0, "atomic": 0, "exit_codes": 0, "record": 0,
     "target": 1, "options": 1, "config": 1, "registry": 1, "evidence": 1,
     "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
     "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,

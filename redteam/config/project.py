@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from redteam.access import Access
-from redteam.config.files import Strict, listed, read_toml, validated
+from redteam.config.files import listed, read_toml, validated
+from redteam.record import Record
 
 
-class ProjectFile(Strict):
+class ProjectFile(Record):
     """`redteam.toml`: what `redteam attack` is asked for where it is given no checkpoint.
 
     Attributes:

@@ -11,11 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from redteam.atomic import STAGED, write
 from redteam.errors import InputError
 from redteam.evidence.log import AppendLog, read_rows
+from redteam.record import Record
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
 SEALED = (MANIFEST, EVENTS, SAMPLES)  # what a verdict follows from
@@ -23,7 +24,7 @@ FINISHED = "finished"
 LOCK = ".lock"
 
 
-class RunPlan(BaseModel):
+class RunPlan(Record):
     """What determines the outcome of a run. Two runs of equal plans are the same run.
 
     Attributes:
@@ -37,8 +38,6 @@ class RunPlan(BaseModel):
         seed: of the run.
         extends: budgets after which the same search was looked at before, in order.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
     suite: str
