@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,18 @@ def learning(view: View) -> Layers:
     retain = view.layers("retain")
     states = {layer: np.concatenate([attack.states[layer], rows]) for layer, rows in retain.states.items()}
     return Layers(items=attack.items + retain.items, states=states)
+
+
+class StatesProbe(ABC):
+    """A probe of hidden states, for a probe to inherit from: it says how it reads splits whose states are known."""
+
+    def read(self, view: View) -> ProbeReading:
+        """Learns on what `learning` gives, chooses the place on select, and reports on certify."""
+        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
+
+    @abstractmethod
+    def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
+        """Does the same on states that were read already."""
 
 
 def read_places(
