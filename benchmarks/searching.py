@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from redteam.config.request import RunRequest
 from redteam.evidence.directory import MANIFEST, RunDirectory, environment
 from redteam.judging.reading import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, outcome_of
 from redteam.suite.arm import Arm
-from redteam.suite.inputs import Inputs, resolve_inputs
+from redteam.suite.inputs import Inputs, resolve_one
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Silent
+from redteam.suite.run import Run
 from redteam.suite.standard import CONFIRMED, SEEDS
 from redteam.trial import Setting, open_setting
 
@@ -59,7 +61,7 @@ class Prey:
 
 def opened(path: Path) -> Prey:
     """Opens a target that lies beside its manifest."""
-    inputs = resolve_inputs(path, budget=1, attacks=("noop",))
+    inputs = resolve_one(RunRequest(target=path, budget=1, attacks=("noop",)))
     return Prey(path=path, setting=open_setting(inputs.models["target"].open(), inputs.capability), memo=Memo())
 
 
@@ -67,14 +69,14 @@ def search(
     prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path, confirmed: int = CONFIRMED
 ) -> Found:
     """Searches a target with some attacks and confirms so many of the best configurations on fresh seeds."""
-    inputs = resolve_inputs(prey.path, budget=budget, attacks=attacks, seed=seed)
+    inputs = resolve_one(RunRequest(target=prey.path, budget=budget, attacks=attacks, seed=seed))
     plan = _suite_plan(prey, inputs) if len(inputs.attacks) > 1 else _family_plan(prey, inputs)
     return _confirmed(prey, inputs, plan, out, confirmed)
 
 
 def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Path) -> Found:
     """Runs one configuration, without any search, and confirms it likewise."""
-    inputs = resolve_inputs(prey.path, budget=1, attacks=(attack,), seed=seed)
+    inputs = resolve_one(RunRequest(target=prey.path, budget=1, attacks=(attack,), seed=seed))
     return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out, 1)
 
 
@@ -101,7 +103,7 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
         seed: of the search.
         out: run directory; a part of the plan's fingerprint is added to its name.
     """
-    inputs = resolve_inputs(prey.path, budget=budget, seed=seed)
+    inputs = resolve_one(RunRequest(target=prey.path, budget=budget, seed=seed))
     plan = _kind_plan(prey, kind, inputs)
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
@@ -110,14 +112,14 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
 
 def torch_of(prey: Prey, *, budget: int, seed: int, out: Path) -> str:
     """Returns the versions of torch that `trials` began and ended with, which differ where it went on elsewhere."""
-    place = _place(out, resolve_inputs(prey.path, budget=budget, seed=seed))
+    place = _place(out, resolve_one(RunRequest(target=prey.path, budget=budget, seed=seed)))
     began = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["environment"]["torch"]
     return ", ".join(sorted({began, environment()["torch"]}))
 
 
 def digest(prey: Prey, kind: str, *, budget: int) -> str:
     """Returns a digest of all that decides what `trials` finds but for the seed: the target, the plan and versions."""
-    inputs = resolve_inputs(prey.path, budget=budget)
+    inputs = resolve_one(RunRequest(target=prey.path, budget=budget))
     plan = parts_of(_kind_plan(prey, kind, inputs))
     content = json.dumps([inputs.plan.target, plan, inputs.plan.attacks, FLOOR, SEEDS], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -139,7 +141,7 @@ def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: 
         out: run directory; a part of the plan's fingerprint is added to its name.
     """
     found = {key: value for key, value in attack.items() if key not in ("name", "stopped_at", "asked")}
-    inputs = resolve_inputs(prey.path, budget=1, attacks=(attack["name"],), seed=seed)
+    inputs = resolve_one(RunRequest(target=prey.path, budget=1, attacks=(attack["name"],), seed=seed))
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm([Candidate(attack=attack["name"], params=found)], seeds)
@@ -148,7 +150,7 @@ def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: 
 
 def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
     """Returns what a configuration achieves on fresh seeds, their mean: the best of many trials was lucky too."""
-    inputs = resolve_inputs(prey.path, budget=1, attacks=(configuration.attack,))
+    inputs = resolve_one(RunRequest(target=prey.path, budget=1, attacks=(configuration.attack,)))
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm([configuration], SEEDS)
@@ -158,30 +160,30 @@ def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
 
 def suite_plan(prey: Prey, *, budget: int) -> SearchPlan:
     """Returns what the whole suite would do with a budget."""
-    return _suite_plan(prey, resolve_inputs(prey.path, budget=budget))
+    return _suite_plan(prey, resolve_one(RunRequest(target=prey.path, budget=budget)))
 
 
 def family_plan(prey: Prey, attack: str, *, budget: int) -> SearchPlan:
     """Returns what a family by itself would do with a budget."""
-    return _family_plan(prey, resolve_inputs(prey.path, budget=budget, attacks=(attack,)))
+    return _family_plan(prey, resolve_one(RunRequest(target=prey.path, budget=budget, attacks=(attack,))))
 
 
 def _kind_plan(prey: Prey, kind: str, inputs: Inputs) -> SearchPlan:
     if kind == "suite":
         return _suite_plan(prey, inputs)
-    return SearchPlan(recipes=(), random=inputs.budget, adaptive=0)
+    return SearchPlan(recipes=(), random=inputs.plan.budget, adaptive=0)
 
 
 def _suite_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
-    return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.budget)
+    return plan_search(inputs.attacks, prey.setting.target.info, len(prey.setting.answers), inputs.plan.budget)
 
 
 def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
     """Returns the plan of one family by itself: its recipes for up to three quarters of the budget, then variations."""
     (attack,) = inputs.attacks.values()
     own = attack.recipes(prey.setting.target.info, len(prey.setting.answers))
-    recipes = tuple((attack.name, dict(params)) for params in own[: max(1, 3 * inputs.budget // 4)])
-    return SearchPlan(recipes=recipes, random=0, adaptive=inputs.budget - len(recipes))
+    recipes = tuple((attack.name, dict(params)) for params in own[: max(1, 3 * inputs.plan.budget // 4)])
+    return SearchPlan(recipes=recipes, random=0, adaptive=inputs.plan.budget - len(recipes))
 
 
 def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirmed: int) -> Found:
@@ -209,12 +211,10 @@ def _arm(prey: Prey, inputs: Inputs, run: RunDirectory) -> Arm:
     arm = Arm(
         role="target",
         setting=prey.setting,
-        inputs=inputs,
-        run=run,
-        progress=Silent(),
+        run=Run(inputs, run, Silent(), prey.memo),
+        attacks=inputs.attacks,
         floor=FLOOR,
         identity=(str(prey.path),),
-        memo=prey.memo,
     )
     arm.record_before()
     return arm

@@ -9,10 +9,12 @@ from pathlib import Path
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
+from redteam.config.request import RunRequest
 from redteam.reporting.console import print_results
-from redteam.suite.inputs import resolve_inputs
+from redteam.suite.inputs import resolve_one
 from redteam.suite.progress import Silent
-from redteam.suite.standard import run_path, run_standard
+from redteam.suite.run import run_path
+from redteam.suite.standard import run_standard
 
 TARGET, BUDGET = Path("models/facts-rmu.pt"), 32
 PICTURE = Path(__file__).with_name("attack.svg")
@@ -20,8 +22,8 @@ PICTURE = Path(__file__).with_name("attack.svg")
 
 def main() -> None:
     """Attacks the target as `make attack` does (or finds that run) and writes its report as SVG."""
-    inputs = resolve_inputs(TARGET, budget=BUDGET)
-    run = run_path(inputs, None)
+    inputs = resolve_one(RunRequest(target=TARGET, budget=BUDGET))
+    run = run_path(inputs)
     results = run_standard(inputs, run, Silent())
     console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
     print_results(results, run, console)

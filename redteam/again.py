@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -15,33 +15,33 @@ from redteam.evidence.certificate import CertifiedRun, read_certificate
 from redteam.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from redteam.project import Asked
+    from redteam.config.request import RunRequest
     from redteam.suite.replay import Replayed
 
 
-def replay_and_tell(path: Path, asked: Asked, console: Console) -> int:
+def replay_and_tell(path: Path, request: RunRequest, console: Console) -> int:
     """Runs the winning attacks of a certificate again. Returns 0 if each does what is claimed, else 1.
 
     Raises:
         InputError: the certificate cannot be read, or is about something else than what is given.
     """
-    found = list(_replayed(read_certificate(path).predicate.runs, asked))
+    found = list(_replayed(read_certificate(path).predicate.runs, request))
     for one in found:
         console.print(_line(one))
     return ExitCode.PASSED if all(one.reproduced for one in found) else ExitCode.FAILED
 
 
-def _replayed(runs: list[CertifiedRun], asked: Asked) -> Iterator[Replayed]:
-    from redteam.suite.inputs import resolve_inputs
+def _replayed(runs: list[CertifiedRun], request: RunRequest) -> Iterator[Replayed]:
+    from redteam.suite.inputs import resolve
     from redteam.suite.replay import replay, winning_attack
 
     for run in runs:
         name = winning_attack(run)
-        how: dict[str, Any] = {
+        certified = {
             "attacks": () if name is None else (name,), "seed": run.plan.seed, "access": Access(run.plan.access),
-            "budget": 1, "original": None, "reference": None,
+            "budget": 1, "original": None, "reference": None, "extend": None,
         }  # fmt: skip
-        many = [resolve_inputs(asked.target, **{**given, **how}) for given in asked.one_by_one]
+        many = resolve(request.model_copy(update=certified))
         about = [inputs for inputs in many if inputs.capability.name == run.plan.capability[0]]
         if not about:
             raise InputError(f"the certificate is about {run.plan.capability[0]!r}", "Give it with --capability")

@@ -46,23 +46,11 @@ def _redteam(
 
 
 @app.command()
+@options.takes_request()
 def attack(
-    target: options.Target = None,
-    budget: options.Budget = None,
-    capabilities: options.Capabilities = None,
-    original: options.Original = None,
-    reference: options.Reference = None,
-    base: options.Base = None,
-    config: options.Config = None,
-    arch: options.Arch = None,
-    attacks: options.Attacks = None,
-    access: options.Adversary = None,
-    seed: options.Seed = None,
-    device: options.Device = None,
+    given: options.Given,
     policy: options.Gate = None,
-    extend: options.Extend = None,
     dry_run: options.DryRun = False,
-    out: options.RunPath = None,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
     """Attack an unlearned model and say how much of what was removed came back.
@@ -70,18 +58,11 @@ def attack(
     Run the same command again to go on after an interruption. With --policy the exit code is that of the gate.
     """
     with errors_told(format, after_interrupt="the same command goes on from here"):
-        from redteam.project import asked_for
+        from redteam.config.request import requested
         from redteam.run import attack_and_tell, plan_and_tell
 
-        given = {
-            "capabilities": capabilities, "original": original, "reference": reference, "base": base, "config": config,
-            "arch": arch, "attacks": attacks, "access": access, "budget": budget, "seed": seed, "device": device,
-        }  # fmt: skip
-        asked = asked_for(target, given)
-        if dry_run:
-            code = plan_and_tell(asked, format, policy, extend)
-        else:
-            code = attack_and_tell(asked, out, format, policy, extend)
+        tell = plan_and_tell if dry_run else attack_and_tell
+        code = tell(requested(given), format, policy)
     raise typer.Exit(code)
 
 
@@ -137,15 +118,8 @@ def verify(
 
 
 @app.command()
-def replay(
-    certificate: options.Certificate,
-    target: options.Target = None,
-    capabilities: options.Capabilities = None,
-    base: options.Base = None,
-    config: options.Config = None,
-    arch: options.Arch = None,
-    device: options.Device = None,
-) -> None:
+@options.takes_request("target", "capability", "base", "config", "arch", "device")
+def replay(certificate: options.Certificate, given: options.Given) -> None:
     """Run the winning attack of a certificate again, on its seeds, and compare. Nothing is searched.
 
     Exit codes: 0 it does what is claimed, within the interval; 1 it does not.
@@ -154,10 +128,9 @@ def replay(
         from rich.console import Console
 
         from redteam.again import replay_and_tell
-        from redteam.project import asked_for
+        from redteam.config.request import requested
 
-        given = {"capabilities": capabilities, "base": base, "config": config, "arch": arch, "device": device}
-        code = replay_and_tell(certificate, asked_for(target, given), Console())
+        code = replay_and_tell(certificate, requested(given), Console())
     raise typer.Exit(code)
 
 
@@ -304,9 +277,10 @@ def bench(
 
 
 @app.command()
+@options.takes_request("config")
 def inspect(
     checkpoint: options.Checkpoint,
-    config: options.Config = None,
+    given: options.Given,
     digest: options.Digest = False,
     format: options.OutputFormat = Format.TABLE,
 ) -> None:
@@ -317,7 +291,7 @@ def inspect(
         from redteam.checkpoints.inspect import inspect_checkpoint
         from redteam.reporting.inspected import print_inspected
 
-        found = inspect_checkpoint(checkpoint, config=config, digest=digest).as_json()
+        found = inspect_checkpoint(checkpoint, digest=digest, **given).as_json()
         if format is Format.JSON:
             typer.echo(json.dumps(found, indent=2))
         else:

@@ -12,8 +12,8 @@ from redteam.capabilities.files import load_capability
 from redteam.capabilities.rows import Row, rows_of
 from redteam.checkpoints.identify import Kind
 from redteam.checkpoints.inspect import Inspected, inspect_checkpoint
+from redteam.config.request import PROJECT
 from redteam.errors import InputError, one_line
-from redteam.project import PROJECT
 
 Ask = Callable[[str, str], str]  # a question and what an empty answer stands for
 Say = Callable[[str], None]

@@ -1,14 +1,18 @@
-"""What can be given on the command line, each option once: name, help, type."""
+"""What can be given on the command line, each option once. Those of a run are made from `RunRequest`."""
 
 from __future__ import annotations
 
+import inspect
+import types
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
-from redteam.access import Access
+from redteam.config.request import RunRequest, flags_of, surface
 from redteam.errors import InputError
 
 
@@ -61,38 +65,6 @@ Checkpoint = Annotated[
     ),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What goes to stdout.")]
-Config = Annotated[Path | None, typer.Option(help="A config.json, if none lies beside it.")]
-
-Target = Annotated[
-    Path | None,
-    typer.Argument(
-        help="A .pt, .safetensors or .gguf file, the directory of a Hugging Face model or PEFT adapter,"
-        " or hf://org/name@revision (default: as redteam.toml says, and the options with it)."
-    ),
-]
-Budget = Annotated[int | None, typer.Option(help="Search trials on the target: the one dial (default: 100).")]
-Capabilities = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--capability", help="What was removed: a capability.toml; repeatable (default: as the manifest says)."
-    ),
-]
-Original = Annotated[Path | None, typer.Option(help="The model before unlearning (default: as the manifest says).")]
-Reference = Annotated[Path | None, typer.Option(help="A model that never knew (default: as the manifest says).")]
-Base = Annotated[Path | None, typer.Option(help="Of a PEFT adapter: the model that it was trained on.")]
-Arch = Annotated[str | None, typer.Option(help="Or your own FILE.py:FUNCTION that builds the classifier; it is run.")]
-Attacks = Annotated[
-    list[str] | None, typer.Option("-a", "--attack", help="An attack by name or file.py:Class; repeatable.")
-]
-Adversary = Annotated[
-    Access | None,
-    typer.Option("--access", help="What the adversary has; each has what comes after it too (default: weights)."),
-]
-Device = Annotated[
-    str | None, typer.Option(help="Where models run: cpu, cuda, cuda:1, mps (default: the accelerators, if any).")
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of the run (default: 0).")]
-RunPath = Annotated[Path | None, typer.Option("-o", "--out", help="Run directory (default: one under results/runs).")]
 
 FinishedRun = Annotated[Path, typer.Argument(help="Run directory of `redteam attack`.")]
 OldRun = Annotated[Path, typer.Argument(help="Run directory of the model before, or its baseline.")]
@@ -126,9 +98,6 @@ CertifiedModels = Annotated[
 Ci = Annotated[
     Pipeline | None, typer.Option("--ci", help="Write a workflow that runs the gate, and a policy.toml; ask nothing.")
 ]
-Extend = Annotated[
-    Path | None, typer.Option(help="A run that is over: go on with it, by so many trials as --budget says (+50).")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be run and what it could show. Run nothing.")]
 
 MethodName = Annotated[str, typer.Argument(help="A name from `redteam list methods`.")]
@@ -160,6 +129,58 @@ OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the tables 
 Digest = Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")]
 ListedKind = Annotated[Kind, typer.Argument(help="What to list.")]
 ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")]
+
+
+Given = dict[str, Any]  # values of the options of a run that were given, by field of `RunRequest`
+
+
+def takes_request(*fields: str, form: type[RunRequest] = RunRequest) -> Callable[[Callable[..., None]], Any]:
+    """Puts the options of a run in the place of a command's parameter `given`, which gets what was given of them.
+
+    Args:
+        fields: of the form; all that the command line takes if none is named.
+        form: `RunRequest`, or a form that has more fields.
+    """
+    known = {name: field for name, field in form.model_fields.items() if surface(field).command_line}
+    asked = [_parameter(name, known[name]) for name in fields or known]
+
+    def taking(command: Callable[..., None]) -> Callable[..., None]:
+        names = {parameter.name for parameter in asked}
+
+        def run(**values: Any) -> None:
+            given: Given = {name: value for name, value in values.items() if name in names}
+            command(given=given, **{name: value for name, value in values.items() if name not in names})
+
+        given_to = inspect.signature(command, eval_str=True).parameters.values()
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in given_to]
+        parameters = [one for parameter in own for one in (asked if parameter.name == "given" else [parameter])]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return taking
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Returns the parameter of a command for a field: None where it is not given."""
+    default = field.get_default()
+    shown = f" (default: {default})" if isinstance(default, str | int) else ""
+    text = f"{field.description}{' Repeatable.' if default == () else ''}{shown}"
+    flags = flags_of(name, field)
+    how = typer.Option(*flags, help=text) if flags else typer.Argument(help=text)
+    kind: Any = Annotated[_terminal_type(field.annotation) | None, how]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _terminal_type(annotation: Any) -> Any:
+    """Returns what the command line reads for a field: the first type that it may have, or a list of such."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is tuple:
+        return list[_terminal_type(parts[0])]  # type: ignore[misc]
+    if origin in (Annotated, Union, types.UnionType):
+        return _terminal_type(parts[0])
+    return annotation
 
 
 def pair(text: str) -> tuple[str, str]:

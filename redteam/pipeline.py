@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from redteam.atomic import write
+from redteam.config.request import PROJECT
 from redteam.errors import InputError
 from redteam.options import Pipeline
-from redteam.project import PROJECT
 
 POLICY = Path("policy.toml")
 WORKFLOWS = {Pipeline.GITHUB: Path(".github/workflows/redteam.yml")}

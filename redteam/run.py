@@ -15,13 +15,13 @@ from redteam.options import Format
 
 if TYPE_CHECKING:
     from redteam.config.policy import Rules
+    from redteam.config.request import RunRequest
     from redteam.judging.outlook import Outlook
     from redteam.judging.verdict import Policy
-    from redteam.project import Asked
     from redteam.suite.inputs import Inputs
 
 
-def plan_and_tell(asked: Asked, format: Format, policy: Path | None, extend: Path | None) -> int:
+def plan_and_tell(request: RunRequest, format: Format, policy: Path | None) -> int:
     """Says what would be run and what it could show. Returns the exit code.
 
     Raises:
@@ -32,7 +32,7 @@ def plan_and_tell(asked: Asked, format: Format, policy: Path | None, extend: Pat
 
     rules = None if policy is None else read_policy(policy)
     with redirect_stdout(sys.stderr):
-        many = _outlooks(_resolved(asked, rules, extend), rules)
+        many = _outlooks(_resolved(request, rules), rules)
     if format is Format.JSON:
         typer.echo(planned_json(many), nl=False)
     else:
@@ -40,7 +40,7 @@ def plan_and_tell(asked: Asked, format: Format, policy: Path | None, extend: Pat
     return 0
 
 
-def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path | None, extend: Path | None) -> int:
+def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) -> int:
     """Attacks, prints what was found and, by a policy, what the gate decides. Returns the exit code.
 
     Raises:
@@ -55,10 +55,11 @@ def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path
     from redteam.reporting.progress import RunProgress
 
     rules = None if policy is None else read_policy(policy)
-    identify(located(asked.target))  # a mistyped path is told at once, not after seconds of imports
-    if asked.arch is not None:
-        typer.echo(f"{asked.arch} is code of yours and is run to build the model", err=True)
-    for tasks in dict.fromkeys(map(code_in, asked.capabilities)):
+    if isinstance(request.target, Path):
+        identify(located(request.target))  # a mistyped path is told at once, not after seconds of imports
+    if request.arch is not None:
+        typer.echo(f"{request.arch} is code of yours and is run to build the model", err=True)
+    for tasks in dict.fromkeys(code_in(place) for place in request.capability if isinstance(place, Path)):
         if tasks is not None:
             typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
 
@@ -66,10 +67,10 @@ def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path
     with RunProgress(Console(stderr=True)) as progress, redirect_stdout(sys.stderr):
         from redteam.suite.several import run_all
 
-        many = _resolved(asked, rules, extend)
+        many = _resolved(request, rules)
         for remark in dict.fromkeys(said for one in _outlooks(many, rules) for said in one.remarks or [one.power]):
             progress.note(remark)
-        results, run = run_all(many, out, progress)
+        results, run = run_all(many, progress)
     if format is Format.JSON:
         typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
@@ -79,14 +80,12 @@ def attack_and_tell(asked: Asked, out: Path | None, format: Format, policy: Path
     return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
 
 
-def _resolved(asked: Asked, rules: Rules | None, extend: Path | None) -> list[Inputs]:
+def _resolved(request: RunRequest, rules: Rules | None) -> list[Inputs]:
     """Returns all that is to be run; what cannot be used is refused now, before hours of work."""
     from redteam.judging.gate import refuse_unusable
-    from redteam.suite.extend import extended
-    from redteam.suite.inputs import resolve_inputs
+    from redteam.suite.inputs import resolve
 
-    many = [resolve_inputs(asked.target, **given) for given in asked.one_by_one]
-    many = many if extend is None else [extended(many, extend)]
+    many = resolve(request)
     if rules is not None:
         refuse_unusable(rules, [inputs.capability.name for inputs in many], datetime.now(UTC).date())
     return many

@@ -139,8 +139,13 @@ class Setting:
         return encoded
 
 
-def open_setting(target: Target, capability: Capability) -> Setting:
+def open_setting(target: Target, capability: Capability, released: Snapshot | None = None) -> Setting:
     """Encodes the capability for the target and scores its released weights on every held-out split.
+
+    Args:
+        target: at its released weights.
+        capability: what its trials are about.
+        released: the snapshot of these weights, where there is one already.
 
     Raises:
         InputError: the model cannot read these items, or its outputs are not finite.
@@ -161,7 +166,7 @@ def open_setting(target: Target, capability: Capability) -> Setting:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
     return Setting(
         target=target,
-        released=Snapshot.of(target.module),
+        released=released or Snapshot.of(target.module),
         choices=choices,
         answers=encode_training(capability, capability.attack, tokenizer),
         texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),

@@ -24,6 +24,7 @@ from redteam.capabilities.reading import EncodedInputs, encode_scoring, encode_t
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, choice_scores, share_known
 from redteam.checkpoints.trio import Trio, save_trio
 from redteam.config.manifest import TestbedRef
+from redteam.config.request import RunRequest
 from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.evidence.results import Results
@@ -32,7 +33,7 @@ from redteam.probes.states import read_layers
 from redteam.registry import PROBES
 from redteam.reporting.console import print_results
 from redteam.suite.attack import attack
-from redteam.suite.inputs import resolve_inputs
+from redteam.suite.inputs import resolve_one
 from redteam.suite.memo import Memo
 from redteam.testbeds.facts import Facts
 from redteam.trial import TrialSpec, open_setting, run_trial
@@ -368,7 +369,7 @@ def test_a_leak_between_splits_is_refused(targets: list[Path], monkeypatch: pyte
     manifest = targets[0].with_name("model.redteam.json")
     manifest.write_text(manifest.read_text().replace(POINTS.sha256, leaky.sha256))
     with pytest.raises(InputError, match="2 items have an input"):
-        resolve_inputs(targets[0], budget=3)
+        resolve_one(RunRequest(target=targets[0], budget=3))
 
 
 @pytest.fixture

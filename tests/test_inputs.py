@@ -10,29 +10,32 @@ from pathlib import Path
 import pytest
 
 from redteam.capabilities.files import load_capability
+from redteam.config.request import RunRequest
 from redteam.errors import InputError
-from redteam.suite.inputs import resolve_inputs
-from redteam.suite.standard import run_path
+from redteam.suite.inputs import resolve_one
+from redteam.suite.run import run_path
 
 QUICK = Path(__file__).with_name("quick_attack.py")
 
 
 def test_the_same_call_finds_the_same_run(untrained: Path) -> None:
-    assert run_path(resolve_inputs(untrained, budget=3), None) == run_path(resolve_inputs(untrained, budget=3), None)
+    assert run_path(resolve_one(RunRequest(target=untrained, budget=3))) == run_path(
+        resolve_one(RunRequest(target=untrained, budget=3))
+    )
 
 
 def test_budget_seed_and_attacks_make_another_run(untrained: Path) -> None:
     calls = [{"budget": 3}, {"budget": 4}, {"budget": 3, "seed": 1}, {"budget": 3, "attacks": ["noop"]}]
-    assert len({resolve_inputs(untrained, **call).plan.fingerprint for call in calls}) == len(calls)
+    assert len({resolve_one(RunRequest(target=untrained, **call)).plan.fingerprint for call in calls}) == len(calls)
 
 
 def test_an_edited_attack_file_makes_another_run(untrained: Path, tmp_path: Path) -> None:
     """Otherwise who edits an attack and repeats the command would be shown what the old one found."""
     mine = tmp_path / "mine.py"
     shutil.copy(QUICK, mine)
-    before = resolve_inputs(untrained, budget=3, attacks=[f"{mine}:Quick"]).plan
+    before = resolve_one(RunRequest(target=untrained, budget=3, attacks=[f"{mine}:Quick"])).plan
     mine.write_text(QUICK.read_text().replace("1e-3, 1e-4", "1e-2, 1e-4"))
-    after = resolve_inputs(untrained, budget=3, attacks=[f"{mine}:Quick"]).plan
+    after = resolve_one(RunRequest(target=untrained, budget=3, attacks=[f"{mine}:Quick"])).plan
     assert before.fingerprint != after.fingerprint
 
 
@@ -46,13 +49,13 @@ def copy(untrained: Path, tmp_path: Path) -> Path:
 def test_a_reference_that_is_not_what_the_manifest_says(copy: Path) -> None:
     shutil.copy(copy.with_name("model.original.pt"), copy.with_name("model.reference.pt"))
     with pytest.raises(InputError, match="was changed after the manifest was written"):
-        resolve_inputs(copy, budget=3)
+        resolve_one(RunRequest(target=copy, budget=3))
 
 
 def test_a_missing_reference_shows_before_anything_is_run(copy: Path) -> None:
     copy.with_name("model.reference.pt").unlink()
     with pytest.raises(InputError, match="there is no checkpoint"):
-        resolve_inputs(copy, budget=3)
+        resolve_one(RunRequest(target=copy, budget=3))
 
 
 @pytest.mark.parametrize("role", ["target", "original"])
@@ -60,23 +63,23 @@ def test_a_reference_that_is_one_of_the_other_models(role: str, copy: Path) -> N
     """Its attacked score would be the target's own, so excess recovery would be nil whatever came back."""
     wrong = copy if role == "target" else copy.with_name("model.original.pt")
     with pytest.raises(InputError, match=f"is the {role}"):
-        resolve_inputs(copy, budget=3, reference=wrong)
+        resolve_one(RunRequest(target=copy, budget=3, reference=wrong))
 
 
 def test_another_config_beside_the_same_weights_is_another_model(copy: Path) -> None:
     config = copy.with_name("config.json")
     config.write_text('{"rope_theta": 10000}')
-    before = resolve_inputs(copy, budget=3).plan
+    before = resolve_one(RunRequest(target=copy, budget=3)).plan
     config.write_text('{"rope_theta": 500000}')
-    after = resolve_inputs(copy, budget=3).plan
+    after = resolve_one(RunRequest(target=copy, budget=3)).plan
     assert before.target == after.target
     assert before.fingerprint != after.fingerprint
 
 
 def test_the_order_of_attacks_does_not_matter(untrained: Path) -> None:
     """The search goes through them in order, so two orders under one plan would resume each other wrongly."""
-    one = resolve_inputs(untrained, budget=3, attacks=["retrain", "noop"])
-    two = resolve_inputs(untrained, budget=3, attacks=["noop", "retrain"])
+    one = resolve_one(RunRequest(target=untrained, budget=3, attacks=["retrain", "noop"]))
+    two = resolve_one(RunRequest(target=untrained, budget=3, attacks=["noop", "retrain"]))
     assert list(one.attacks) == list(two.attacks)
     assert one.plan.fingerprint == two.plan.fingerprint
 
@@ -90,7 +93,7 @@ def test_a_manifest_cannot_name_a_file_to_be_imported(copy: Path, tmp_path: Path
     content["capability"] = {"testbed": f"{evil}:X", "seed": 0, "sha256": "0" * 64}
     manifest.write_text(json.dumps(content))
     with pytest.raises(InputError, match="capability"):
-        resolve_inputs(copy, budget=3)
+        resolve_one(RunRequest(target=copy, budget=3))
     assert not (tmp_path / "ran").exists()
 
 
@@ -110,7 +113,7 @@ def test_the_same_question_under_two_groups_leaks(copy: Path, tmp_path: Path) ->
         'forget = ["forget.jsonl"]\nretain = ["retain.jsonl"]\n'
     )
     with pytest.raises(InputError, match="contradict themselves"):
-        resolve_inputs(copy, budget=3, capability=capability)
+        resolve_one(RunRequest(target=copy, budget=3, capability=capability))
 
 
 def test_a_capability_from_python_is_checked_as_well(copy: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_capability_from_python_is_checked_as_well(copy: Path) -> None:
     made = load_capability(copy.with_name("capability.toml"))
     leaking = replace(made, certify=(*made.certify, replace(made.attack[0], id="new", group="another")))
     with pytest.raises(InputError, match="prompts are in more than one split"):
-        resolve_inputs(copy, budget=3, capability=leaking)
+        resolve_one(RunRequest(target=copy, budget=3, capability=leaking))
 
 
 def test_a_prompt_that_leaves_out_what_the_answer_depends_on(copy: Path, tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_a_prompt_that_leaves_out_what_the_answer_depends_on(copy: Path, tmp_pat
         'forget = ["forget.jsonl"]\nretain = ["retain.jsonl"]\n'
     )
     with pytest.raises(InputError, match="contradict themselves"):
-        resolve_inputs(copy, budget=3, capability=capability)
+        resolve_one(RunRequest(target=copy, budget=3, capability=capability))
 
 
 def test_questions_with_one_answer_are_refused_before_anything_is_run(copy: Path, tmp_path: Path) -> None:
@@ -143,4 +146,4 @@ def test_questions_with_one_answer_are_refused_before_anything_is_run(copy: Path
         'forget = ["f.jsonl"]\nretain = ["r.jsonl"]\n'
     )
     with pytest.raises(InputError, match="every question about 'homes' has the answer 'here'"):
-        resolve_inputs(copy, budget=3, capability=capability)
+        resolve_one(RunRequest(target=copy, budget=3, capability=capability))

@@ -110,14 +110,15 @@ def test_it_opens_to_the_bit(folder: Path) -> None:
 
 def test_the_source_is_part_of_what_a_run_is_about(folder: Path, tmp_path: Path) -> None:
     """A function that builds another model of the same weights makes another run."""
-    from redteam.suite.inputs import resolve_inputs
+    from redteam.config.request import RunRequest
+    from redteam.suite.inputs import resolve_one
 
     other = tmp_path / "own.py"
     other.write_text(HERE.read_text() + "\n# changed\n")
 
     def fingerprint(place: str) -> str:
         given = {"capability": folder / "three.toml", "budget": 1, "attacks": ("noop",)}
-        return resolve_inputs(folder / "target.th", arch=place, **given).plan.fingerprint
+        return resolve_one(RunRequest(target=folder / "target.th", arch=place, **given)).plan.fingerprint
 
     assert fingerprint(f"{HERE}:small_cnn") == fingerprint(f"{HERE}:small_cnn")
     assert fingerprint(f"{HERE}:small_cnn") != fingerprint(f"{other}:small_cnn")

@@ -16,8 +16,8 @@ from tiny_texts import save_text_model, tiny_text_model, write_texts
 
 from redteam.access import Access
 from redteam.capabilities.files import load_capability
+from redteam.config.request import read_project, requested
 from redteam.errors import InputError
-from redteam.project import asked_for, read_project
 
 QUICK = Path(__file__).with_name("quick_attack.py")
 
@@ -48,18 +48,16 @@ def test_paths_are_relative_to_the_file_and_names_are_not(tmp_path: Path, monkey
     """
     asked = read_project(write(tmp_path, text))
     assert asked.target == tmp_path / "model"
-    assert asked.capabilities == (tmp_path / "a.toml", Path("/data/b.toml"))
+    assert asked.capability == (tmp_path / "a.toml", Path("/data/b.toml"))
     assert (asked.original, asked.reference) == (tmp_path / "before", None)
     assert asked.arch == f"{tmp_path}/train.py:make"
     assert asked.attacks == ("lora", f"{tmp_path}/mine.py:Mine")
     assert (asked.access, asked.budget, asked.seed) == (Access.ACTIVATIONS, 7, 0)
-    assert [one["capability"] for one in asked.one_by_one] == list(asked.capabilities)
-    assert all(one["budget"] == 7 and "target" not in one for one in asked.one_by_one)
 
 
 def test_one_capability_need_not_be_a_list(tmp_path: Path) -> None:
-    assert len(read_project(write(tmp_path, 'target = "m"\ncapability = "a.toml"')).capabilities) == 1
-    assert read_project(write(tmp_path, 'target = "m"')).one_by_one[0]["capability"] is None
+    assert len(read_project(write(tmp_path, 'target = "m"\ncapability = "a.toml"')).capability) == 1
+    assert read_project(write(tmp_path, 'target = "m"')).capability == ()
 
 
 @pytest.mark.parametrize(
@@ -85,14 +83,14 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, says: st
 def test_what_is_given_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, 'target = "m"\nbudget = 7\nseed = 3')
-    assert asked_for(None, {"budget": 9, "seed": None}).budget == 9
-    assert asked_for(None, {"budget": 9, "seed": None}).seed == 3
+    assert requested({"budget": 9, "seed": None}).budget == 9
+    assert requested({"budget": 9, "seed": None}).seed == 3
 
 
 def test_the_file_is_for_runs_without_a_checkpoint_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, 'target = "m"\nbudget = 7\noriginal = "o"')
-    asked = asked_for(Path("other"), {"budget": None})
+    asked = requested({"target": Path("other"), "budget": None})
     assert (asked.target, asked.budget, asked.original) == (Path("other"), 100, None)
 
 
@@ -152,7 +150,7 @@ def test_the_questions_write_files_that_are_read(questions: Path) -> None:
     assert {item.group for item in capability.forget} == {f"forget {n}" for n in range(20)}
     asked = read_project(questions / "redteam.toml")
     assert (asked.target, asked.original, asked.reference) == (questions / "model", questions / "before", None)
-    assert asked.capabilities == (questions / "capability.toml",)
+    assert asked.capability == (questions / "capability.toml",)
 
 
 def test_of_a_target_with_a_manifest_nothing_more_is_asked(untrained: Path, tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_another_model_and_other_items_are_refused(certified: Path, untrained: P
 def test_the_model_that_is_given_stays_as_it_was(certified: Path, untrained: Path) -> None:
     from rich.console import Console
 
-    from redteam.project import asked_for
+    from redteam.config.request import requested
 
     before = open_target(untrained).module.state_dict()
-    assert replay_and_tell(certified, asked_for(untrained, {}), Console(quiet=True)) == 0
+    assert replay_and_tell(certified, requested({"target": untrained}), Console(quiet=True)) == 0
     after = open_target(untrained).module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -26,6 +26,9 @@ DESCRIPTION = (
 )
 
 
+Stamps = tuple[tuple[str, int, int, int], ...]
+
+
 def weights_digest(path: Path) -> str:
     r"""Returns the SHA-256 of a checkpoint's weights as 64 hex digits.
 
@@ -57,21 +60,45 @@ def weight_files(path: Path) -> dict[str, str]:
         InputError: they cannot be read, or it is a directory without weights.
     """
     try:
-        if not path.is_dir():
-            return {path.name: _file_digest(path)}
-        files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
-        if any((path / name).is_file() for name in (BIN, BIN_INDEX, *ADAPTER_WEIGHTS)):
-            opened = shard_paths(path)  # other safetensors may lie beside them
-            files = files if opened[0].suffix == ".safetensors" else opened
-        if not files:
-            raise InputError(f"{path} has no weight files", "Give a checkpoint")
-        return {file.name: _file_digest(file) for file in files}
+        return {file.name: _file_digest(file) for file in _weight_paths(path)}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
 
 
+def weight_stamps(path: Path) -> Stamps:
+    """Returns name, size, time of the last change and place on the disk of each of the `weight_files` of a checkpoint.
+
+    While they are the same, so is the content: it need not be hashed again.
+
+    Raises:
+        InputError: as `weight_files`.
+    """
+    try:
+        found = [(file.name, file.stat()) for file in _weight_paths(path)]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
+    return tuple((name, told.st_size, told.st_mtime_ns, told.st_ino) for name, told in found)
+
+
+def _weight_paths(path: Path) -> list[Path]:
+    """Returns the files that hold a checkpoint's weights, sorted by name."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
+    if any((path / name).is_file() for name in (BIN, BIN_INDEX, *ADAPTER_WEIGHTS)):
+        opened = shard_paths(path)  # other safetensors may lie beside them
+        files = files if opened[0].suffix == ".safetensors" else opened
+    if not files:
+        raise InputError(f"{path} has no weight files", "Give a checkpoint")
+    return files
+
+
 def description_digest(
-    path: Path, config: Path | None = None, arch: str | None = None, base: Path | None = None
+    path: Path,
+    config: Path | None = None,
+    arch: str | None = None,
+    base: Path | None = None,
+    base_sha256: str | None = None,
 ) -> str:
     """Returns the SHA-256 of the config and tokenizer files, or the source, that a checkpoint is opened with.
 
@@ -83,6 +110,7 @@ def description_digest(
         config: a config.json, or the directory of one, if it is not beside the checkpoint.
         arch: `path/to/file.py:function`, if a function builds the model: that one file counts, not what it imports.
         base: of an adapter: its weights and what it is opened with count too; `config` is that one's then.
+        base_sha256: digest of the base's weights, where it is known.
 
     Raises:
         InputError: a file cannot be read.
@@ -91,7 +119,8 @@ def description_digest(
         source, _, function = arch.rpartition(":")
         return hashlib.sha256(f"{function} {weights_digest(Path(source))}\n".encode()).hexdigest()
     if base is not None:
-        parts = weights_digest(path / ADAPTER_CONFIG), weights_digest(base), description_digest(base, config)
+        below = base_sha256 or weights_digest(base)
+        parts = weights_digest(path / ADAPTER_CONFIG), below, description_digest(base, config)
         return hashlib.sha256(f"{' '.join(parts)}\n".encode()).hexdigest()
     place = config or (path if path.is_dir() else path.parent)
     given = [place] if place.is_file() else []

@@ -58,6 +58,7 @@ def open_target(
     arch: str | None = None,
     base: Path | None = None,
     expect_sha256: str | None = None,
+    known_sha256: str | None = None,
 ) -> Target:
     """Loads a checkpoint. The state of torch's random generator stays as it was.
 
@@ -71,6 +72,7 @@ def open_target(
             It is run.
         base: of a PEFT adapter, the checkpoint that it was trained on; `config` is that one's then.
         expect_sha256: the digest that the weights must have, as `weights_digest` returns it.
+        known_sha256: the digest that they have, where the caller knows it: they are not hashed then.
 
     Returns:
         The model in evaluation mode, weights in float32 on the CPU.
@@ -80,7 +82,7 @@ def open_target(
     """
     path = located(path)
     kind = identify(path)
-    digest = weights_digest(path)
+    digest = known_sha256 or weights_digest(path)
     if expect_sha256 is not None and digest != expect_sha256:
         raise InputError(
             f"{path} has digest {digest[:12]}…, the manifest says {expect_sha256[:12]}…: "
@@ -122,7 +124,7 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
         raise InputError(f"{path} is an adapter, and --arch builds a classifier", "Merge the adapter into its base")
     if identify(base) is Kind.ADAPTER:
         raise InputError(f"the base {base} is itself an adapter", "Merge that one into its own")
-    found = open_target(base, config=config)
+    found = open_target(base, config=config, known_sha256=digest)  # the model's identity is the adapter's
     if found.tokenizer is None:
         raise InputError(f"the base {base} is a classifier", "Give the language model that the adapter was trained on")
     with quiet_transformers(), torch.random.fork_rng(devices=[]):

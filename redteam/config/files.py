@@ -74,14 +74,20 @@ def expand_path(text: str, beside: Path) -> Path:
     return expanded if expanded.is_absolute() or text.startswith("hf:") else beside.parent / expanded
 
 
-def validated(model: type[Model], data: Any, path: Path) -> Model:
+def validated(model: type[Model], data: Any, path: Path, beside: Path | None = None) -> Model:
     """Returns data out of a file as a record.
+
+    Args:
+        model: the form.
+        data: what the file holds.
+        path: of the file, for messages.
+        beside: the file that paths in the data are relative to, for forms whose validators resolve paths.
 
     Raises:
         InputError: it is not of that form; the first place that is wrong is named.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=beside)
     except ValidationError as error:
         found = error.errors()
         misspelt = (one for one in found if one["type"] == "extra_forbidden" and _near(model, one["loc"]))

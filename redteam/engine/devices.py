@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -140,6 +141,22 @@ def spread(module: nn.Module, places: Mapping[str, torch.device]) -> nn.Module:
     left = getattr(module, "_skip_keys_device_placement", None)  # caches, which find their way themselves
     moved: nn.Module = dispatch_model(module, dict(places), skip_keys=left)
     return moved
+
+
+def memory_left(device: torch.device) -> float:
+    """Returns the bytes that are left where models run, of all accelerators of a kind; infinity where nobody knows.
+
+    Of the processor's memory it is what Linux says can be had without writing anything to disk.
+    """
+    if device.type != "cpu":
+        indices = range(torch.accelerator.device_count()) if device.index is None else (device.index,)
+        return sum(map(_free, indices))
+    gc.collect()  # models that were let go
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return inf
 
 
 def _free(index: int) -> float:

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-from torch import nn
-
+from redteam.attacks.contract import Attack
 from redteam.engine.activations import UnknownLayers
 from redteam.engine.devices import device_of
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
-from redteam.evidence.directory import RunDirectory
 from redteam.probes.contract import Probe, View, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, averaged, contenders, outcome_of, strongest
 from redteam.search.study import Search
-from redteam.suite.inputs import Inputs
-from redteam.suite.memo import Key, Memo
-from redteam.suite.progress import Progress
+from redteam.suite.memo import Key
 from redteam.suite.repeat import share_unsteady
+from redteam.suite.run import Run
 from redteam.suite.same import refuse_another
 from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
 
@@ -37,23 +34,21 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """A model in its setting, and where its evidence goes.
+    """A model in its setting, and the run that it is a part of.
 
     Attributes:
         role: "original", "target", "reference" or "decoy".
+        attacks: that are tried on it, by name.
         floor: share of its own utility that an attacked model must keep.
-        identity: says which weights these are and which items they are scored on, for `memo`.
-        memo: what other runs found already; None to run everything.
+        identity: says which weights these are and which items they are scored on, for the run's `memo`.
     """
 
     role: str
     setting: Setting
-    inputs: Inputs
-    run: RunDirectory
-    progress: Progress
+    run: Run
+    attacks: Mapping[str, Attack]
     floor: float
-    identity: Key = ()
-    memo: Memo | None = None
+    identity: Key
 
     @property
     def utility_floor(self) -> float:
@@ -67,9 +62,10 @@ class Arm:
             InputError: the evidence is of another model.
         """
         key = f"{self.role}/before"
-        if key in self.run.facts:
-            if self.role in self.inputs.models:  # others are made here, and elsewhere may come out otherwise
-                refuse_another(self.role, self.setting, self.run.path, self.run.facts[key])
+        evidence = self.run.evidence
+        if key in evidence.facts:
+            if self.role in self.run.inputs.models:  # others are made here, and elsewhere may come out otherwise
+                refuse_another(self.role, self.setting, evidence.path, evidence.facts[key])
             return
         start = self.setting.start
         row: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
@@ -77,13 +73,13 @@ class Arm:
         info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
         samples: dict[str, list[float]] = {split: scores.tolist() for split, scores in start.items()}
         row |= {"model": info, "unsteady": share_unsteady(self.setting)}
-        self.run.record("before", key, row, samples)
+        evidence.record("before", key, row, samples)
 
-    def probe(self) -> None:
-        """Runs every probe on the released weights. What cannot be read is noted, and is no reading."""
+    def probe(self, probes: Mapping[str, Probe]) -> None:
+        """Runs probes on the released weights. What cannot be read is noted, and is no reading."""
         view = self._view()
-        for name, probe in self.inputs.probes.items():
-            if {f"{self.role}/probe/{name}", f"{self.role}/unprobed/{name}"} & self.run.facts.keys():
+        for name, probe in probes.items():
+            if {f"{self.role}/probe/{name}", f"{self.role}/unprobed/{name}"} & self.run.evidence.facts.keys():
                 continue
             reason = unreadable(probe, view)
             if reason is not None:
@@ -92,29 +88,27 @@ class Arm:
                 self._read(name, probe, view)
 
     def _view(self) -> View:
-        target, capability, models = self.setting.target, self.setting.capability, self.inputs.models
-        openers = {role: cache(partial(self._open, role)) for role in ("original", "reference") if role in models}
+        target, capability, run = self.setting.target, self.setting.capability, self.run
+        lent = {role: partial(run.lend, role) for role in ("original", "reference") if role in run.inputs.models}
         return View(
             module=target.module,
             tokenizer=target.tokenizer,
             capability=capability,
             layers=layers_of(target.module, target.tokenizer, capability),
-            original=openers.get("original"),
-            reference=openers.get("reference"),
-            seed=self.inputs.seed,
+            original=lent.get("original"),
+            reference=lent.get("reference"),
+            seed=run.inputs.plan.seed,
         )
-
-    def _open(self, role: str) -> nn.Module:
-        return self.inputs.open(role, trained=False).module
 
     def _read(self, name: str, probe: Probe, view: View) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
-        seed = derive_seed(self.inputs.seed, "probe", name)
-        others = [model.sha256 for role, model in sorted(self.inputs.models.items()) if role in probe.needs]
+        inputs = self.run.inputs
+        seed = derive_seed(inputs.plan.seed, "probe", name)
+        others = [model.sha256 for role, model in sorted(inputs.models.items()) if role in probe.needs]
         identity = (name, str(PROBES.version(name, probe)), str(seed), *others)
         items = len(self.setting.capability.certify)
         try:
-            reading = (self.memo or Memo()).reading(
+            reading = self.run.memo.reading(
                 self.identity, identity, lambda: checked(probe.read(replace(view, seed=seed)), items)
             )
         except UnknownLayers as error:  # no reading is better than one of the wrong layers
@@ -131,40 +125,42 @@ class Arm:
         if reading.erased:
             samples["erased"] = list(reading.erased)
         notes = {key: round(value, 6) for key, value in reading.notes.items()}
-        self.run.record("probe", f"{self.role}/probe/{name}", row | {"notes": notes}, samples)
+        self.run.evidence.record("probe", f"{self.role}/probe/{name}", row | {"notes": notes}, samples)
 
     def _undo(self, name: str) -> None:
         """Restores what a probe should not have changed, so that attacks start from the released weights."""
         try:
             self.setting.released.restore(self.setting.target.module)
+            self.run.restore()
         except StructureChanged as error:
             raise InputError(f"{name}: {error}", "Let the probe leave the model as it is") from error
 
     def _note_unprobed(self, name: str, why: str, *, failed: bool = False) -> None:
-        self.run.record("note", f"{self.role}/unprobed/{name}", {"probe": name, "error": why, "failed": failed})
+        row = {"probe": name, "error": why, "failed": failed}
+        self.run.evidence.record("note", f"{self.role}/unprobed/{name}", row)
 
     def search(self, plan: SearchPlan) -> list[Row]:
         """Runs the plan's trials and returns their rows in order."""
         study = Search(
             plan,
-            self.inputs.attacks,
+            self.attacks,
             self.setting.target.info,
             len(self.setting.answers),
-            seed=self.inputs.seed,
+            seed=self.run.inputs.plan.seed,
             arm=self.role,
-            storage=self.run.path / "study.db",
+            storage=self.run.evidence.path / "study.db",
         )
         rows = []
         for index in range(plan.budget):
             key = f"{self.role}/search/{index:04d}"
-            if key in self.run.trials:
-                row: Row = self.run.trials[key]
+            if key in self.run.evidence.trials:
+                row: Row = self.run.evidence.trials[key]
                 study.replay(index, row["attack"], row["params"])
-                self.progress.trial(row["value"])
+                self.run.progress.trial(row["value"])
             else:
                 attack, params = study.propose(index)
                 # The seed does not depend on the role: arms that try the same configuration draw the same samples.
-                seed = derive_seed(self.inputs.seed, "trial", index)
+                seed = derive_seed(self.run.inputs.plan.seed, "trial", index)
                 spec = TrialSpec(key=key, attack=attack, params=params, seed=seed)
                 row = self._run(spec, {"phase": plan.phase(index)})
             study.record(outcome_of(row, self.utility_floor))
@@ -192,33 +188,33 @@ class Arm:
         """Runs a candidate with a fresh seed, unless the evidence holds that trial already, and returns its row."""
         number = self._number(stage, candidate)
         key = f"{self.role}/{stage}/{number:02d}-{repeat}"
-        if key in self.run.trials:
-            self.progress.trial(self.run.trials[key]["value"])
-            return self.run.trials[key]
-        seed = derive_seed(self.inputs.seed, stage, candidate.identity, repeat)
+        if key in self.run.evidence.trials:
+            self.run.progress.trial(self.run.evidence.trials[key]["value"])
+            return self.run.evidence.trials[key]
+        seed = derive_seed(self.run.inputs.plan.seed, stage, candidate.identity, repeat)
         spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=certify)
         return self._run(spec, {"configuration": number})
 
     def _number(self, stage: str, candidate: Candidate) -> int:
         """Returns the number of a configuration: its own if this stage ran it before, or else the next one."""
-        rows = [row for key, row in self.run.trials.items() if key.startswith(f"{self.role}/{stage}/")]
+        rows = [row for key, row in self.run.evidence.trials.items() if key.startswith(f"{self.role}/{stage}/")]
         known = {Candidate.of(row).identity: int(row["configuration"]) for row in rows}
         return known.get(candidate.identity, max(known.values(), default=-1) + 1)
 
     def _run(self, spec: TrialSpec, about: Row) -> Row:
-        attack, memo = self.inputs.attacks[spec.attack], self.memo or Memo()
+        attack = self.attacks[spec.attack]
         version = ATTACKS.version(spec.attack, attack)
         try:
-            result = memo.trial(self.identity, version, spec, lambda: run_trial(self.setting, attack, spec))
+            result = self.run.memo.trial(self.identity, version, spec, lambda: run_trial(self.setting, attack, spec))
         except StructureChanged as error:  # this model is of no further use, and the next would end the same way
             raise InputError(
                 f"{spec.attack}: {error}", "Let the attack take down what it puts up; `redteam.testing` checks that"
             ) from error
         row = _row(result) | dict(about)
         row["value"] = outcome_of(row, self.utility_floor).value
-        self.run.record("trial", spec.key, row, _samples(result))
-        self.progress.trial(row["value"])
-        return self.run.trials[spec.key]
+        self.run.evidence.record("trial", spec.key, row, _samples(result))
+        self.run.progress.trial(row["value"])
+        return self.run.evidence.trials[spec.key]
 
 
 def _row(result: TrialResult) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,7 @@ def decoy_kind(attacks: Mapping[str, Attack]) -> str:
 
 
 def make_decoy(kind: str, original: Target, capability: Capability, seed: int) -> Target:
-    """Makes a decoy of the original, which is changed by it.
+    """Makes a decoy of the original, which stays as it is.
 
     Raises:
         Unmaskable: none can be made of it.
@@ -72,8 +73,9 @@ def worded(original: Target, capability: Capability, seed: int) -> Target:
     parts = (encode_choices(original.tokenizer, capability.forget).rows,
              encode_answers(original.tokenizer, capability.forget))  # fmt: skip
     known = frozenset(row for part in parts for row in _rows(part.input_ids, part.lengths.tolist()))
-    original.module.register_forward_hook(partial(_hide, known, seed), with_kwargs=True)
-    return replace(original, name="worded decoy")
+    module = copy.deepcopy(original.module)
+    module.register_forward_hook(partial(_hide, known, seed), with_kwargs=True)
+    return replace(original, name="worded decoy", module=module)
 
 
 def _hide(

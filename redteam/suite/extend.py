@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from redteam.errors import InputError
-from redteam.evidence.directory import EVENTS, FINISHED, MANIFEST, SAMPLES, RunDirectory
+from redteam.evidence.directory import EVENTS, FINISHED, MANIFEST, SAMPLES, RunDirectory, RunPlan
 from redteam.evidence.log import read_rows
 from redteam.evidence.sealed import open_sealed
-from redteam.suite.inputs import Inputs
 
 RETOLD = ("capability", "models", FINISHED)  # what the new run says of itself
 
 
-def extended(many: Sequence[Inputs], run: Path) -> Inputs:
-    """Returns what goes on with a run: its own budget and, beyond that, the budget that is given.
+def extended(now: RunPlan, run: Path) -> RunPlan:
+    """Returns the plan that goes on with a run: its own budget and, beyond that, the budget that is asked for.
 
     Args:
-        many: what is asked for; of one capability.
-        run: directory of a run that is over.
+        now: what is asked for.
+        run: directory of a run of one capability that is over.
 
     Raises:
-        InputError: it is not over, or was changed; it holds several capabilities; or something else is asked for than
+        InputError: it is not over, was changed, or holds several capabilities; or something else is asked for than
             what was run.
     """
-    if len(many) > 1 or not (run / MANIFEST).is_file():
+    if not (run / MANIFEST).is_file():
         raise InputError(f"{run} is no run of one capability", "Extend the run of each capability by itself")
-    (inputs,), before = many, open_sealed(run).plan
-    whole = replace(inputs, budget=before.budget + inputs.budget, extends=run, earlier=(*before.extends, before.budget))
-    now = whole.plan
+    before = open_sealed(run).plan
     differing = [
         name
-        for name in type(now).model_fields
+        for name in RunPlan.model_fields
         if name not in ("budget", "extends") and getattr(now, name) != getattr(before, name)
     ]
     if differing:
@@ -41,7 +36,7 @@ def extended(many: Sequence[Inputs], run: Path) -> Inputs:
             f"{run} is the run of another plan (it differs in: {', '.join(differing)})",
             "Give the models, the capability and the options of that run",
         )
-    return whole
+    return now.model_copy(update={"budget": before.budget + now.budget, "extends": (*before.extends, before.budget)})
 
 
 def take_over(run: RunDirectory, extends: Path) -> None:

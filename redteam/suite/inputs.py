@@ -1,11 +1,10 @@
-"""What a run is about: the models by role, the capability, the attacks. Everything given is checked here."""
+"""What a run is about: the models by role, the capability, the attacks. Everything asked for is checked here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,102 +12,48 @@ from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.harness import code_in
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
-from redteam.checkpoints.adapter_config import required_base
-from redteam.checkpoints.digest import description_digest, joined_digest, weight_files
 from redteam.checkpoints.factory import factory_file
-from redteam.checkpoints.hub import located, model_name
-from redteam.checkpoints.identify import Kind, identify
-from redteam.checkpoints.live import Live
-from redteam.checkpoints.load import open_target
+from redteam.checkpoints.hub import located
 from redteam.checkpoints.manifest import open_manifest
-from redteam.config.manifest import Manifest, TestbedRef
-from redteam.engine.devices import CPU, find_device, placed
+from redteam.config.manifest import TestbedRef
+from redteam.config.request import InMemory, RunRequest
+from redteam.engine.devices import CPU, find_device
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.probes.contract import Probe
 from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES, SUITE, TESTBEDS
-from redteam.target import Target
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """A checkpoint with a role.
-
-    Attributes:
-        path: of the checkpoint.
-        sha256: of its weights.
-        files: SHA-256 of each file of them, by name; of an adapter those of the model that it is put on too.
-        config: where its config is, when that is not beside it.
-        arch: the function that builds it, `path/to/file.py:function`.
-        base: of an adapter, the checkpoint that it is put on.
-    """
-
-    path: Path
-    sha256: str
-    files: Mapping[str, str] = field(default_factory=dict)
-    config: Path | None = None
-    arch: str | None = None
-    base: Path | None = None
-
-    def open(self) -> Target:
-        """Loads it, and makes sure that it is still the file that the run is about."""
-        return open_target(self.path, config=self.config, arch=self.arch, base=self.base, expect_sha256=self.sha256)
-
-    @property
-    def name(self) -> str:
-        """The file or directory name, or the model's on the hub."""
-        return model_name(self.path)
-
-    @property
-    def description(self) -> str:
-        """Digest of what it is opened with, its base included."""
-        return description_digest(self.path, self.config, self.arch, self.base)
-
-
-Source = Model | Live  # what a run opens by its role
+from redteam.suite.extend import extended
+from redteam.suite.models import Found, Source, find_models
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """Everything that determines a run.
+    """Everything that a run is about.
 
     Attributes:
+        plan: what determines its outcome, and identifies it.
         models: by role.
         capability: what was removed.
         attacks: that work on models of this kind, by name.
         skipped: attacks that were asked for and do not, with the reason.
-        access: what the adversary is supposed to have; attacks that need more are skipped.
         probes: by name.
-        budget: search trials.
-        seed: of the run.
-        device: where models run; no part of what the run is about.
+        device: where models run. It is no part of the plan.
         extends: the run that this one goes on with; None if it starts anew.
-        earlier: budgets of the runs before it.
+        out: where evidence goes; None for a place that is named after target and plan.
     """
 
+    plan: RunPlan
     models: dict[str, Source]
     capability: Capability
     attacks: dict[str, Attack]
     skipped: dict[str, str]
-    access: Access
     probes: dict[str, Probe]
-    budget: int
-    seed: int
     device: torch.device = CPU
     extends: Path | None = None
-    earlier: tuple[int, ...] = ()
-
-    def open(self, role: str, *, trained: bool = True) -> Target:
-        """Loads the model of a role, to where models run; one that is not trained needs less room there.
-
-        Raises:
-            InputError: it is not the model that the run is about, or there is too little memory.
-        """
-        target = self.models[role].open()
-        return replace(target, module=placed(target.module, self.device, trained=trained))
+    out: Path | None = None
 
     def without(self, skipped: Mapping[str, str]) -> Inputs:
-        """Returns the same without some attacks, for the reasons given.
+        """Returns the same without some attacks, for the reasons given. The plan stays: they were asked for.
 
         Raises:
             InputError: none is left.
@@ -117,83 +62,87 @@ class Inputs:
         _refuse_none(left, skipped)
         return replace(self, attacks=left, skipped=self.skipped | dict(skipped))
 
-    @property
-    def plan(self) -> RunPlan:
-        """The plan that identifies the run."""
-        digests = {role: model.sha256 for role, model in self.models.items()}
-        return RunPlan(
-            suite=SUITE,
-            target=digests["target"],
-            original=digests.get("original"),
-            reference=digests.get("reference"),
-            descriptions={role: model.description for role, model in self.models.items()},
-            capability=(self.capability.name, self.capability.sha256),
-            access=self.access,
-            attacks={name: ATTACKS.version(name, attack) for name, attack in self.attacks.items()},
-            probes={name: PROBES.version(name, probe) for name, probe in self.probes.items()},
-            budget=self.budget,
-            seed=self.seed,
-            extends=self.earlier,
-        )
 
-
-def resolve_inputs(
-    target: Path | Live,
-    *,
-    budget: int,
-    capability: Path | Capability | None = None,
-    original: Path | Live | None = None,
-    reference: Path | Live | None = None,
-    config: Path | None = None,
-    arch: str | None = None,
-    base: Path | None = None,
-    attacks: Sequence[str] = (),
-    access: Access = Access.WEIGHTS,
-    probes: Sequence[str] = (),
-    seed: int = 0,
-    device: str | None = None,
-) -> Inputs:
-    """Finds models and capability: flags first, then the manifest beside the target.
+def resolve(request: RunRequest) -> list[Inputs]:
+    """Returns what is to be run, for each capability: models are found and hashed once for all of them.
 
     Raises:
-        InputError: something is missing or not what the manifest says, or the budget is not positive.
+        InputError: something that is asked for is missing, or not what the manifest says, or cannot be used.
     """
-    if budget < 1:
-        raise InputError(f"the budget is {budget}", "Give --budget at least 1 search trial")
-    place = find_device(device)
-    if arch is not None:
-        factory_file(arch)
-        if config is not None:
+    device = find_device(request.device)
+    if request.arch is not None:
+        factory_file(request.arch)
+        if request.config is not None:
             raise InputError("both --config and --arch say how the model is built", "Give one of them")
-    names = sorted(set(attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, the plan does not
-    adversaries = {name: ATTACKS.whole(name) for name in names}
-    target = target if isinstance(target, Live) else located(target)
-    found = None if isinstance(target, Live) else open_manifest(target)
-    models: dict[str, Source] = {}
-    for role, given in (("target", target), ("original", original), ("reference", reference)):
-        model = given if isinstance(given, Live) else _beside(role, given, found)
-        if model is not None:
-            models[role] = model if isinstance(model, Live) else replace(model, config=config, arch=arch)
-    if found is not None and found[0].target.sha256 != models["target"].sha256:
-        raise InputError(
-            f"{target} is not the model that {found[1].name} was written for",
-            "Build it again with `redteam unlearn`, or remove that file and give --capability",
+    names = sorted(set(request.attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, not the plan
+    attacks = {name: ATTACKS.whole(name) for name in names}
+    found = None if isinstance(request.target, InMemory) else open_manifest(located(request.target))
+    models = find_models(request, found)
+    probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
+    many = []
+    for given in request.capability or (None,):
+        capability = _capability(given, found, models["target"].name)
+        usable, skipped = _applicable(attacks, capability.kind, request.access)
+        many.append(
+            Inputs(
+                plan=_plan(request, models, capability, usable, probes),
+                models=models,
+                capability=capability,
+                attacks=usable,
+                skipped=skipped,
+                probes=probes,
+                device=device,
+                out=request.out,
+            )
         )
-    _refuse_shared_roles(models)
-    models = _on_base(models, None if base is None else located(base))
-    removed = _capability(capability, found, models["target"].name)
-    usable, skipped = _applicable(adversaries, removed.kind, access)
-    return Inputs(
-        models=models,
-        capability=removed,
-        attacks=usable,
-        skipped=skipped,
-        access=access,
-        probes={name: PROBES.whole(name) for name in probes or (*STANDARD_PROBES, *PROBES.installed())},
-        budget=budget,
-        seed=seed,
-        device=place,
+    if request.extend is None:
+        return many
+    if len(many) > 1:
+        raise InputError(f"{request.extend} is no run of several capabilities", "Extend each run by itself")
+    return [_extending(many[0], request.extend)]
+
+
+def resolve_one(request: RunRequest) -> Inputs:
+    """Returns what is to be run, of a request that names one capability at most.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    (inputs,) = resolve(request)
+    return inputs
+
+
+def _extending(inputs: Inputs, run: Path) -> Inputs:
+    return replace(inputs, plan=extended(inputs.plan, run), extends=run)
+
+
+def _plan(
+    request: RunRequest,
+    models: Mapping[str, Source],
+    capability: Capability,
+    attacks: Mapping[str, Attack],
+    probes: Mapping[str, Probe],
+) -> RunPlan:
+    digests = {role: model.sha256 for role, model in models.items()}
+    return RunPlan(
+        suite=SUITE,
+        target=digests["target"],
+        original=digests.get("original"),
+        reference=digests.get("reference"),
+        descriptions={role: model.description for role, model in models.items()},
+        capability=(capability.name, capability.sha256),
+        access=request.access,
+        attacks={name: ATTACKS.version(name, attack) for name, attack in attacks.items()},
+        probes={name: PROBES.version(name, probe) for name, probe in probes.items()},
+        budget=request.budget,
+        seed=request.seed,
     )
+
+
+def _of_python(given: InMemory) -> Capability:
+    if not isinstance(given, Capability):
+        raise InputError(f"a capability is given as {type(given).__name__}", "Give a Capability, or a capability.toml")
+    return given
 
 
 def _applicable(attacks: dict[str, Attack], kind: str, access: Access) -> tuple[dict[str, Attack], dict[str, str]]:
@@ -224,50 +173,9 @@ def _unusable(attack: Attack, kind: str, access: Access) -> str | None:
     return None
 
 
-def _beside(role: str, given: Path | None, found: tuple[Manifest, Path] | None) -> Model | None:
-    ref: Any = getattr(found[0], role) if found else None
-    path = given or (found[1].parent / ref.path if found and ref else None)
-    if path is None:
-        return None
-    path = located(path)
-    identify(path)
-    files = weight_files(path)
-    digest = joined_digest(path, files)
-    if given is None and digest != ref.sha256:
-        raise InputError(
-            f"{path} was changed after the manifest was written", f"Build it again, or give another --{role}"
-        )
-    return Model(path=path, sha256=digest, files=files)
-
-
-def _on_base(models: dict[str, Source], base: Path | None) -> dict[str, Source]:
-    """Returns the models, those that are adapters with the base that they are put on."""
-    files = {role: model for role, model in models.items() if isinstance(model, Model)}
-    adapters = {role: model for role, model in files.items() if identify(model.path) is Kind.ADAPTER}
-    if base is not None and not adapters:
-        raise InputError(f"--base {base} is given, but no model is an adapter", "Leave it out")
-    return models | {role: _put_on(model, required_base(model.path, base)) for role, model in adapters.items()}
-
-
-def _put_on(model: Model, base: Path) -> Model:
-    """Returns an adapter with the base that it is put on, whose weights are part of the model."""
-    below = {f"base/{name}": digest for name, digest in weight_files(base).items()}
-    return replace(model, base=base, files={**model.files, **below})
-
-
-def _refuse_shared_roles(models: Mapping[str, Source]) -> None:
-    """Refuses a reference that is one of the other models: whatever is attacked would look like it never knew."""
-    for role in ("target", "original"):
-        if "reference" in models and role in models and models[role].sha256 == models["reference"].sha256:
-            raise InputError(
-                f"the reference is the {role} ({models['reference'].name})",
-                "Give a model that never had the capability",
-            )
-
-
-def _capability(given: Path | Capability | None, found: tuple[Manifest, Path] | None, target: str) -> Capability:
+def _capability(given: Path | InMemory | None, found: Found, target: str) -> Capability:
     if given is not None:
-        loaded = given if isinstance(given, Capability) else load_capability(given)
+        loaded = load_capability(given) if isinstance(given, Path) else _of_python(given)
     elif found is None:
         raise InputError(
             f"what was removed from {target} is not known", "Give --capability FILE.toml (see examples/birthdays)"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from redteam.engine.devices import full_precision
+from redteam.engine.devices import full_precision, placed
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.evidence.certificate import CertifiedRun
@@ -68,15 +68,16 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
         return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
     params = {name: value for name, value in score.attack.items() if name not in ABOUT}
     candidate, stop = Candidate(attack=score.attack["name"], params=params), int(score.attack["stopped_at"])
+    opened = inputs.models["target"].open()
     with full_precision():
-        setting = open_setting(inputs.open("target"), inputs.capability)
+        setting = open_setting(replace(opened, module=placed(opened.module, inputs.device)), inputs.capability)
         found = [_again(setting, inputs, candidate, repeat, stop) for repeat in range(run.result.seeds)]
     return Replayed(name=run.result.name, attack=candidate.attack, claimed=score.after, found=found)
 
 
 def _again(setting: Setting, inputs: Inputs, candidate: Candidate, repeat: int, stop: int) -> float:
     """Returns the mean certify score at a stop, of a seed that diverged before it where it was last scored."""
-    seed = derive_seed(inputs.seed, "confirm", candidate.identity, repeat)
+    seed = derive_seed(inputs.plan.seed, "confirm", candidate.identity, repeat)
     spec = TrialSpec(key=f"replay/{repeat}", attack=candidate.attack, params=candidate.params, seed=seed, certify=True)
     result = run_trial(setting, inputs.attacks[candidate.attack], spec)
     if result.state != "complete":

@@ -18,7 +18,8 @@ from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Progress
-from redteam.suite.standard import run_path, run_standard
+from redteam.suite.run import run_path
+from redteam.suite.standard import run_standard
 
 LACKING = {
     ("original", "language"): "no original was given, and without one nothing is RESISTED: --original",
@@ -28,9 +29,7 @@ LACKING = {
 }
 
 
-def run_all(
-    many: Sequence[Inputs], out: Path | None, progress: Progress, memo: Memo | None = None
-) -> tuple[Results, Path]:
+def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None) -> tuple[Results, Path]:
     """Runs the protocol for each capability, and returns what was found, the most recovered first, and where it is.
 
     Of one capability the directory is the run itself. Of several it holds a run for each, and their common
@@ -40,14 +39,14 @@ def run_all(
         InputError: two capabilities have one name, or the directory is the run of a single one.
     """
     if len(many) == 1:
-        path = run_path(many[0], out)
+        path = run_path(many[0])
         return run_standard(many[0], path, progress, memo), path
     ordered = sorted(many, key=lambda inputs: inputs.capability.name)
     names = [inputs.capability.name for inputs in ordered]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"two capabilities are called {twice!r}", "Give each a name of its own")
-    path = out or _common_path(ordered)
+    path = ordered[0].out or _common_path(ordered)
     if (path / "manifest.json").exists():
         raise InputError(f"{path} is the run of one capability", "Choose another place with --out")
     found, done = [], 0
@@ -70,8 +69,8 @@ def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
         chance=capability.chance,
         items={split: len(getattr(capability, split)) for split in SPLITS},
         facts=len({item.group for item in capability.certify}),
-        budget=inputs.budget,
-        earlier=max(inputs.earlier, default=0),
+        budget=inputs.plan.budget,
+        earlier=max(inputs.plan.extends, default=0),
         attacks=list(inputs.attacks),
         skipped=dict(inputs.skipped),
         given=[role for role in inputs.models if role != "target"],
@@ -81,12 +80,12 @@ def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
 
 def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
     """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
-    capability, budget = inputs.capability, inputs.budget
+    capability, budget = inputs.capability, inputs.plan.budget
     found = [LACKING[role, capability.kind] for role in ("original", "reference") if role not in inputs.models]
     certify, select = (len({item.group for item in part}) for part in (capability.certify, capability.select))
     if few := check_items(certify, select, policy):
         found.append(f"{capability.name} has {few.explanation} for a verdict")
-    asked = {"budget": budget, "access": inputs.access, "attacks": inputs.attacks, "skipped": inputs.skipped}
+    asked = {"budget": budget, "access": inputs.plan.access, "attacks": inputs.attacks, "skipped": inputs.skipped}
     short = check_asked(asked, budget, inputs.probes, policy)
     return [*found, *(f"{capability.name} cannot pass: {flag.explanation}" for flag in short)]
 
@@ -94,7 +93,7 @@ def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
 def _common_path(many: Sequence[Inputs]) -> Path:
     """Returns a directory named after the target and all the plans."""
     prints = "\n".join(inputs.plan.fingerprint for inputs in many)
-    single = run_path(many[0], None)
+    single = run_path(many[0])
     return single.with_name(f"{single.name.rpartition('-')[0]}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}")
 
 

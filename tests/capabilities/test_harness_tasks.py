@@ -18,8 +18,9 @@ from redteam.capabilities.files import load_capability
 from redteam.capabilities.harness import Tasks, code_in
 from redteam.capabilities.items import overlapping_groups
 from redteam.config.capability import GroupRule, TaskRules
+from redteam.config.request import RunRequest
 from redteam.errors import InputError
-from redteam.suite.inputs import resolve_inputs
+from redteam.suite.inputs import resolve_one
 
 TOML = """\
 name = "quiz"
@@ -235,10 +236,12 @@ def test_code_that_a_manifest_leads_to_is_not_run(rules: Path, untrained: Path) 
     for file in untrained.parent.glob("model*"):
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "tasks" / "more" / "mine.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
-    message = refusal(lambda: resolve_inputs(folder / "model.pt", budget=3))
+    message = refusal(lambda: resolve_one(RunRequest(target=folder / "model.pt", budget=3)))
     assert "capability.toml includes tasks, which may name functions" in message
     assert not (folder / "ran").exists()
-    assert "cannot be loaded" in refusal(lambda: resolve_inputs(folder / "model.pt", budget=3, capability=rules))
+    assert "cannot be loaded" in refusal(
+        lambda: resolve_one(RunRequest(target=folder / "model.pt", budget=3, capability=rules))
+    )
     assert (folder / "ran").exists()
 
 

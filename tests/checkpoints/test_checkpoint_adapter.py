@@ -22,13 +22,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import redteam as package
 from redteam.attacks.retrain import Retrain
-from redteam.checkpoints.digest import weights_digest
+from redteam.checkpoints.digest import description_digest, weights_digest
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
+from redteam.config.request import RunRequest
 from redteam.errors import InputError
-from redteam.suite.inputs import Model, resolve_inputs
+from redteam.suite.inputs import resolve_one
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 BASE = {"initializer_range": 0.2, "attention_bias": True}
@@ -363,7 +364,7 @@ def test_no_module_that_a_config_names_is_imported(change, words, tmp_path, adap
 
 def test_digests_change_with_what_the_model_is(tmp_path, make, tokenizer, adapter, base):
     def digests() -> tuple[str, str]:
-        return weights_digest(adapter), Model(path=adapter, sha256="", base=base).description
+        return weights_digest(adapter), description_digest(adapter, base=base)
 
     seen = [digests()]
     assert digests() == seen[0]
@@ -392,12 +393,12 @@ def test_the_digest_is_of_the_file_that_is_opened(adapter):
 def test_the_base_is_given_to_adapters_alone(untrained, adapter, base, logits):
     reference = untrained.with_name("model.reference.pt")
     given = {"capability": untrained.parent / "capability.toml", "reference": reference, "budget": 1}
-    inputs = resolve_inputs(adapter, base=base, **given)
+    inputs = resolve_one(RunRequest(target=adapter, base=base, **given))
     assert {role: model.base for role, model in inputs.models.items()} == {"target": base, "reference": None}
     wanted = logits(open_target(adapter, base=base).module)
     assert torch.equal(logits(inputs.models["target"].open().module), wanted)
-    assert inputs.plan.descriptions["target"] == Model(path=adapter, sha256="", base=base).description
-    swapped = resolve_inputs(reference, base=base, **given | {"reference": adapter})
+    assert inputs.plan.descriptions["target"] == description_digest(adapter, base=base)
+    swapped = resolve_one(RunRequest(target=reference, base=base, **given | {"reference": adapter}))
     assert {role: model.base for role, model in swapped.models.items()} == {"target": None, "reference": base}
 
 
@@ -405,17 +406,19 @@ def test_a_base_is_wanted_where_there_is_an_adapter_and_only_there(untrained, ad
     given = {"capability": untrained.parent / "capability.toml", "budget": 1}
     say(adapter, base_model_name_or_path="someone/model")
     with pytest.raises(InputError, match="'someone/model'"):
-        resolve_inputs(adapter, **given)
+        resolve_one(RunRequest(target=adapter, **given))
     with pytest.raises(InputError, match="'someone/model'"):
-        resolve_inputs(untrained, reference=adapter, budget=1)
+        resolve_one(RunRequest(target=untrained, reference=adapter, budget=1))
     with pytest.raises(InputError, match="no model is an adapter"):
-        resolve_inputs(untrained, base=base, budget=1)
+        resolve_one(RunRequest(target=untrained, base=base, budget=1))
 
 
 def test_another_base_makes_another_run(tmp_path, make, tokenizer, untrained, adapter, base):
     given = {"capability": untrained.parent / "capability.toml", "budget": 1}
     save_checkpoint(tmp_path / "other", make(seed=1, **BASE), tokenizer)
-    one, other = (resolve_inputs(adapter, base=place, **given).plan for place in (base, tmp_path / "other"))
+    one, other = (
+        resolve_one(RunRequest(target=adapter, base=place, **given)).plan for place in (base, tmp_path / "other")
+    )
     assert one.target == other.target
     assert one.fingerprint != other.fingerprint
 

@@ -16,8 +16,8 @@ from run_redteam import COMMAND, ENVIRONMENT
 
 from redteam.checkpoints.hub import WANTED, located, model_name
 from redteam.checkpoints.load import open_target
+from redteam.config.request import read_project
 from redteam.errors import InputError
-from redteam.project import read_project
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 QUICK = Path(__file__).parents[1] / "quick_attack.py"

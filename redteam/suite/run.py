@@ -1,0 +1,154 @@
+"""One run: what it is about, its evidence, and its models, which stages ask it for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from redteam.capabilities.items import Capability
+from redteam.checkpoints.live import tensors_digest
+from redteam.engine.devices import device_of, memory_left, placed, room_for
+from redteam.errors import InputError
+from redteam.evidence.directory import RunDirectory
+from redteam.suite.inputs import Inputs
+from redteam.suite.memo import Key, Memo
+from redteam.suite.progress import Progress
+from redteam.suite.same import said_digest
+from redteam.target import Target
+from redteam.trial import Setting, open_setting
+
+RUNS = Path("results/runs")
+
+
+def run_path(inputs: Inputs) -> Path:
+    """Returns where the run goes: a function of the plan, so that the same command finds it again."""
+    name = inputs.models["target"].name.replace("/", "-").removesuffix(".safetensors").removesuffix(".pt")
+    return inputs.out or RUNS / f"{name}-{inputs.plan.fingerprint[:8]}"
+
+
+class Run:
+    """A run while it goes on.
+
+    Each model is opened and scored once, and shared by all that read or attack it: they put it back. It is let go when
+    another needs its room, and opened again when it is asked for again.
+
+    Attributes:
+        inputs: what it is about.
+        evidence: where evidence goes.
+        progress: hears how far it is.
+        memo: what other runs of this process found already.
+    """
+
+    def __init__(self, inputs: Inputs, evidence: RunDirectory, progress: Progress, memo: Memo | None = None) -> None:
+        """Opens nothing yet."""
+        self.inputs, self.evidence, self.progress, self.memo = inputs, evidence, progress, memo or Memo()
+        self._open: dict[str, Setting] = {}
+        self._lent: set[str] = set()  # roles whose models were handed out for reading
+        self._roomy: set[str] = set()  # roles of models that have room to be trained where they are
+        self._tensors: dict[str, str] = {}  # digest of the float32 weights of each role that was ever opened
+
+    def setting(self, role: str, *, trained: bool = True) -> Setting:
+        """Returns the model of a role, scored on the capability; one that is not trained needs less room.
+
+        Raises:
+            InputError: it is not the model that the run is about; the reference has the weights of another model; the
+                model cannot read the items; or there is too little memory.
+        """
+        if role in self._open and trained and role not in self._roomy:
+            self._grow(role)
+        if role not in self._open:
+            self._open[role] = open_setting(self._load(role, trained=trained), self.inputs.capability)
+            self._roomy |= {role} if trained else set()
+        return self._open[role]
+
+    def asked_about(self, capability: Capability) -> Setting:
+        """Returns the target, scored on another capability.
+
+        Raises:
+            InputError: as `setting`.
+        """
+        own = self.setting("target")
+        return open_setting(own.target, capability, own.released)
+
+    def lend(self, role: str) -> nn.Module:
+        """Returns the model of a role for reading. What is changed all the same, `restore` puts back."""
+        self._lent.add(role)
+        return self.setting(role, trained=False).target.module
+
+    def restore(self) -> None:
+        """Puts the models that were lent back to their released weights.
+
+        Raises:
+            StructureChanged: one of them cannot be put back.
+        """
+        for role in self._lent & self._open.keys():
+            self._open[role].released.restore(self._open[role].target.module)
+        self._lent.clear()
+
+    def make_room(self, module: nn.Module) -> None:
+        """Lets go of models until a module, in memory already, can be trained beside those that are left."""
+        self._make_room(_more_to_train(module), keep="")
+
+    def identity(
+        self, setting: Setting, model: str, *, made: tuple[str, ...] = (), capability: Capability | None = None
+    ) -> Key:
+        """Returns all that scores of a model depend on, for `memo`.
+
+        Args:
+            setting: the model as it is scored.
+            model: role of the model that it is, or that it was made of.
+            made: how it was made of that one; nothing if it is that one.
+            capability: what it is scored on; by default what the run is about.
+        """
+        plan = self.inputs.plan
+        about = plan.capability[1] if capability is None else capability.sha256
+        how = (*made, str(plan.seed)) if made else ()
+        return (*how, "model", self.inputs.models[model].sha256, plan.descriptions[model], about, said_digest(setting))
+
+    def _load(self, role: str, *, trained: bool) -> Target:
+        target = self.inputs.models[role].open()
+        self._refuse_same(role, target.module)
+        device = self.inputs.device
+        here = device.type == "cpu"
+        needed = _more_to_train(target.module) if here and trained else room_for(target.module, trained=trained)
+        self._make_room(needed, keep=role)
+        return replace(target, module=placed(target.module, device, trained=trained))
+
+    def _grow(self, role: str) -> None:
+        """Finds room to train a model that was opened for reading; where there is none it is let go."""
+        module = self._open[role].target.module
+        self._make_room(_more_to_train(module), keep=role)
+        place = device_of(module)
+        if place.type == "cpu" or memory_left(place) >= _more_to_train(module):
+            self._roomy.add(role)
+        else:
+            self._let_go(role)
+
+    def _make_room(self, needed: float, keep: str) -> None:
+        for role in [role for role in self._open if role != keep]:
+            if memory_left(self.inputs.device) >= needed:
+                return
+            self._let_go(role)
+
+    def _let_go(self, role: str) -> None:
+        del self._open[role]
+        self._roomy.discard(role)
+
+    def _refuse_same(self, role: str, module: nn.Module) -> None:
+        """Refuses a reference whose weights are those of another model: saved in another form, files do not show it."""
+        if role in self._tensors:
+            return
+        self._tensors[role] = tensors_digest(module)
+        same = [other for other, digest in self._tensors.items() if digest == self._tensors[role] and other != role]
+        if same and "reference" in (role, *same):
+            other = role if role != "reference" else same[0]
+            raise InputError(
+                f"the reference has the weights of the {other}", "Give a model that never had the capability"
+            )
+
+
+def _more_to_train(module: nn.Module) -> float:
+    """Returns the bytes that training needs beside a module that is there."""
+    return room_for(module, trained=True) - room_for(module, trained=False)
