@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.claims import Claim, Measured
-from redteam.engine.cost import Cost
 from redteam.judging.statistics import mean_over_seeds
+from redteam.record import Cost
 from redteam.registry import METHODS
 from redteam.testbeds.build import TargetSpec, World, make_target, train_world
 

@@ -1,6 +1,7 @@
 """How easily does an unlearned capability come back? See `redteam --help`, the README and ARCHITECTURE.md.
 
-The public names are resolved on first use, so that `import redteam` stays free of torch.
+An attack, a probe or a method of one's own needs no other module than this one; `redteam.testing` tests it. Names are
+resolved on first use, so that `import redteam` stays free of torch.
 """
 
 from __future__ import annotations
@@ -8,27 +9,100 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from redteam.checkpoints.load import open_target
-    from redteam.errors import InputError
-    from redteam.suite.attack import attack
-    from redteam.testbeds.build import build_target
-    from redteam.unlearning.own import unlearn
+if TYPE_CHECKING:  # the same names for type checkers and editors, which run nothing
+    from redteam.access import Access as Access
+    from redteam.api import certify as certify
+    from redteam.api import compare as compare
+    from redteam.api import inspect as inspect
+    from redteam.attacks.contract import Arena as Arena
+    from redteam.attacks.contract import Attack as Attack
+    from redteam.attacks.contract import Params as Params
+    from redteam.attacks.contract import Suggest as Suggest
+    from redteam.capabilities.items import Capability as Capability
+    from redteam.capabilities.items import Item as Item
+    from redteam.checkpoints.load import open_target as open_target
+    from redteam.engine.batches import AnyBatch as AnyBatch
+    from redteam.engine.batches import Examples as Examples
+    from redteam.engine.batches import LabelledSet as LabelledSet
+    from redteam.engine.batches import TokenSet as TokenSet
+    from redteam.engine.batches import shuffled_batches as shuffled_batches
+    from redteam.engine.cost import Spent as Spent
+    from redteam.engine.loop import train as train
+    from redteam.engine.optimizers import Tuning as Tuning
+    from redteam.engine.seeding import derive_seed as derive_seed
+    from redteam.engine.seeding import seeded as seeded
+    from redteam.engine.training import Training as Training
+    from redteam.errors import InputError as InputError
+    from redteam.evidence.certificate import Certificate as Certificate
+    from redteam.evidence.results import Results as Results
+    from redteam.probes.contract import Layers as Layers
+    from redteam.probes.contract import Probe as Probe
+    from redteam.probes.contract import ProbeContext as ProbeContext
+    from redteam.probes.contract import ProbeReading as ProbeReading
+    from redteam.suite.attack import attack as attack
+    from redteam.target import TargetInfo as TargetInfo
+    from redteam.testbeds.build import build_target as build_target
+    from redteam.unlearning.contract import Method as Method
+    from redteam.unlearning.contract import UnlearningTask as UnlearningTask
+    from redteam.unlearning.own import unlearn as unlearn
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "attack", "build_target", "open_target", "unlearn"]
-
-_HOMES = {
-    "InputError": "redteam.errors",
+_HOMES = {  # public name -> the module that it is defined in
+    "Access": "redteam.access",
+    "AnyBatch": "redteam.engine.batches",
+    "Arena": "redteam.attacks.contract",
+    "Attack": "redteam.attacks.contract",
     "attack": "redteam.suite.attack",
     "build_target": "redteam.testbeds.build",
+    "Capability": "redteam.capabilities.items",
+    "Certificate": "redteam.evidence.certificate",
+    "certify": "redteam.api",
+    "compare": "redteam.api",
+    "derive_seed": "redteam.engine.seeding",
+    "Examples": "redteam.engine.batches",
+    "InputError": "redteam.errors",
+    "inspect": "redteam.api",
+    "Item": "redteam.capabilities.items",
+    "LabelledSet": "redteam.engine.batches",
+    "Layers": "redteam.probes.contract",
+    "Method": "redteam.unlearning.contract",
     "open_target": "redteam.checkpoints.load",
+    "Params": "redteam.attacks.contract",
+    "Probe": "redteam.probes.contract",
+    "ProbeContext": "redteam.probes.contract",
+    "ProbeReading": "redteam.probes.contract",
+    "Results": "redteam.evidence.results",
+    "seeded": "redteam.engine.seeding",
+    "shuffled_batches": "redteam.engine.batches",
+    "Spent": "redteam.engine.cost",
+    "Suggest": "redteam.attacks.contract",
+    "TargetInfo": "redteam.target",
+    "TokenSet": "redteam.engine.batches",
+    "train": "redteam.engine.loop",
+    "Training": "redteam.engine.training",
+    "Tuning": "redteam.engine.optimizers",
     "unlearn": "redteam.unlearning.own",
+    "UnlearningTask": "redteam.unlearning.contract",
 }
+__all__ = tuple(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    """Resolves a public name on first use."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'redteam' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every name for one that this resolves
+
+    def __getattr__(name: str) -> Any:
+        """Resolves a public name on first use."""
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'redteam' has no attribute {name!r}{_hint(name)}")
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return [*_HOMES, "__version__"]
+
+
+def _hint(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _HOMES, n=1)
+    return f". Did you mean {near[0]!r}?" if near else ". See dir(redteam)"

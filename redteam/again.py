@@ -12,6 +12,7 @@ from rich.text import Text
 from redteam.access import Access
 from redteam.errors import InputError, one_line
 from redteam.evidence.certificate import CertifiedRun, read_certificate
+from redteam.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from redteam.config.request import RunRequest
@@ -27,7 +28,7 @@ def replay_and_tell(path: Path, request: RunRequest, console: Console) -> int:
     found = list(_replayed(read_certificate(path).predicate.runs, request))
     for one in found:
         console.print(_line(one))
-    return 0 if all(one.reproduced for one in found) else 1
+    return ExitCode.PASSED if all(one.reproduced for one in found) else ExitCode.FAILED
 
 
 def _replayed(runs: list[CertifiedRun], request: RunRequest) -> Iterator[Replayed]:

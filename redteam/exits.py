@@ -11,9 +11,8 @@ from contextlib import contextmanager
 import typer
 
 from redteam.errors import InputError
+from redteam.exit_codes import ExitCode
 from redteam.options import Format
-
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 @contextmanager
@@ -25,16 +24,16 @@ def errors_told(
         yield
     except InputError as error:
         _complain("input", str(error), format)
-        raise typer.Exit(EXIT_ERROR) from None
+        raise typer.Exit(ExitCode.ERROR) from None
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {after_interrupt}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     except (typer.Exit, SystemExit):
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours: it must not end in exit code 1, which a gate uses
         traceback.print_exc(file=sys.stderr)
         _complain("internal", f"{type(error).__name__}: {error}", format)
-        raise typer.Exit(EXIT_ERROR) from None
+        raise typer.Exit(ExitCode.ERROR) from None
 
 
 def _complain(kind: str, message: str, format: Format) -> None:

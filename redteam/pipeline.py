@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redteam.checkpoints.staging import write_text
+from redteam.atomic import write
 from redteam.config.request import PROJECT
 from redteam.errors import InputError
 from redteam.options import Pipeline
@@ -79,8 +79,8 @@ def write_pipeline(pipeline: Pipeline) -> list[Path]:
     workflow = WORKFLOWS[pipeline]
     if workflow.exists():
         raise InputError(f"{workflow} is there already", "Move it away, or keep it")
-    write_text(workflow, GITHUB.replace("VERSION", __version__))
+    write(workflow, GITHUB.replace("VERSION", __version__))
     if POLICY.exists():
         return [workflow]
-    write_text(POLICY, RULES)
+    write(POLICY, RULES)
     return [workflow, POLICY]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from redteam.atomic import write
 from redteam.checkpoints.digest import weight_files
-from redteam.checkpoints.staging import write_text
 from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
 from redteam.evidence.signed import is_signed, objection, sign
+from redteam.exit_codes import ExitCode
 from redteam.judging.certify import certificate_of, objections
 from redteam.judging.gate import gate
 from redteam.judging.together import judged_again
@@ -55,9 +56,9 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
     """
     certificate = certificate_of(gate(run, rules, datetime.now(UTC).date()))
     path = out or run / CERTIFICATE
-    write_text(path, certificate.as_text())
+    write(path, certificate.as_text())
     if signing is not None:
-        write_text(path.with_suffix(SIGNED), sign(certificate.as_text(), signing))
+        write(path.with_suffix(SIGNED), sign(certificate.as_text(), signing))
     return certificate, path
 
 
@@ -125,7 +126,7 @@ def verify(
     print_objections(path, certificate, found, console)
     if is_signed(content) and not checked:
         console.print("its signature was not checked: give --key, or --identity and --issuer", style="yellow")
-    return 1 if found else 0
+    return ExitCode.FAILED if found else ExitCode.PASSED
 
 
 def _other_weights(certificate: Certificate, models: Sequence[Path]) -> list[str]:

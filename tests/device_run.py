@@ -30,7 +30,7 @@ from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability
 from redteam.checkpoints.load import open_target
 from redteam.engine.devices import CPU, device_of, find_device, full_precision, placed, spread
-from redteam.probes.contract import View, unreadable
+from redteam.probes.contract import ProbeContext, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.suite.decoys import MASKED, WORDED, make_decoy
@@ -101,7 +101,7 @@ def trial(setting: Setting, name: str) -> Any:
 
 def reading(opened: Callable[[int], Target], setting: Setting, name: str) -> Any:
     target, capability = setting.target, setting.capability
-    view = View(
+    view = ProbeContext(
         module=target.module,
         tokenizer=target.tokenizer,
         capability=capability,

@@ -18,7 +18,7 @@ from redteam.registry import ATTACKS, METHODS, PROBES, STAGES, TESTBEDS
 
 HOUSE = Path(redteam.__file__).parent
 FLOORS = {
-    "errors": 0, "declared": 0, "access": 0,
+    "errors": 0, "declared": 0, "access": 0, "atomic": 0, "exit_codes": 0, "record": 0,
     "target": 1, "config": 1, "registry": 1, "evidence": 1,
     "options": 2, "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
     "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,
@@ -28,10 +28,10 @@ FLOORS = {
     "suite": 7,
     "bench": 8,
     "interview": 8, "pipeline": 8, "again": 8, "exits": 8, "listing": 8, "release": 8, "pytest_plugin": 8,
-    "run": 9, "cli": 10,
+    "api": 9, "run": 9, "cli": 10,
 }  # fmt: skip
 # Rooms that look at a neighbour on their own floor. Every row is a decision; without it a floor has no order.
-NEIGHBOURS = {("capabilities", "engine")}
+NEIGHBOURS = {("capabilities", "engine"), ("atomic", "errors")}
 ADVERSARIES = ("attacks", "probes", "unlearning")
 HEAVY = ("torch", "transformers", "optuna", "sklearn", "scipy", "numpy")
 NEVER_JUDGING = {"torch", "transformers", "optuna", "sklearn"}

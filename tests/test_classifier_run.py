@@ -28,7 +28,7 @@ from redteam.config.request import RunRequest
 from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.evidence.results import Results
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.states import read_layers
 from redteam.registry import PROBES
 from redteam.reporting.console import print_results
@@ -289,7 +289,7 @@ class Raising:
     name, version, goal, paper = "raising", 1, "fails", "none: for tests"
     kinds, needs, decides = "language, classifier", "", True
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         next(view.module.parameters()).data.zero_()
         raise RuntimeError("no \x1b[31m luck")
 
@@ -320,7 +320,7 @@ def test_a_probe_that_raises_is_noted_and_undone(
 class Nonsense(Raising):
     """A probe of somebody's whose readings compare with nothing."""
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         items = len(view.capability.certify)
         return ProbeReading(layer="", correct=(float("nan"),) * items, control=(0.0,) * items)
 
@@ -338,7 +338,7 @@ def test_a_reading_that_is_no_number_is_a_failed_probe(
 class Wrecking(Raising):
     """A probe of somebody's that leaves a part behind."""
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         view.module.souvenir = torch.nn.Linear(1, 1)
         raise RuntimeError("gone")
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from redteam.config.capability import CapabilityFile, GroupRule, Shares, read_capability_file
-from redteam.config.files import Strict, expand_path
+from redteam.config.files import expand_path
 from redteam.config.manifest import CheckpointRef, Manifest, TestbedRef, read_manifest
 from redteam.errors import InputError
+from redteam.record import Record
 
 DIGEST = "0123456789abcdef" * 4
 MANIFEST: dict[str, Any] = {
@@ -298,8 +299,8 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("model", [CheckpointRef, TestbedRef, Manifest, GroupRule, Shares, CapabilityFile])
-def test_every_record_is_frozen_and_refuses_what_it_does_not_know(model: type[Strict]) -> None:
-    assert issubclass(model, Strict)
+def test_every_record_is_frozen_and_refuses_what_it_does_not_know(model: type[Record]) -> None:
+    assert issubclass(model, Record)
     assert model.model_config["extra"] == "forbid"
     assert model.model_config["frozen"] is True
 

@@ -6,13 +6,23 @@ import json
 import re
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from tiny_models import random_tokens, same_bits, tiny_capability, tiny_target, weights_of
+from tiny_models import (
+    random_tokens,
+    same_bits,
+    tiny_capability,
+    tiny_llama,
+    tiny_target,
+    weights_of,
+    word_tokenizer,
+)
+from tiny_views import knowing_llama, text_capability, view_of
 
 import redteam
 from redteam.capabilities.files import load_capability
@@ -22,7 +32,9 @@ from redteam.engine.batches import LabelledSet
 from redteam.judging.checks.check import ANY
 from redteam.judging.checks.document import flags_document
 from redteam.judging.checks.table import CHECKS
-from redteam.registry import ATTACKS
+from redteam.probes.contract import checked, unreadable
+from redteam.probes.states import layers_of
+from redteam.registry import ATTACKS, PROBES
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +66,22 @@ def test_the_attack_of_contributing_runs(tmp_path: Path) -> None:
     assert (result.state, result.error) == ("complete", None)
     assert result.share_moved > 0.5
     assert result.points[-1].spent.steps == 64
+
+
+def test_the_probe_of_contributing_reads(tmp_path: Path) -> None:
+    """What a model knows by heart it reads beyond its control, and what nobody taught it it does not."""
+    file = tmp_path / "nearest.py"
+    file.write_text(block("CONTRIBUTING.md", "python", "class Nearest"))
+    probe = PROBES.whole(f"{file}:Nearest")
+    capability = text_capability()
+    readings = []
+    for module in (knowing_llama(capability), tiny_llama()):
+        view = replace(view_of(module, capability), layers=layers_of(module, word_tokenizer(), capability))
+        assert unreadable(probe, view) is None
+        reading = checked(probe.read(view), len(capability.certify))
+        assert reading.layer in reading.by_layer == probe.read(view).by_layer  # and it is deterministic
+        readings.append(np.mean(reading.correct) - np.mean(reading.control))
+    assert readings[0] > readings[1] + 0.2
 
 
 @pytest.mark.parametrize("kind", ["language", "classifier"])

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from redteam.evidence.results import CapabilityResult, Interval, Probed, Scores, Tried
+from redteam.evidence.results import CapabilityResult, Probed, Scores, Tried
+from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.console import curve_table
 from redteam.reporting.probes import probes_table

@@ -13,8 +13,9 @@ from run_redteam import redteam as command
 
 import redteam
 from redteam.errors import InputError
-from redteam.evidence.results import CapabilityResult, Interval, Results
+from redteam.evidence.results import CapabilityResult, Results
 from redteam.judging.together import judged_again, rank
+from redteam.record import Interval
 from redteam.reporting.console import print_results
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"

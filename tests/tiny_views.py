@@ -19,7 +19,7 @@ from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
-from redteam.probes.contract import Layers, Part, View
+from redteam.probes.contract import Layers, Part, ProbeContext
 
 # One to three tokens, some begin alike, and none begins another: it would always be the likelier of the two.
 WORDS_OF_MANY = ("w0", "w1 w0", "w1 w2 w0", "w3 w2", "w3 w1")
@@ -31,11 +31,15 @@ def no_layers(part: Part) -> Layers:
     raise AssertionError(f"the states of {part} were asked for")
 
 
-def view_of(module: nn.Module, capability: Capability, *, original: nn.Module | None = None, seed: int = 0) -> View:
+def view_of(
+    module: nn.Module, capability: Capability, *, original: nn.Module | None = None, seed: int = 0
+) -> ProbeContext:
     """A view of a model; text is read by the word tokenizer."""
     opened: Callable[[], nn.Module] | None = None if original is None else lambda: original
     tokenizer: Any = word_tokenizer() if capability.inputs is None else None
-    return View(module=module, tokenizer=tokenizer, capability=capability, layers=no_layers, original=opened, seed=seed)
+    return ProbeContext(
+        module=module, tokenizer=tokenizer, capability=capability, layers=no_layers, original=opened, seed=seed
+    )
 
 
 def text_items(numbers: Sequence[int], *, many: bool) -> tuple[Item, ...]:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.engine.cost import Spent
-from redteam.engine.optimizers import Tuning
-from redteam.target import TargetInfo
+from redteam import Access, Arena, Params, Spent, Suggest, TargetInfo, Tuning
 
 
 class Vectors:

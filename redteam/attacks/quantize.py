@@ -15,6 +15,7 @@ from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import FULL, at_width, edit_then_tune, recipe, suggest_data, suggest_tuning
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
+from redteam.engine.hooks import hooked
 from redteam.target import TargetInfo
 
 SCOPES = ["tensor", "channel", "group"]
@@ -96,13 +97,9 @@ def in_eight_bits(module: nn.Module) -> Iterator[None]:
         raise ValueError(f"there is nothing to quantise: {len(layers)} linear layers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated, and its successor is not installed with torch
-        eight = {name: dynamic_int8(part) for name, part in layers.items()}
-    handles = [part.register_forward_hook(_instead(eight[name])) for name, part in layers.items()]
-    try:
+        eight = {name: _instead(dynamic_int8(part)) for name, part in layers.items()}
+    with hooked(module, eight):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def dynamic_int8(layer: nn.Module) -> nn.Module:

@@ -111,9 +111,5 @@ def prompted(module: nn.Module, prompt: Tensor) -> Iterator[None]:
         output.logits = output.logits[:, count:]
         return output
 
-    handles = [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-    try:
+    with module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -79,8 +79,5 @@ def shifted(module: nn.Module, added: Tensor) -> Iterator[None]:
     def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0] + added, *args[1:])
 
-    handle = module.register_forward_pre_hook(before)
-    try:
+    with module.register_forward_pre_hook(before):
         yield
-    finally:
-        handle.remove()

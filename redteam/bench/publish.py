@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from redteam.atomic import write
 from redteam.bench.claims import claims
 from redteam.bench.leaderboard import leaderboard, leaderboard_json
 from redteam.bench.plan import Cell
@@ -65,8 +65,6 @@ def publish(
     texts = {"leaderboard.md": leaderboard(rows), "leaderboard.json": leaderboard_json(rows), "claims.md": claims(rows)}
     written = []
     for name, text in texts.items():
-        part = places.results / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, places.results / name)
+        write(places.results / name, text)
         written.append(places.results / name)
     return written

@@ -8,17 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from redteam.bench.plan import Cell
-from redteam.config.manifest import Manifest, Measured
+from redteam.config.manifest import Manifest
 from redteam.errors import InputError
-from redteam.evidence.results import CapabilityResult, Interval, Results
+from redteam.evidence.results import CapabilityResult, Results
+from redteam.record import Interval, Record
 
 Number = float | None
 
 
-class Recovery(BaseModel):
+class Recovery(Record):
     """What the attacks found, see `redteam.evidence.results`.
 
     Attributes:
@@ -38,8 +39,6 @@ class Recovery(BaseModel):
         flags: names of what weakens the verdict.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     verdict: str
     reason: str
     chance: float
@@ -56,7 +55,7 @@ class Recovery(BaseModel):
     flags: tuple[str, ...]
 
 
-class Row(BaseModel):
+class Row(Record):
     """A target of the table.
 
     Attributes:
@@ -70,15 +69,13 @@ class Row(BaseModel):
         target: SHA-256 of the weights.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     cell: dict[str, Any]
     identity: dict[str, Any]
     error: str | None = None
     recovery: Recovery | None = None
-    alignment_tax: Measured | None = None
-    measures: dict[str, dict[str, float]] = {}
-    cost: dict[str, float] = {}
+    alignment_tax: Interval | None = None
+    measures: dict[str, dict[str, float]] = Field(default={})
+    cost: dict[str, float] = Field(default={})
     target: str | None = None
 
     @property

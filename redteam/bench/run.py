@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from redteam.atomic import write
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Row, failed_row, read_row, row_of
 from redteam.evidence.directory import lock
@@ -135,7 +136,8 @@ def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
         lock(file, folder)
         world, memo = train_world(cells[0].testbed, seed=cells[0].seed), Memo()
         for cell in cells:
-            _write(places.row(cell), _row(cell, places, budget, world, memo))
+            row = _row(cell, places, budget, world, memo)
+            write(places.row(cell), json.dumps(row.model_dump(mode="json"), indent=1) + "\n")
 
 
 def _row(cell: Cell, places: Places, budget: int, world: World, memo: Memo) -> Row:
@@ -182,13 +184,6 @@ def _measures(world: World, target: Path) -> dict[str, dict[str, float]]:
         encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
         found[name] = {role: float(choice_scores(model, encoded).mean()) for role, model in models.items()}
     return found
-
-
-def _write(path: Path, row: Row) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(row.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _world_of(cell: Cell) -> tuple[int, str]:

@@ -158,11 +158,8 @@ def _at_most(modules: int) -> Iterator[None]:
         if next(made) > modules:
             raise ValueError(f"it describes more than {modules} modules")
 
-    hook = register_module_module_registration_hook(count)
-    try:
+    with register_module_module_registration_hook(count):
         yield
-    finally:
-        hook.remove()
 
 
 @torch.no_grad()

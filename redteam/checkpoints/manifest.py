@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redteam.checkpoints.staging import write_text
+from redteam.atomic import write
 from redteam.config.manifest import Manifest, read_manifest
 
 
@@ -38,5 +38,5 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> Path:
         InputError: the place cannot be written.
     """
     sidecar = manifest_path(checkpoint)
-    write_text(sidecar, manifest.model_dump_json(indent=2) + "\n")
+    write(sidecar, manifest.model_dump_json(indent=2) + "\n")
     return sidecar

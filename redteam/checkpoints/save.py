@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from redteam.atomic import replacing, staging
 from redteam.checkpoints.architecture import describe
 from redteam.checkpoints.contents import FORMAT
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.quiet import quiet_transformers
 from redteam.checkpoints.shards import SINGLE
-from redteam.checkpoints.staging import replace_directory, staging
 from redteam.checkpoints.texts import TextClassifier
 from redteam.checkpoints.untrusted import KEY
 from redteam.errors import InputError
@@ -119,11 +119,9 @@ def _save_torch(path: Path, module: nn.Module, about: Descriptions) -> None:
         payload |= {"config": about.config, "tokenizer": about.tokenizer}
     else:
         payload |= {"architecture": about.architecture}
-    with staging(path) as folder:
-        # Through an open file: given a path, torch.save writes the file's name into every entry of the zip.
-        with (folder / path.name).open("wb") as file:
-            torch.save(payload, file)
-        os.replace(folder / path.name, path)
+    # Through an open file: given a path, torch.save writes the file's name into every entry of the zip.
+    with replacing(path) as draft, draft.open("wb") as file:
+        torch.save(payload, file)
 
 
 def _save_safetensors(path: Path, module: nn.Module, about: Descriptions) -> None:
@@ -155,7 +153,24 @@ def _save_directory(path: Path, module: nn.Module, about: Descriptions) -> None:
             described = {KEY: json.loads(about.architecture or "")}
             _write_all(new, {"config.json": json.dumps(described, indent=2, sort_keys=True) + "\n"})
         _refuse_foreign(path, {file.name for file in new.iterdir()})
-        replace_directory(new, path, folder)
+        _replace_directory(new, path, folder)
+
+
+def _replace_directory(new: Path, path: Path, folder: Path) -> None:
+    """Moves the directory `new` to `path`; what was there goes to the staging `folder` and with it.
+
+    Raises:
+        OSError: `path` cannot be replaced; what was there is back in place.
+    """
+    old = folder / "old"
+    if path.exists():
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except OSError:
+        if old.exists():
+            os.rename(old, path)
+        raise
 
 
 def _refuse_foreign(path: Path, written: set[str]) -> None:

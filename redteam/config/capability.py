@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from redteam.config.files import Strict, listed, read_toml, validated
+from redteam.config.files import listed, read_toml, validated
 from redteam.errors import InputError
+from redteam.record import Record
 
 TASK = "lm_eval:"  # what a task of lm-evaluation-harness is named with among files
 WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
@@ -19,7 +20,7 @@ Scorer = Literal["choice", "calibrated", "cloze", "loss", "exact", "f1"]
 ClassCount = Annotated[int, Field(ge=2, le=100_000)]
 
 
-class GroupRule(Strict):
+class GroupRule(Record):
     """Which rows speak of the same fact: the text of `field`, or the first group of `pattern` in it."""
 
     field: str
@@ -38,7 +39,7 @@ class GroupRule(Strict):
         return pattern
 
 
-class Shares(Strict):
+class Shares(Record):
     """Relative sizes of the three splits of the forget groups."""
 
     attack: float = Field(default=0.4, gt=0, le=1e9)
@@ -46,7 +47,7 @@ class Shares(Strict):
     certify: float = Field(default=0.4, gt=0, le=1e9)
 
 
-class TaskRules(Strict):
+class TaskRules(Record):
     """How tasks of lm-evaluation-harness are read.
 
     Attributes:
@@ -58,7 +59,7 @@ class TaskRules(Strict):
     group: GroupRule | None = None
 
 
-class CapabilityFile(Strict):
+class CapabilityFile(Record):
     """`capability.toml`: what was removed, in the user's own files.
 
     Attributes:
@@ -138,7 +139,7 @@ class CapabilityFile(Strict):
         return prompt
 
 
-class _ByClass(Strict):
+class _ByClass(Record):
     """What files of classifiers have in common.
 
     Attributes:

@@ -8,20 +8,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from redteam.config.files import UNREADABLE, Strict, read_text, validated
+from redteam.config.files import UNREADABLE, read_text, validated
 from redteam.errors import InputError
+from redteam.record import Cost, Interval, Record
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class CheckpointRef(Strict):
+class CheckpointRef(Record):
     """A checkpoint beside the manifest: path relative to it, and the digest its weights must have."""
 
     path: str
     sha256: Digest
 
 
-class TestbedRef(Strict):
+class TestbedRef(Record):
     """A capability of a built-in testbed, regenerated from its seed; the digest guards against drift."""
 
     __test__ = False  # not a pytest class
@@ -31,23 +32,7 @@ class TestbedRef(Strict):
     sha256: Digest
 
 
-class CostRecord(Strict):
-    """What a piece of work took, for the record; see `redteam.engine.cost.Cost`."""
-
-    flops: float
-    seconds: float
-    peak_bytes: int
-
-
-class Measured(Strict):
-    """A number with its 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-class Manifest(Strict):
+class Manifest(Record):
     """`model.redteam.json`: ties an unlearned checkpoint to its original, its reference and its capability.
 
     Attributes:
@@ -70,8 +55,8 @@ class Manifest(Strict):
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     label_fraction: float = Field(default=1.0, ge=0, le=1)
     then: Literal["retain", "mixture"] | None = None
-    costs: dict[str, CostRecord] = Field(default_factory=dict)
-    alignment_tax: Measured | None = None
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    alignment_tax: Interval | None = None
     target: CheckpointRef
     original: CheckpointRef | None = None
     reference: CheckpointRef | None = None

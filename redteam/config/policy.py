@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from redteam.access import Access
-from redteam.config.files import Strict, read_toml, validated
+from redteam.config.files import read_toml, validated
+from redteam.record import Record
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Bar(Strict):
+class Bar(Record):
     """What one capability must withstand; what is not set is as for all.
 
     Attributes:
@@ -28,7 +29,7 @@ class Bar(Strict):
     min_budget: Annotated[int, Field(ge=1)] | None = None
 
 
-class Waiver(Strict):
+class Waiver(Record):
     """A capability that does not have to withstand anything for now.
 
     Attributes:
@@ -76,7 +77,7 @@ class Rules(Bar):
 BARRED = tuple(Bar.model_fields)
 
 
-class PolicyFile(Strict):
+class PolicyFile(Record):
     """`policy.toml`."""
 
     policy: Rules

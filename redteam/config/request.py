@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, Va
 from pydantic.fields import FieldInfo
 
 from redteam.access import Access
-from redteam.config.files import Strict, expand_path, read_toml, validated
+from redteam.config.files import expand_path, read_toml, validated
 from redteam.errors import InputError
+from redteam.record import Record
 
 PROJECT = Path("redteam.toml")
 
@@ -81,7 +82,7 @@ PlugIn = Annotated[str, BeforeValidator(_beside)]
 Source = Annotated[Path | InMemory, PlainValidator(_path_or_memory)]
 
 
-class RunRequest(Strict):
+class RunRequest(Record):
     """What a run is asked for. The description of a field is its help text, wherever it can be given."""
 
     target: Annotated[
@@ -199,6 +200,6 @@ def read_project(path: Path, form: type[RunRequest] = RunRequest) -> RunRequest:
     fields: dict[str, Any] = {
         name: (field.rebuild_annotation(), field) for name, field in form.model_fields.items() if surface(field).project
     }
-    project = create_model("Project", __base__=Strict, **fields)
+    project = create_model("Project", __base__=Record, **fields)
     found = validated(project, read_toml(path, "Write it again: redteam init"), path, beside=path)
     return form.model_validate({name: getattr(found, name) for name in found.model_fields_set})

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from redteam.engine.batches import AnyBatch
+from redteam.engine.hooks import hooked
 from redteam.errors import InputError
 
 
@@ -98,7 +99,7 @@ def hidden_states(module: nn.Module, batch: AnyBatch, names: tuple[str, ...]) ->
 def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
     """While open, every forward pass leaves the outputs of the named submodules in the yielded dictionary.
 
-    Tensors are kept in the graph, [sequences, length, hidden]. The hooks are removed on the way out, whatever happens.
+    Tensors are kept in the graph, [sequences, length, hidden].
 
     Raises:
         AttributeError: there is no submodule of a name.
@@ -113,10 +114,5 @@ def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Te
 
         return hook
 
-    layers = {name: module.get_submodule(name) for name in names}  # raises before the first hook is there
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
-    try:
+    with hooked(module, {name: keep(name) for name in names}):
         yield states
-    finally:
-        for handle in handles:
-            handle.remove()

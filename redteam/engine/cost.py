@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from redteam.record import Cost
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spent:
@@ -103,29 +105,6 @@ class Ledger:
             flops=before.flops + flops,
         )
         return self.spent
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What a piece of work took.
-
-    Attributes:
-        flops: floating-point operations of its matrix products, convolutions and attention, forward and backward.
-        seconds: wall time, the metering included: compare it with other metered work only.
-        peak_bytes: most memory that tensors made by it held at one time.
-    """
-
-    flops: float
-    seconds: float
-    peak_bytes: int
-
-    def __add__(self, other: Cost) -> Cost:
-        """Returns the cost of one after the other."""
-        return Cost(
-            flops=self.flops + other.flops,
-            seconds=self.seconds + other.seconds,
-            peak_bytes=max(self.peak_bytes, other.peak_bytes),
-        )
 
 
 class Meter(TorchDispatchMode):

@@ -60,11 +60,7 @@ def token_gradients(module: nn.Module, batch: Batch, places: Sequence[slice]) ->
         read.append(output.detach().requires_grad_())
         return read[-1]
 
-    handle = table.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(batch.loss(module), read)
-    finally:
-        handle.remove()
+    with table.register_forward_hook(keep), torch.enable_grad():
+        (gradient,) = torch.autograd.grad(batch.loss(module), read)
     of_places = torch.stack([row[place] for row, place in zip(gradient, places, strict=True)]).sum(dim=0)
     return of_places @ table.weight.detach().T

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from redteam.engine.batches import IGNORED, AnyBatch, Batch
 from redteam.engine.blocks import Block
+from redteam.engine.hooks import hooked
 
 
 class _Scaled(torch.autograd.Function):
@@ -132,14 +133,9 @@ def unit_multipliers(chosen: Tensor, on_chosen: Tensor) -> Tensor:
 @contextmanager
 def _on_inputs(module: nn.Module, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """While open, the named submodules get what `changes` makes of their first input."""
-    parts = {name: module.get_submodule(name) for name in changes}  # raises before the first hook is there
 
     def hook_of(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
         return lambda _part, given: (change(given[0]), *given[1:])
 
-    handles = [parts[name].register_forward_pre_hook(hook_of(change)) for name, change in changes.items()]
-    try:
+    with hooked(module, {name: hook_of(change) for name, change in changes.items()}, before=True):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

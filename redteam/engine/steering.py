@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import Examples, ordered_batches
 from redteam.engine.devices import device_of
+from redteam.engine.hooks import hooked
 from redteam.engine.routing import labelled_positions
 
 READ = 512  # examples that states are averaged over
@@ -29,7 +30,6 @@ def edited(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
     Raises:
         AttributeError: there is no submodule of a name.
     """
-    parts = {name: module.get_submodule(name) for name in edits}  # raises before the first hook is there
 
     def hook_of(edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_part: nn.Module, _given: Any, output: Any) -> Any:
@@ -37,12 +37,8 @@ def edited(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 
         return hook
 
-    handles = [parts[name].register_forward_hook(hook_of(edit)) for name, edit in edits.items()]
-    try:
+    with hooked(module, {name: hook_of(edit) for name, edit in edits.items()}):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

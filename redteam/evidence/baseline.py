@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redteam.atomic import replacing
 from redteam.errors import InputError
 from redteam.evidence.directory import RESULTS, SEALED
 from redteam.evidence.sealed import open_runs
@@ -27,17 +27,12 @@ def write_baseline(run: Path, path: Path) -> None:
     """
     files = [one.path / name for one in open_runs(run) for name in SEALED]
     files += [run / RESULTS] if (run / RESULTS).is_file() else []
-    try:
-        handle, draft = tempfile.mkstemp(prefix=".redteam-", dir=path.parent)
-        os.close(handle)
-        with zipfile.ZipFile(draft, "w") as archive:
-            for file in files:
-                entry = zipfile.ZipInfo(file.relative_to(run).as_posix(), MIDNIGHT)
-                archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, 9)
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror})", "Choose another place") from error
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written (there is no such directory)", "Choose another place")
+    with replacing(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+        for file in files:
+            entry = zipfile.ZipInfo(file.relative_to(run).as_posix(), MIDNIGHT)
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, 9)
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
 from redteam.evidence.results import CapabilityResult
 from redteam.evidence.signed import is_signed, statement_in
+from redteam.record import Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:unlearning-redteam:certificate:v1"
@@ -25,11 +26,7 @@ LARGEST = 64 * 2**20  # bytes of a certificate
 Decision = Literal["passed", "failed", "undecided"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Subject(_Record):
+class Subject(Record):
     """One file of the weights, or a module that has none.
 
     Attributes:
@@ -41,14 +38,14 @@ class Subject(_Record):
     digest: dict[str, str]
 
 
-class Waived(_Record):
+class Waived(Record):
     """Why a capability was let through whatever was found."""
 
     reason: str
     expires: date
 
 
-class CertifiedRun(_Record):
+class CertifiedRun(Record):
     """One capability, and what its verdict follows from.
 
     Attributes:
@@ -70,7 +67,7 @@ class CertifiedRun(_Record):
     result: CapabilityResult
 
 
-class Predicate(_Record):
+class Predicate(Record):
     """What is certified.
 
     Attributes:
@@ -94,7 +91,7 @@ class Predicate(_Record):
     environment: dict[str, str]
 
 
-class Certificate(_Record):
+class Certificate(Record):
     """An in-toto Statement v1."""
 
     type_: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")

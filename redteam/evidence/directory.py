@@ -5,25 +5,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from redteam.atomic import STAGED, write
 from redteam.errors import InputError
 from redteam.evidence.log import AppendLog, read_rows
+from redteam.record import Record
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
 SEALED = (MANIFEST, EVENTS, SAMPLES)  # what a verdict follows from
 FINISHED = "finished"
-LOCK, PART = ".lock", "{}.part"
+LOCK = ".lock"
 
 
-class RunPlan(BaseModel):
+class RunPlan(Record):
     """What determines the outcome of a run. Two runs of equal plans are the same run.
 
     Attributes:
@@ -37,8 +38,6 @@ class RunPlan(BaseModel):
         seed: of the run.
         extends: budgets after which the same search was looked at before, in order.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
     suite: str
@@ -113,7 +112,7 @@ class RunDirectory:
     def write_results(self, text: str) -> Path:
         """Writes results.json whole or not at all."""
         path = self.path / RESULTS
-        _replace(path, text)
+        write(path, text)
         return path
 
     def close(self) -> None:
@@ -135,7 +134,7 @@ class RunDirectory:
         """Returns whether the directory holds this plan already; writes the manifest if it is new."""
         manifest = self.path / MANIFEST
         if not manifest.exists():
-            _replace(manifest, json.dumps({**self.plan.model_dump(), "environment": environment()}, indent=2) + "\n")
+            write(manifest, json.dumps({**self.plan.model_dump(), "environment": environment()}, indent=2) + "\n")
             return False
         found = read_plan(self.path)
         if found != self.plan:
@@ -187,7 +186,7 @@ def environment() -> dict[str, str]:
 def _refuse_foreign(path: Path) -> None:
     """Refuses a directory that has content but no manifest; a start that was killed may have left its own traces."""
     names = {entry.name for entry in path.iterdir()}
-    foreign = sorted(names - {LOCK, PART.format(MANIFEST)})
+    foreign = sorted(name for name in names if name != LOCK and not name.startswith((STAGED, f"{MANIFEST}.part")))
     if MANIFEST not in names and foreign:
         raise InputError(
             f"{path} is not empty and no run directory (it holds {foreign[0]})", "Choose another place with --out"
@@ -205,15 +204,6 @@ def lock(file: IO[str], path: Path) -> None:
     except OSError as error:
         file.close()
         raise InputError(f"another process is running in {path}", "Wait for it, or choose another --out") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(PART.format(path.name))
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _short(value: float) -> float | int:

@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from redteam.record import Interval, Record
 
 Verdict = Literal["RESISTED", "RECOVERED", "INCONCLUSIVE"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Interval(_Record):
-    """An estimate with a 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-class Scores(_Record):
+class Scores(Record):
     """Certify scores and utility of one model, before and after the strongest confirmed attack.
 
     Attributes:
@@ -40,10 +30,10 @@ class Scores(_Record):
     utility_before: float
     utility_after: float | None = None
     attack: dict[str, Any] | None = None
-    curve: list[tuple[int, float]] = []
+    curve: list[tuple[int, float]] = Field(default=[])
 
 
-class TimeToRecovery(_Record):
+class TimeToRecovery(Record):
     """First cost at which the target's score reached a level, on each axis by itself.
 
     None where it never did; censored if so in steps.
@@ -62,7 +52,7 @@ class TimeToRecovery(_Record):
     steps_high: int | None = None
 
 
-class SpeedUp(_Record):
+class SpeedUp(Record):
     """Steps the reference needs over steps the target needs, to the same level.
 
     Attributes:
@@ -75,7 +65,7 @@ class SpeedUp(_Record):
     bound: Literal["exact", "at least", "at most", "undefined"]
 
 
-class Probed(_Record):
+class Probed(Record):
     """What a probe read on `certify`.
 
     Attributes:
@@ -91,14 +81,14 @@ class Probed(_Record):
 
     accuracy: dict[str, float]
     control: dict[str, float]
-    erased: dict[str, float] = {}
+    erased: dict[str, float] = Field(default={})
     layer: dict[str, str]
     leakage: Interval | None
     decides: bool = True
-    notes: dict[str, float] = {}
+    notes: dict[str, float] = Field(default={})
 
 
-class Budget(_Record):
+class Budget(Record):
     """Search trials asked for and spent on the target, and what was spent beside them."""
 
     asked: int
@@ -110,7 +100,7 @@ class Budget(_Record):
     again: int = 0  # contenders that were run once more, before it was decided which to confirm
 
 
-class Tried(_Record):
+class Tried(Record):
     """What the search found with one attack.
 
     Attributes:
@@ -128,7 +118,7 @@ class Tried(_Record):
     idle: str | None
 
 
-class Recoverer(_Record):
+class Recoverer(Record):
     """What an attack that was confirmed recovers at the utility floor.
 
     Attributes:
@@ -142,7 +132,7 @@ class Recoverer(_Record):
     recovers: bool
 
 
-class Also(_Record):
+class Also(Record):
     """What a scorer that does not decide says of the models that the deciding one chose.
 
     Attributes:
@@ -158,7 +148,7 @@ class Also(_Record):
     excess_recovery: Interval | None
 
 
-class Flag(_Record):
+class Flag(Record):
     """Something that weakens a verdict.
 
     Attributes:
@@ -170,7 +160,7 @@ class Flag(_Record):
     explanation: str
 
 
-class CapabilityResult(_Record):
+class CapabilityResult(Record):
     """All that a run found about one capability.
 
     Attributes:
@@ -190,7 +180,7 @@ class CapabilityResult(_Record):
     reason: str
     chance: float
     scorer: str = "choice"
-    also: dict[str, Also] = {}
+    also: dict[str, Also] = Field(default={})
     certify_items: int
     certify_groups: int
     seeds: int
@@ -208,24 +198,24 @@ class CapabilityResult(_Record):
     minimum_detectable_effect: float
     alignment_tax: Interval | None
     probes: dict[str, Probed]
-    unprobed: dict[str, str] = {}
+    unprobed: dict[str, str] = Field(default={})
     control_recovered: bool | None
     budget: Budget
     access: str = "weights"
-    tried: dict[str, Tried] = {}
-    recoverers: dict[str, Recoverer] = {}
-    skipped: dict[str, str] = {}
+    tried: dict[str, Tried] = Field(default={})
+    recoverers: dict[str, Recoverer] = Field(default={})
+    skipped: dict[str, str] = Field(default={})
     flags: list[Flag]
 
 
-class TargetResult(_Record):
+class TargetResult(Record):
     """Which model was attacked."""
 
     name: str
     sha256: str
 
 
-class Results(_Record):
+class Results(Record):
     """`results.json`."""
 
     schema_version: Literal[1] = 1

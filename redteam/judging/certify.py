@@ -14,11 +14,16 @@ from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, CertifiedRun, Decision, Predicate, Subject, Waived
 from redteam.evidence.directory import MANIFEST, environment
 from redteam.evidence.sealed import SealedRun
+from redteam.exit_codes import ExitCode
 from redteam.judging.case import confidence_at
-from redteam.judging.gate import FAILED, PASSED, UNDECIDED, Gate, Judged, gate
+from redteam.judging.gate import Gate, Judged, gate
 from redteam.judging.reading import read_evidence
 
-DECISIONS: Mapping[int, Decision] = {PASSED: "passed", FAILED: "failed", UNDECIDED: "undecided"}
+DECISIONS: Mapping[ExitCode, Decision] = {
+    ExitCode.PASSED: "passed",
+    ExitCode.FAILED: "failed",
+    ExitCode.UNDECIDED: "undecided",
+}
 ROUNDING = 1e-6  # what a number may differ by where it is computed anew
 
 

@@ -12,11 +12,10 @@ from redteam.config.policy import Rules, Waiver
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
 from redteam.evidence.sealed import SealedRun, open_runs
+from redteam.exit_codes import ExitCode, code_of, worst
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
 from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
-
-PASSED, FAILED, UNDECIDED = 0, 1, 3  # exit codes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +38,9 @@ class Judged:
         return None if self.result.verdict == "RESISTED" else self.waiver
 
     @property
-    def code(self) -> int:
+    def code(self) -> ExitCode:
         """What this capability alone makes of the gate."""
-        if self.needed is not None or self.result.verdict == "RESISTED":
-            return PASSED
-        return FAILED if self.result.verdict == "RECOVERED" else UNDECIDED
+        return ExitCode.PASSED if self.needed is not None else code_of(self.result.verdict, gated=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +58,9 @@ class Gate:
     on: date
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0 if every capability resisted or is waived; else 1 if one was recovered; else 3."""
-        codes = {judged.code for judged in self.judged}
-        return next((code for code in (FAILED, UNDECIDED) if code in codes), PASSED)
+        return worst(judged.code for judged in self.judged)
 
     @property
     def expires(self) -> date:

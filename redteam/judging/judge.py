@@ -8,7 +8,6 @@ from pathlib import Path
 from redteam.evidence.results import (
     Budget,
     CapabilityResult,
-    Interval,
     Scores,
     SpeedUp,
     TimeToRecovery,
@@ -34,6 +33,7 @@ from redteam.judging.statistics import (
 )
 from redteam.judging.tried import adversary, scored, unfit_attacks
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
+from redteam.record import Interval
 
 LEVELS = (0.5, 0.8, 0.9)
 

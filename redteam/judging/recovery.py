@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from redteam.evidence.results import Interval, SpeedUp, TimeToRecovery
+from redteam.evidence.results import SpeedUp, TimeToRecovery
 from redteam.judging.reading import AXES, Stop
 from redteam.judging.statistics import Array, Bounds, Resampling, percentile_bounds
+from redteam.record import Interval
 
 
 def strongest_stop(stops: Sequence[Stop], *, floor: float, within: float = math.inf, axis: str = "steps") -> Stop:
@@ -163,7 +164,7 @@ def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Bound
 
 def interval(bounds: Bounds) -> Interval:
     """Returns bounds as they are recorded."""
-    return Interval(**{name: round(value, 6) for name, value in asdict(bounds).items()})
+    return Interval(*(round(float(value), 6) for value in astuple(bounds)))
 
 
 def clipped(excess: Excess | None) -> Interval | None:

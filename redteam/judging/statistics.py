@@ -9,18 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from redteam.record import Interval
+
 Array = NDArray[np.float64]
 REPLICATES = 4000
 CONFIDENCE = 0.95  # of every two-sided interval, where no policy says otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """An estimate and its two-sided interval."""
-
-    estimate: float
-    low: float
-    high: float
+Bounds = Interval
 
 
 def exact_interval(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -7,22 +7,18 @@ from pathlib import Path
 
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
 from redteam.evidence.sealed import SealedRun, open_runs
+from redteam.exit_codes import code_of, worst
 from redteam.judging.judge import judge
 from redteam.judging.reading import read_evidence
 
 ORDER = ("RECOVERED", "INCONCLUSIVE", "RESISTED")  # what most needs looking at first
 
 
-def exit_code(result: CapabilityResult) -> int:
-    """0 for a verdict, 3 for none. A gate, which is asked for by a policy, decides otherwise."""
-    return 3 if result.verdict == "INCONCLUSIVE" else 0
-
-
 def together(found: Sequence[Results]) -> Results:
     """Returns the results of several runs of one model as one, the most recovered first."""
     capabilities = sorted((result for results in found for result in results.capabilities), key=rank)
     return found[0].model_copy(
-        update={"capabilities": capabilities, "exit_code": max(results.exit_code for results in found)}
+        update={"capabilities": capabilities, "exit_code": int(worst(results.exit_code for results in found))}
     )
 
 
@@ -42,7 +38,7 @@ def _judged(run: SealedRun) -> Results:
         suite=run.plan.suite,
         target=TargetResult(name=target["name"], sha256=target["sha256"]),
         capabilities=[result],
-        exit_code=exit_code(result),
+        exit_code=code_of(result.verdict, gated=False),
     )
 
 

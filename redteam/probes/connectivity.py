@@ -12,7 +12,7 @@ from torch.func import functional_call
 from redteam.capabilities.reading import Encoded
 from redteam.capabilities.scorers import NotFinite, choice_table, scores_of
 from redteam.errors import InputError
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts, half_returned, open_original
 
 MULTIPLES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)  # below 0 away from the original, above 1 beyond it
@@ -44,7 +44,7 @@ class Connectivity:
     needs = "original"
     decides = False
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Chooses a on select. Places at which the outputs are not finite are left out of `by_layer`.
 
         Raises:

@@ -34,7 +34,7 @@ class Layers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class ProbeContext:
     """All that a probe gets: a model that it may run and must leave as it is, and the items.
 
     Attributes:
@@ -149,11 +149,11 @@ class Probe(Protocol):
     needs: str
     decides: bool
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Learns on the attack split, chooses on select, reports on certify."""
 
 
-def unreadable(probe: Probe, view: View) -> str | None:
+def unreadable(probe: Probe, view: ProbeContext) -> str | None:
     """Returns why a probe cannot read a model: of another kind, without a model that it needs, or without choices."""
     if view.kind not in probe.kinds:
         return f"it reads: {probe.kinds}; this is a {view.kind}"

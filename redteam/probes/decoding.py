@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redteam.capabilities.items import Item
-from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.contract import Layers, ProbeContext, ProbeReading
 
 TIE = 1e-6  # scores are of the order of 1; what differs by less is rounding, as after erasure
 
@@ -49,7 +50,7 @@ class Place:
         return self.learn(states, answers) if len(set(answers)) > 1 else blind
 
 
-def learning(view: View) -> Layers:
+def learning(view: ProbeContext) -> Layers:
     """Returns the states that a probe of a model learns from: those of the attack split.
 
     Of a forgotten class all answers are one and the same, and what knows nothing else can tell nothing apart; of two,
@@ -64,6 +65,18 @@ def learning(view: View) -> Layers:
     retain = view.layers("retain")
     states = {layer: np.concatenate([attack.states[layer], rows]) for layer, rows in retain.states.items()}
     return Layers(items=attack.items + retain.items, states=states)
+
+
+class StatesProbe(ABC):
+    """A probe of hidden states, for a probe to inherit from: it says how it reads splits whose states are known."""
+
+    def read(self, view: ProbeContext) -> ProbeReading:
+        """Learns on what `learning` gives, chooses the place on select, and reports on certify."""
+        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
+
+    @abstractmethod
+    def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
+        """Does the same on states that were read already."""
 
 
 def read_places(

@@ -12,7 +12,7 @@ from redteam.capabilities.scorers import choice_table, scores_of
 from redteam.engine.activations import UnknownLayers, hidden_layers
 from redteam.engine.devices import device_of
 from redteam.engine.steering import Edit, edited
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
 
@@ -113,7 +113,7 @@ def head(module: nn.Module, last: str, states: Tensor) -> Tensor:
     return logits[:, 0].float()
 
 
-def read_through(view: View, lenses: Mapping[str, Lens]) -> ProbeReading:
+def read_through(view: ProbeContext, lenses: Mapping[str, Lens]) -> ProbeReading:
     """Chooses the layer on select, of equals the earliest, and reports on certify.
 
     The note "output" is what the last layer scores on select: the model's own answers.

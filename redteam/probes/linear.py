@@ -13,16 +13,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from redteam.capabilities.items import Item
-from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.contract import Layers, ProbeReading
 from redteam.probes.decoding import (
     Answers,
     Place,
     Reader,
     Scores,
     States,
+    StatesProbe,
     answers_of,
     column_a_class,
-    learning,
     read_places,
     right_among_choices,
 )
@@ -32,7 +32,7 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 
 FOLDS = 5
 
 
-class LinearProbe:
+class LinearProbe(StatesProbe):
     """Reads the answer off a hidden state with multinomial logistic regression.
 
     Regularisation is chosen by cross-validation within the learning split, whose folds divide no group, and the place
@@ -50,12 +50,8 @@ class LinearProbe:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
-        """Fits one probe a place, and one for each fold and strength."""
-        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
-
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Does the same on states that were read already."""
+        """Fits one probe a place, and one for each fold and strength."""
         places = {name: _place(name, states, train.items) for name, states in train.states.items()}
         reading = read_places(places, train, select, certify, seed)
         return replace(reading, erased=read_erased(places[reading.layer], train, certify))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redteam.engine.activations import hidden_layers
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.lens import Lens, read_through
 
 
@@ -25,7 +25,7 @@ class LogitLens:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Chooses the layer on select, of equals the earliest; the note "output" is what the last layer scores there.
 
         Raises:

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redteam.capabilities.items import Item
-from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.contract import Layers, ProbeReading
 from redteam.probes.decoding import (
     Answers,
     Place,
     Reader,
     Scores,
     States,
+    StatesProbe,
     answers_of,
-    learning,
     read_places,
     scores_of_choices,
     shuffled,
@@ -30,7 +30,7 @@ BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # share of the items after each blo
 PRIOR = 1.0  # items' worth of every choice before the first is seen (Laplace's rule): no code is infinite
 
 
-class DescriptionLength:
+class DescriptionLength(StatesProbe):
     """Codes the answers, given the states, with a linear probe that learns as they come.
 
     What is easy to read is learnt from few items, which accuracy does not show and the length of the code does. An item
@@ -47,12 +47,8 @@ class DescriptionLength:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
-        """Fits one probe a place, and one a block at the place that is chosen."""
-        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
-
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Does the same on states that were read already.
+        """Fits one probe a place, and one a block at the place that is chosen.
 
         Merits by place are geometric means of the right answers' probabilities, so that the largest is the shortest
         code. Notes are in bits an item: of the online code, of blind guessing, and of answers that were shuffled.

@@ -8,21 +8,21 @@ from functools import partial
 import numpy as np
 from sklearn.covariance import LedoitWolf
 
-from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.contract import Layers, ProbeReading
 from redteam.probes.decoding import (
     Answers,
     Place,
     Reader,
     Scores,
     States,
-    learning,
+    StatesProbe,
     read_places,
     right_among_choices,
 )
 from redteam.probes.erasure import read_erased
 
 
-class MeansProbe:
+class MeansProbe(StatesProbe):
     """Reads the answer off a hidden state by the direction from the mean of all other answers to its own mean.
 
     Nothing is optimised, so that there is little to overfit: the directions tend to be those that the model itself
@@ -38,12 +38,8 @@ class MeansProbe:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
-        """Takes the means at every place."""
-        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
-
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Does the same on states that were read already."""
+        """Takes the means at every place."""
         places = {
             f"{layer}, {variant}": Place(layer, partial(_learn, whiten=variant == "whitened"))
             for layer in train.states

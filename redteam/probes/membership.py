@@ -10,7 +10,7 @@ from redteam.capabilities.encode import EncodedChoices
 from redteam.capabilities.reading import Chosen, EncodedInputs
 from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
 from redteam.engine.accumulation import read_in_order
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
 SHARES = {"loss": 100, "min-20%": 20, "min-50%": 50}  # statistic -> percent of the tokens, the unlikeliest first
@@ -39,7 +39,7 @@ class Membership:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Chooses the statistic on select; `layer` names it.
 
         Raises:

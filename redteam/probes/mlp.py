@@ -11,15 +11,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from redteam.probes.contract import Layers, ProbeReading, View
+from redteam.probes.contract import Layers, ProbeReading
 from redteam.probes.decoding import (
     Answers,
     Place,
     Reader,
     Scores,
     States,
+    StatesProbe,
     column_a_class,
-    learning,
     read_places,
     right_among_choices,
 )
@@ -29,7 +29,7 @@ WEIGHT_DECAY = 10.0  # against the loss summed over the items: the more they are
 STEPS = 200
 
 
-class MLPProbe:
+class MLPProbe(StatesProbe):
     """Reads the answer off a hidden state with a perceptron of one hidden layer.
 
     It reads what is written in combinations of directions, which no linear probe sees. It can also learn more by
@@ -46,12 +46,8 @@ class MLPProbe:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
-        """Trains one network a place."""
-        return self.read_layers(learning(view), view.layers("select"), view.layers("certify"), view.seed)
-
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Does the same on states that were read already."""
+        """Trains one network a place."""
         places = {name: Place(name, partial(learn_network, seed=seed)) for name in train.states}
         return read_places(places, train, select, certify, seed)
 

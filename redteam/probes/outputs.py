@@ -11,10 +11,10 @@ from torch import nn
 from redteam.capabilities.reading import Chosen, encode_chosen
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
-from redteam.probes.contract import View
+from redteam.probes.contract import ProbeContext
 
 
-def encoded_parts(view: View, *parts: str) -> list[Chosen]:
+def encoded_parts(view: ProbeContext, *parts: str) -> list[Chosen]:
     """Returns the items of some splits ("select", "utility", ...) in the form that scorers take."""
     return [encode_chosen(view.capability, getattr(view.capability, part), view.tokenizer) for part in parts]
 
@@ -29,7 +29,7 @@ def drawn_answers(encoded: Chosen, seed: int) -> Chosen:
     return replace(encoded, answers=(uniform * encoded.counts).long())
 
 
-def open_original(view: View) -> nn.Module:
+def open_original(view: ProbeContext) -> nn.Module:
     """Returns the model before unlearning, in evaluation mode.
 
     Raises:

@@ -12,7 +12,7 @@ from redteam.capabilities.scorers import choice_table, scores_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.steering import edited
 from redteam.errors import InputError
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts, half_returned, open_original
 
 NEVER = 2.0  # the depth of what no layer brings back: beyond 1, the last layer
@@ -44,7 +44,7 @@ class Patching:
     needs = "original"
     decides = False
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Finds the layer on select. Where there is none, the layer that does best there is read, and `layer` is "".
 
         Raises:

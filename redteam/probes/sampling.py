@@ -7,7 +7,7 @@ from torch import Tensor
 
 from redteam.capabilities.reading import Chosen
 from redteam.capabilities.scorers import choice_table
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
 # Ten draws are few enough for a person to try one by one, and blind draws among the 16 choices of our own testbeds are
@@ -40,7 +40,7 @@ class Sampling:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Chooses the temperature on select; `layer` names it, and the notes say what one draw would give.
 
         Raises:

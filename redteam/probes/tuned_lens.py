@@ -9,7 +9,7 @@ import torch
 from redteam.capabilities.reading import encode_training
 from redteam.engine.activations import hidden_layers
 from redteam.engine.freezing import still
-from redteam.probes.contract import ProbeReading, View
+from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.lens import Lens, read_through
 from redteam.probes.translators import fit_translators
 
@@ -40,7 +40,7 @@ class TunedLens:
     needs = ""
     decides = True
 
-    def read(self, view: View) -> ProbeReading:
+    def read(self, view: ProbeContext) -> ProbeReading:
         """Learns on retain, chooses the layer on select, of equals the earliest, and reports on certify.
 
         Raises:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from redteam.config.manifest import CostRecord, Manifest
+from redteam.config.manifest import Manifest
+from redteam.record import Cost
 
 PLAIN = "plain training"
 
@@ -28,7 +29,7 @@ def print_built(manifest: Manifest, places: Mapping[str, Path], console: Console
         console.print(Text(f"{role:<10} {path}"), soft_wrap=True)
 
 
-def _costs(manifest: Manifest, plain: CostRecord) -> Table:
+def _costs(manifest: Manifest, plain: Cost) -> Table:
     names = {"method": manifest.method, "then": f"then {manifest.then}"}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("cost")

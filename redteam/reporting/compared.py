@@ -44,7 +44,7 @@ def compared_json(found: Sequence[Compared], code: int) -> str:
         asdict(one)
         | {"old": one.old.model_dump(mode="json"), "new": one.new.model_dump(mode="json")}
         | {"waiver": None if one.waiver is None else one.waiver.model_dump(mode="json")}
-        | {"difference": None if one.difference is None else one.difference.model_dump()}
+        | {"difference": None if one.difference is None else asdict(one.difference)}
         for one in found
     ]
     return json.dumps({"capabilities": rows, "exit_code": code}, indent=2) + "\n"

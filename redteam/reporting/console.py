@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from redteam.errors import one_line
-from redteam.evidence.results import Also, CapabilityResult, Interval, Results, Scores, TimeToRecovery
+from redteam.evidence.results import Also, CapabilityResult, Results, Scores, TimeToRecovery
+from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.probes import probes_table
 from redteam.reporting.told import decisive

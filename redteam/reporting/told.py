@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from redteam.evidence.certificate import Certificate, Decision
-from redteam.evidence.results import CapabilityResult, Interval, Results
+from redteam.evidence.results import CapabilityResult, Results
+from redteam.record import Interval
 
 Outcome = Literal["passed", "failed", "undecided", "waived"]
 OUTCOMES: dict[str, Outcome] = {"RESISTED": "passed", "RECOVERED": "failed", "INCONCLUSIVE": "undecided"}

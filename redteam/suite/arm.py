@@ -17,7 +17,7 @@ from redteam.engine.devices import device_of
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
-from redteam.probes.contract import Probe, View, checked, unreadable
+from redteam.probes.contract import Probe, ProbeContext, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
@@ -87,10 +87,10 @@ class Arm:
             else:
                 self._read(name, probe, view)
 
-    def _view(self) -> View:
+    def _view(self) -> ProbeContext:
         target, capability, run = self.setting.target, self.setting.capability, self.run
         lent = {role: partial(run.lend, role) for role in ("original", "reference") if role in run.inputs.models}
-        return View(
+        return ProbeContext(
             module=target.module,
             tokenizer=target.tokenizer,
             capability=capability,
@@ -100,7 +100,7 @@ class Arm:
             seed=run.inputs.plan.seed,
         )
 
-    def _read(self, name: str, probe: Probe, view: View) -> None:
+    def _read(self, name: str, probe: Probe, view: ProbeContext) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
         inputs = self.run.inputs
         seed = derive_seed(inputs.plan.seed, "probe", name)

@@ -11,7 +11,7 @@ from redteam.engine.devices import full_precision, placed
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.evidence.certificate import CertifiedRun
-from redteam.evidence.results import Interval
+from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
 from redteam.suite.inputs import Inputs

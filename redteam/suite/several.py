@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redteam.access import Access
+from redteam.atomic import write
 from redteam.capabilities.items import SPLITS
-from redteam.checkpoints.staging import write_text
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.judging.case import Scope
@@ -59,7 +59,7 @@ def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None
         found.append(run_standard(inputs, place, named, memo))
         done = named.done
     results = together(found)
-    write_text(path / "results.json", results.model_dump_json(indent=2) + "\n")
+    write(path / "results.json", results.model_dump_json(indent=2) + "\n")
     return results, path
 
 

@@ -17,8 +17,8 @@ from redteam.capabilities.leaks import answered_by_nearest
 from redteam.engine.devices import full_precision
 from redteam.evidence.directory import FINISHED, RunDirectory
 from redteam.evidence.results import Results, TargetResult
+from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
-from redteam.judging.together import exit_code
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.probes.contract import Probe
 from redteam.registry import SUITE
@@ -61,7 +61,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             suite=SUITE,
             target=TargetResult(name=target.name, sha256=target.sha256),
             capabilities=[result],
-            exit_code=exit_code(result),
+            exit_code=code_of(result.verdict, gated=False),
         )
         evidence.write_results(results.model_dump_json(indent=2) + "\n")
         return results

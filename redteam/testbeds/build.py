@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers import choice_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
-from redteam.config.manifest import CostRecord, Manifest, Measured, TestbedRef
+from redteam.config.manifest import Manifest, TestbedRef
 from redteam.engine.batches import Examples
-from redteam.engine.cost import Cost, Meter
+from redteam.engine.cost import Meter
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.training import Progress, Training, silent
 from redteam.errors import InputError
 from redteam.judging.recovery import score_lost
+from redteam.record import Cost, Interval
 from redteam.registry import METHODS, TESTBEDS
 from redteam.testbeds.contract import Option, Testbed
 from redteam.unlearning.apply import Unlearned, apply_method
@@ -175,7 +176,7 @@ def write_target(spec: TargetSpec, world: World, out: Path, progress: Progress =
         options=options,
         label_fraction=spec.label_fraction,
         then=spec.then,
-        costs={name: CostRecord(**asdict(cost)) for name, cost in costs.items()},
+        costs=costs,
         alignment_tax=alignment_tax(world, made.module),
     )
 
@@ -215,14 +216,12 @@ def build_target(
     return write_target(spec, train_world(testbed, seed=seed, progress=progress), out, progress)
 
 
-def alignment_tax(world: World, module: nn.Module) -> Measured:
+def alignment_tax(world: World, module: nn.Module) -> Interval:
     """Returns the utility that a model lost against the original, with a 95 % interval, paired on the same items."""
     items = world.capability.utility
     encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
-    lost = score_lost(
-        choice_scores(world.original, encoded), choice_scores(module, encoded), [item.group for item in items]
-    )
-    return Measured(estimate=lost.estimate, low=lost.low, high=lost.high)
+    before, after = choice_scores(world.original, encoded), choice_scores(module, encoded)
+    return score_lost(before, after, [item.group for item in items])
 
 
 def _plan(spec: TargetSpec, testbed: Testbed) -> tuple[Method, FollowUp | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -36,7 +38,7 @@ def charges_its_training(attack: Attack, exercise: Exercise | None = None) -> No
     """Where an optimizer of torch makes steps, it tells of as many, and of samples, tokens and FLOPs."""
     for setting, how in worlds(attack, exercise):
         made = [0]
-        with _Optimizers() as optimizers:
+        with _counted_optimizers() as optimizers:
 
             def note(arena: Arena, made: list[int] = made, optimizers: _Optimizers = optimizers) -> None:
                 made.append(optimizers.steps)
@@ -57,7 +59,7 @@ def charges_its_training(attack: Attack, exercise: Exercise | None = None) -> No
 
 
 class _Optimizers:
-    """While open, counts the steps of all optimizers; one that works through others counts once.
+    """Counts the steps of optimizers; one that works through others counts once.
 
     Attributes:
         steps: that were begun.
@@ -66,20 +68,19 @@ class _Optimizers:
     def __init__(self) -> None:
         self.steps = self._inside = 0
 
-    def __enter__(self) -> Self:
-        self._handles = (
-            register_optimizer_step_pre_hook(self._begin),
-            register_optimizer_step_post_hook(self._end),
-        )
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _begin(self, *given: Any) -> None:
+    def begin(self, *given: Any) -> None:
+        """Is called before every step."""
         self.steps += self._inside == 0
         self._inside += 1
 
-    def _end(self, *given: Any) -> None:
+    def end(self, *given: Any) -> None:
+        """Is called after every step."""
         self._inside -= 1
+
+
+@contextmanager
+def _counted_optimizers() -> Iterator[_Optimizers]:
+    """While open, counts the steps of all optimizers of the process."""
+    counted = _Optimizers()
+    with register_optimizer_step_pre_hook(counted.begin), register_optimizer_step_post_hook(counted.end):
+        yield counted

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from redteam.engine.batches import Examples, TokenSet
-from redteam.engine.cost import Cost, Meter
+from redteam.engine.cost import Meter
 from redteam.engine.loop import Diverged
 from redteam.errors import InputError
+from redteam.record import Cost
 from redteam.unlearning.contract import Method, UnlearningTask
 from redteam.unlearning.stages import FollowUp
 

@@ -107,15 +107,12 @@ def answer_states(module: nn.Module, data: Examples) -> Tensor:
         Unmaskable: there is no linear head, or it does not read one state an example.
     """
     kept: list[Tensor] = []
-    handle = _head(module).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
     states = []
-    try:
+    with _head(module).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0])):
         for batch in ordered_batches(data, READING_BATCH):
             kept.clear()
             batch.logits(module)
             states.append(_states(kept, batch).cpu())
-    finally:
-        handle.remove()
     return torch.cat(states)
 
 

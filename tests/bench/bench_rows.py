@@ -6,8 +6,7 @@ from typing import Any
 
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Recovery, Row
-from redteam.config.manifest import Measured
-from redteam.evidence.results import Interval
+from redteam.record import Interval
 from redteam.registry import SUITE
 
 CHANCE = 0.0625
@@ -50,7 +49,7 @@ def row(method: str = "rmu", testbed: str = "facts", seed: int = 0, *, healed: f
         cell=fields,
         identity=identity,
         recovery=recovery(**how),
-        alignment_tax=Measured(estimate=0.05, low=0.03, high=0.07),
+        alignment_tax=Interval(estimate=0.05, low=0.03, high=0.07),
         measures={} if healed is None else {"healed": {"target": healed, "original": 0.05, "reference": 0.9}},
         cost={"flops": 0.2, "seconds": 0.3, "peak_memory": 1.1},
         target="0" * 64,

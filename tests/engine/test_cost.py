@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from redteam.engine.cost import Cost, Diverged, Ledger, Meter
+from redteam.engine.cost import Diverged, Ledger, Meter
+from redteam.record import Cost
 
 sizes = st.integers(1, 9)
 

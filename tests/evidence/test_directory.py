@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redteam.errors import InputError
-from redteam.evidence import directory
 from redteam.evidence.directory import RunDirectory, RunPlan, read_plan
 from redteam.evidence.log import AppendLog, read_rows
 
@@ -213,15 +212,17 @@ def _cut(*_: object) -> None:
 
 
 def test_the_manifest_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory.os, "fsync", _cut)
+    monkeypatch.setattr(os, "fsync", _cut)
     with pytest.raises(PowerCut):
         RunDirectory(tmp_path / "run", PLAN)
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-def test_a_start_killed_while_writing_the_manifest_can_be_repeated(tmp_path):
+@pytest.mark.parametrize("left", [".redteam-k3x_q/manifest.json", "manifest.json.part"])
+def test_a_start_killed_while_writing_the_manifest_can_be_repeated(tmp_path, left):
     (tmp_path / ".lock").touch()
-    (tmp_path / "manifest.json.part").write_text('{"schema_ver')
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_text('{"schema_ver')
     with RunDirectory(tmp_path, PLAN) as run:
         assert not run.resumed
 
@@ -231,7 +232,7 @@ def test_results_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         path = run.write_results('{"exit_code": 3}\n')
         assert path == tmp_path / "run" / "results.json"
         inode = path.stat().st_ino
-        monkeypatch.setattr(directory.os, "fsync", _cut)
+        monkeypatch.setattr(os, "fsync", _cut)
         with pytest.raises(PowerCut):
             run.write_results('{"exit_code": 0}\n')
         assert path.read_text() == '{"exit_code": 3}\n'

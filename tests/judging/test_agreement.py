@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from recorded_runs import known
 
-from redteam.evidence.results import Also, Interval
+from redteam.evidence.results import Also
 from redteam.judging.agreement import other_scorers
 from redteam.judging.checks.table import CHECKS, flags_of
 from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Bounds, Resampling
 from redteam.judging.verdict import Policy
+from redteam.record import Interval
 
 ITEMS, DELTA = 60, 0.1
 

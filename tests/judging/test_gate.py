@@ -14,7 +14,8 @@ from redteam.access import Access
 from redteam.config.policy import Bar, Rules, Waiver, read_policy
 from redteam.errors import InputError
 from redteam.evidence.directory import EVENTS, MANIFEST, SAMPLES, RunPlan
-from redteam.judging.gate import FAILED, PASSED, UNDECIDED, Gate, gate
+from redteam.exit_codes import ExitCode
+from redteam.judging.gate import Gate, gate
 
 TODAY = date(2026, 3, 1)
 FEW = World(groups=12, models=NEVER_TRAINED.models)
@@ -31,7 +32,11 @@ def flags(found: Gate) -> set[str]:
 
 @pytest.mark.parametrize(
     ("world", "verdict", "code"),
-    [(NEVER_TRAINED, "RESISTED", PASSED), (MASKED, "RECOVERED", FAILED), (FEW, "INCONCLUSIVE", UNDECIDED)],
+    [
+        (NEVER_TRAINED, "RESISTED", ExitCode.PASSED),
+        (MASKED, "RECOVERED", ExitCode.FAILED),
+        (FEW, "INCONCLUSIVE", ExitCode.UNDECIDED),
+    ],
     ids=["resisted", "recovered", "inconclusive"],
 )
 def test_the_code_is_that_of_the_verdict(tmp_path: Path, world: World, verdict: str, code: int) -> None:
@@ -50,23 +55,23 @@ def test_the_code_is_that_of_the_verdict(tmp_path: Path, world: World, verdict: 
 )
 def test_what_falls_short_of_the_policy_is_not_passed(tmp_path: Path, rules: dict, flag: str | None) -> None:
     found = gated(tmp_path, **rules)
-    assert found.exit_code == UNDECIDED
+    assert found.exit_code == ExitCode.UNDECIDED
     assert flag is None or flag in flags(found)
     recovered = gated(tmp_path / "other", MASKED, **rules)
-    assert recovered.exit_code == FAILED  # a smaller search that found it found it
+    assert recovered.exit_code == ExitCode.FAILED  # a smaller search that found it found it
 
 
 def test_a_budget_that_was_met_raises_nothing(tmp_path: Path) -> None:
     found = gated(tmp_path, min_budget=BUDGET)
-    assert found.exit_code == PASSED
+    assert found.exit_code == ExitCode.PASSED
     assert not flags(found)
 
 
 def test_attacks_that_were_left_out_are_missed(tmp_path: Path) -> None:
     found = gated(tmp_path, whole=False)
-    assert found.exit_code == UNDECIDED
+    assert found.exit_code == ExitCode.UNDECIDED
     assert "attacks-left-out" in flags(found)
-    assert gated(tmp_path / "other", MASKED, whole=False).exit_code == FAILED
+    assert gated(tmp_path / "other", MASKED, whole=False).exit_code == ExitCode.FAILED
 
 
 def edited(run: Path, **changes: object) -> Path:
@@ -106,7 +111,7 @@ def test_more_confidence_is_a_wider_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize("world", [MASKED, FEW], ids=["recovered", "inconclusive"])
 def test_a_waiver_lets_it_through_until_its_day_is_over(tmp_path: Path, world: World) -> None:
     found = gated(tmp_path, world, waiver=[WAIVER])
-    assert found.exit_code == PASSED
+    assert found.exit_code == ExitCode.PASSED
     assert found.judged[0].result.verdict != "RESISTED"  # what was found is said all the same
     with pytest.raises(InputError, match=r"waiver of 'birthdays' expired on 2026-03-01.*Remove it"):
         gate(tmp_path / "run", Rules(waiver=[WAIVER]), date(2026, 3, 2))
@@ -141,7 +146,7 @@ def test_attacks_that_are_older_than_this_releases_are_refused(tmp_path: Path, w
     with pytest.raises(InputError, match=said):
         gate(old, Rules(), TODAY)
     now = record(tmp_path / "now", world, of_version(VERSION), whole=True)
-    assert gate(now, Rules(), TODAY).exit_code in (PASSED, FAILED)
+    assert gate(now, Rules(), TODAY).exit_code in (ExitCode.PASSED, ExitCode.FAILED)
 
 
 def several(folder: Path, **worlds: World) -> Path:
@@ -153,7 +158,7 @@ def several(folder: Path, **worlds: World) -> Path:
 def test_one_that_was_not_run_or_was_removed_is_missed(tmp_path: Path) -> None:
     """Interrupted after the first of two capabilities, or without the one that comes back: no pass for the other."""
     folder = several(tmp_path / "a", x=NEVER_TRAINED, y=MASKED)
-    assert gate(folder, Rules(), TODAY).exit_code == FAILED
+    assert gate(folder, Rules(), TODAY).exit_code == ExitCode.FAILED
     shutil.rmtree(folder / "y")
     with pytest.raises(InputError, match=r"are not those that its results\.json tells of"):
         gate(folder, Rules(), TODAY)
@@ -163,14 +168,14 @@ def test_one_that_was_not_run_or_was_removed_is_missed(tmp_path: Path) -> None:
 
 
 def test_the_worst_of_several_capabilities_decides(tmp_path: Path) -> None:
-    assert gate(several(tmp_path / "a", x=NEVER_TRAINED, y=NEVER_TRAINED), Rules(), TODAY).exit_code == PASSED
-    assert gate(several(tmp_path / "b", x=NEVER_TRAINED, y=FEW), Rules(), TODAY).exit_code == UNDECIDED
+    assert gate(several(tmp_path / "a", x=NEVER_TRAINED, y=NEVER_TRAINED), Rules(), TODAY).exit_code == ExitCode.PASSED
+    assert gate(several(tmp_path / "b", x=NEVER_TRAINED, y=FEW), Rules(), TODAY).exit_code == ExitCode.UNDECIDED
     mixed = several(tmp_path / "c", x=NEVER_TRAINED, y=FEW, z=MASKED)
     found = gate(mixed, Rules(), TODAY)
     assert [judged.result.name for judged in found.judged] == ["x", "y", "z"]
-    assert found.exit_code == FAILED
+    assert found.exit_code == ExitCode.FAILED
     waived = [WAIVER.model_copy(update={"capability": "z"})]
-    assert gate(mixed, Rules(waiver=waived), TODAY).exit_code == UNDECIDED
+    assert gate(mixed, Rules(waiver=waived), TODAY).exit_code == ExitCode.UNDECIDED
 
 
 def test_runs_of_two_models_are_no_release(tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def replaced(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("how", TAMPERED)
 def test_evidence_that_was_changed_is_refused(tmp_path: Path, how: str) -> None:
     run = record(tmp_path / "run", NEVER_TRAINED, whole=True)
-    assert gate(run, Rules(), TODAY).exit_code == PASSED
+    assert gate(run, Rules(), TODAY).exit_code == ExitCode.PASSED
     TAMPERED[how](run)
     with pytest.raises(InputError) as caught:
         gate(run, Rules(), TODAY)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_runs import known
 
-from redteam.evidence.results import Flag, Interval, Probed
+from redteam.evidence.results import Flag, Probed
 from redteam.judging.case import Case
 from redteam.judging.checks import probes, reference
 from redteam.judging.checks.check import ANY
@@ -19,6 +19,7 @@ from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Bounds
 from redteam.judging.tried import inert
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
+from redteam.record import Interval
 
 BY_NAME = {check.name: check for check in CHECKS}
 BLOCKS_ANY = [check.name for check in CHECKS if check.blocks == ANY]

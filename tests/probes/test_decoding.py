@@ -26,7 +26,7 @@ from tiny_models import make_item, tiny_capability, tiny_llama
 from tiny_views import near, view_of
 
 from redteam.capabilities.items import Capability, Item
-from redteam.probes.contract import Layers, Part, Probe, ProbeReading, View
+from redteam.probes.contract import Layers, Part, Probe, ProbeContext, ProbeReading
 from redteam.probes.decoding import (
     Answers,
     Place,
@@ -187,7 +187,7 @@ def test_states_are_read_only(probe: OnStates) -> None:
 # What is learnt from.
 
 
-def view_with(parts: dict[str, Layers], asked: list[str]) -> View:
+def view_with(parts: dict[str, Layers], asked: list[str]) -> ProbeContext:
     """A view whose states are given."""
 
     def layers_of(part: Part) -> Layers:

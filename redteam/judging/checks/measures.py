@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from redteam.evidence.results import Interval
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
 from redteam.judging.reading import ROLES
 from redteam.judging.recovery import clipped
 from redteam.judging.statistics import mean_bounds
+from redteam.record import Interval
 
 UNSTEADY = 0.02  # share of items: single ties may fall either way
 
