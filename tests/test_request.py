@@ -120,7 +120,7 @@ def test_a_field_more_is_an_option_a_key_and_an_argument(tmp_path: Path, monkeyp
     (tmp_path / "redteam.toml").write_text('target = "model.pt"\npatience = 5\n')
     monkeypatch.chdir(tmp_path)
     assert requested({"budget": 2}, Wider) == Wider(target=Path("model.pt"), patience=5, budget=2)
-    with pytest.raises(InputError, match=r"patience is '-1'.*Correct --patience"):
+    with pytest.raises(InputError, match=r"patience is -1.*Correct --patience"):
         requested({"target": "m", "patience": -1}, Wider)
 
 
@@ -135,14 +135,14 @@ def test_what_belongs_to_a_machine_or_a_moment_is_refused_in_a_project(name: str
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"budget": 0}, "budget is '0': Input should be greater than or equal to 1. Correct --budget"),
+        ({"budget": 0}, "budget is 0: Input should be greater than or equal to 1. Correct --budget"),
         ({"budget": "many"}, "budget is 'many': Input should be a valid integer"),
         ({"access": "root"}, "access is 'root': Input should be 'weights', 'activations', 'embeddings' or 'text'"),
-        ({"attacks": 3}, "attacks is '3': Input should be a valid string. Correct -a/--attack"),
-        ({"probes": 3}, "probes is '3': Input should be a valid string. Correct probes"),
-        ({"original": 3}, "original is '3': it is no path. Correct --original"),
+        ({"attacks": 3}, "attacks is 3: Input should be a valid string. Correct -a/--attack"),
+        ({"probes": 3}, "probes is 3: Input should be a valid string. Correct probes"),
+        ({"original": 3}, "original is 3: it is no path. Correct --original"),
         ({"target": ""}, "target is '': it is empty"),
-        ({"budgett": 3}, "budgett is '3': Extra inputs are not permitted"),
+        ({"budgett": 3}, "budgett is 3: Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_the_option(given: dict[str, Any], says: str) -> None:

@@ -187,8 +187,9 @@ def checked(given: Mapping[str, Any], form: type[RunRequest] = RunRequest) -> Ru
         name = str(first["loc"][0]) if first["loc"] else "the request"
         field = form.model_fields.get(name)
         spelled = name if field is None else "/".join(flags_of(name, field)) or name
-        said = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{name} is {str(first['input'])[:60]!r}: {said}", f"Correct {spelled}") from error
+        value, said = first["input"], first["msg"].removeprefix("Value error, ")
+        shown = repr(value[:60]) if isinstance(value, str) else str(value)[:60]
+        raise InputError(f"{name} is {shown}: {said}", f"Correct {spelled}") from error
 
 
 def read_project(path: Path, form: type[RunRequest] = RunRequest) -> RunRequest:
