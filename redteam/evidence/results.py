@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from redteam.record import Interval, Record
+from redteam.record import Interval as Interval
+from redteam.record import Record
 
 Verdict = Literal["RESISTED", "RECOVERED", "INCONCLUSIVE"]
 

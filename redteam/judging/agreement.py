@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from redteam.evidence.results import Also, Flag
+from redteam.evidence.results import Also, Flag, Interval
 from redteam.judging.reading import ROLES, Evidence
 from redteam.judging.recovery import clipped, excess_recovery, interval, strongest_stop
 from redteam.judging.statistics import Array, Resampling, mean_bounds
-from redteam.record import Interval
 
 
 def other_scorers(evidence: Evidence, floors: Mapping[str, float], resampling: Resampling) -> dict[str, Also]:

@@ -14,7 +14,7 @@ from redteam.access import Access
 from redteam.config.policy import Rules, Waiver
 from redteam.errors import InputError
 from redteam.evidence.baseline import evidence_at
-from redteam.evidence.results import CapabilityResult
+from redteam.evidence.results import CapabilityResult, Interval
 from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.exit_codes import ExitCode, worst
 from redteam.judging.case import Case, case_of
@@ -23,7 +23,6 @@ from redteam.judging.judge import judge
 from redteam.judging.recovery import excess_replicates, interval
 from redteam.judging.statistics import Bounds, percentile_bounds
 from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, STANDARD_POLICY
-from redteam.record import Interval
 
 MARGIN = 0.05  # excess recovery by which a new model may be worse, and still be taken for no worse
 Change = Literal["better", "no worse", "worse", "undecided"]

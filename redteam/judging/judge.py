@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redteam.evidence.results import Budget, CapabilityResult, Probed, Scores, SpeedUp, TimeToRecovery
+from redteam.evidence.results import (
+    Budget,
+    CapabilityResult,
+    Interval,
+    Probed,
+    Scores,
+    SpeedUp,
+    TimeToRecovery,
+)
 from redteam.judging import flags as checks
 from redteam.judging.agreement import disagreement, other_scorers
 from redteam.judging.case import ATTACKED, Case, case_of
@@ -28,7 +36,6 @@ from redteam.judging.statistics import (
 )
 from redteam.judging.tried import adversary, tried_attacks, unfit_attacks
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
-from redteam.record import Interval
 
 LEVELS = (0.5, 0.8, 0.9)
 

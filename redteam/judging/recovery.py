@@ -8,10 +8,9 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from redteam.evidence.results import SpeedUp, TimeToRecovery
+from redteam.evidence.results import Interval, SpeedUp, TimeToRecovery
 from redteam.judging.reading import AXES, Stop
 from redteam.judging.statistics import Array, Bounds, Resampling, percentile_bounds
-from redteam.record import Interval
 
 
 def strongest_stop(stops: Sequence[Stop], *, floor: float, within: float = math.inf, axis: str = "steps") -> Stop:

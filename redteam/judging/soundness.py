@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from redteam.evidence.results import Flag
+from redteam.evidence.results import Flag, Interval
 from redteam.judging.reading import Row
 from redteam.judging.statistics import Bounds
 from redteam.judging.verdict import Policy
-from redteam.record import Interval
 
 UNSTEADY = 0.02  # share of items: single ties may fall either way
 
