@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from redteam.evidence.results import Also
+from redteam.evidence.results import Also, Interval
 from redteam.judging.agreement import disagreement, other_scorers
 from redteam.judging.reading import Evidence
 from redteam.judging.statistics import Resampling
-from redteam.record import Interval
 
 ITEMS, DELTA = 60, 0.1
 

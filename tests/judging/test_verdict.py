@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redteam.evidence.results import Flag
+from redteam.evidence.results import Flag, Interval
 from redteam.judging import agreement, soundness
 from redteam.judging import flags as checks
 from redteam.judging import raised as raising
@@ -16,7 +16,6 @@ from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Bounds
 from redteam.judging.verdict import BLOCKS_ANY, BLOCKS_RESISTED, REMEDIES, STANDARD_POLICY, Policy, decide
-from redteam.record import Interval
 
 NAMED = re.compile(r'name="([a-z-]+)"')
 RAISED = sorted(
