@@ -43,4 +43,4 @@ def print_shown(name: str, console: Console) -> None:
 
                 print_space(example_space(ATTACKS.whole(name)), console)
             return
-    raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
+    raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, scorers, methods, testbeds")

@@ -49,6 +49,7 @@ class Kind(StrEnum):
 
     ATTACKS = "attacks"
     PROBES = "probes"
+    SCORERS = "scorers"
     METHODS = "methods"
     TESTBEDS = "testbeds"
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
-from redteam.capabilities.items import Capability
-from redteam.capabilities.misfit import positions_of, refuse_misfit
-from redteam.capabilities.reading import Encoded, encode_scoring, encode_training
-from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
+from redteam.capabilities.items import HELD_OUT, Capability
+from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
+from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scores, scores_of
 from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
 from redteam.engine.batches import Examples
@@ -132,10 +132,11 @@ class Setting:
         """
         if rewrite is as_it_is:
             return self.choices[split]
-        part, _, scorer = split.partition(":")
+        part, _, name = split.partition(":")
         items = asked(getattr(self.capability, part), rewrite)
-        encoded = encode_scoring(self.capability, items, self.target.tokenizer, scorer or None)
-        refuse_misfit(self.target, [encoded])
+        scorers = {scorer.name: scorer for scorer in self.capability.scorers}
+        encoded = encode_scoring(self.capability, items, self.target.tokenizer, scorers.get(name))
+        refuse_unreadable(self.target, [encoded])
         return encoded
 
 
@@ -147,16 +148,15 @@ def open_setting(target: Target, capability: Capability) -> Setting:
     """
     tokenizer, capability = target.tokenizer, as_read(capability, target)
     choices: dict[Split, Encoded] = {
-        "select": encode_scoring(capability, capability.select, tokenizer),
-        "certify": encode_scoring(capability, capability.certify, tokenizer),
-        "utility": encode_scoring(capability, capability.utility, tokenizer),
+        split: encode_scoring(capability, getattr(capability, split), tokenizer) for split in HELD_OUT
     }
     for scorer in capability.scorers[1:]:
-        choices[f"certify:{scorer}"] = encode_scoring(capability, capability.certify, tokenizer, scorer)
+        choices[f"certify:{scorer.name}"] = encode_scoring(capability, capability.certify, tokenizer, scorer)
     target.module.eval()
-    refuse_misfit(target, list(choices.values()))
+    refuse_other_classes(target, capability)
+    refuse_unreadable(target, list(choices.values()))
     try:
-        tables = {split: choice_table(target.module, encoded) for split, encoded in choices.items()}
+        tables = {split: encoded.table(target.module) for split, encoded in choices.items()}
     except NotFinite as error:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
     return Setting(
@@ -294,7 +294,7 @@ class _Scoring:
         scores: dict[Split, NDArray[np.float64]] = {}
         for split in self.splits:
             encoded = choices[split]
-            table = choice_table(module, encoded)
+            table = encoded.table(module)
             scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))

@@ -11,7 +11,6 @@ import torch
 
 from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.harness import code_in
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import description_digest, joined_digest, weight_files
@@ -21,6 +20,7 @@ from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.manifest import open_manifest
+from redteam.config.capability import code_in
 from redteam.config.manifest import Manifest, TestbedRef
 from redteam.engine.devices import CPU, find_device, placed
 from redteam.errors import InputError
@@ -301,11 +301,8 @@ def _refuse_repeated_prompts(repeated: set[str]) -> None:
 
 def _without_code(rules: Path) -> Path:
     """Returns the path of a capability file that a manifest names, and nobody vouches for, unless it brings code."""
-    if (code := code_in(rules)) is not None:
-        raise InputError(
-            f"{rules} includes tasks, which may name functions ({code})",
-            f"Look at them, then give --capability {rules}",
-        )
+    for code in code_in(rules):
+        raise InputError(f"{rules} brings code that would be run ({code})", f"Read it, then give --capability {rules}")
     return rules
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.capabilities.scorers.contract import item_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
 from redteam.config.manifest import CostRecord, Manifest, Measured, TestbedRef
 from redteam.engine.batches import Examples
@@ -220,7 +220,7 @@ def alignment_tax(world: World, module: nn.Module) -> Measured:
     items = world.capability.utility
     encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
     lost = score_lost(
-        choice_scores(world.original, encoded), choice_scores(module, encoded), [item.group for item in items]
+        item_scores(world.original, encoded), item_scores(module, encoded), [item.group for item in items]
     )
     return Measured(estimate=lost.estimate, low=lost.low, high=lost.high)
 

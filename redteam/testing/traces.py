@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from redteam.attacks.contract import Attack
-from redteam.capabilities.scorers import NotFinite, choice_table
+from redteam.capabilities.scorers.contract import NotFinite
 from redteam.engine.cost import Ledger
 from redteam.engine.parts import hook_kinds, hooks_of
 from redteam.engine.snapshot import TENSOR_HOOKS, StructureChanged
@@ -41,7 +41,7 @@ def can_be_undone(attack: Attack, exercise: Exercise | None = None) -> None:
         module = setting.target.module
         try:
             setting.released.restore(module)
-            said = choice_table(module, setting.choices["select"])
+            said = setting.choices["select"].table(module)
         except (StructureChanged, NotFinite) as error:
             raise BrokenPromise(
                 f"closed after {_counted(steps)} it cannot be undone: {error}",
