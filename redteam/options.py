@@ -160,7 +160,7 @@ OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the tables 
 
 Digest = Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")]
 ListedKind = Annotated[Kind, typer.Argument(help="What to list.")]
-ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")]
+ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or FILE.py:Class of your own.")]
 
 
 def pair(text: str) -> tuple[str, str]:

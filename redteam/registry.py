@@ -72,12 +72,16 @@ class Registry:
             InputError: as `create`; or it lacks a part.
         """
         made = self.create(name)
-        lacking = [part for part in PARTS.get(self.kind, ()) if not hasattr(made, part)]
+        lacking = self.lacking(made)
         if lacking:
             found = f"{name} is no {self.kind}: it lacks {', '.join(lacking)}"
             package = next(iter(self.table.values())).partition(":")[0].rpartition(".")[0]
             raise InputError(found, f"Give it what {package.replace('.', '/')}/contract.py describes")
         return made
+
+    def lacking(self, plugin: Any) -> list[str]:
+        """Returns what a run asks of this kind and an instance has not."""
+        return [part for part in PARTS.get(self.kind, ()) if not hasattr(plugin, part)]
 
     def own(self, name: str) -> Any:
         """Returns the class behind a name of our own table, never an entry point's or a file's.

@@ -76,7 +76,7 @@ def test_items_become_rows_of_the_inputs() -> None:
     items = POINTS.select[3:6]
     data, encoded = encode_training(POINTS, items, None), encode_scoring(POINTS, items, None)
     assert POINTS.inputs is not None
-    for inputs, answers in ((data.inputs, data.labels), (encoded.inputs, encoded.answers)):
+    for inputs, answers in ((data.inputs, data.labels), (encoded.examples.inputs, encoded.answers)):
         assert np.array_equal(inputs.numpy(), POINTS.inputs[15:18])
         assert answers.tolist() == [item.answer for item in items]
     data.inputs.zero_()

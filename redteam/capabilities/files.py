@@ -83,9 +83,12 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
 
 def _scorer(name: str, path: Path) -> Scorer:
     """Returns a scorer that a capability file names; one of the user's own is run for that."""
+    place = scorer_place(name, path)
     try:
-        scorer: Scorer = SCORERS.whole(scorer_place(name, path))
+        scorer: Scorer = SCORERS.whole(place)
     except InputError as error:
+        if place != name:
+            raise
         raise InputError(f"{path}: {error.found}", error.remedy) from error
     if not all(isinstance(said, str) for said in (scorer.name, scorer.kinds, scorer.needs)):
         raise InputError(f"{name} does not say its name, kinds and needs as texts", "Hold it to check_scorer")

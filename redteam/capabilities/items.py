@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from redteam.errors import InputError
 from redteam.registry import SCORERS, STANDARD_SCORER
 
 if TYPE_CHECKING:
@@ -149,11 +150,19 @@ class Capability:
 
         Or it always says what is most often right in the other forget splits, where that is right more often than blind
         draws would be by luck. Of a classifier's class the answers are all one by design, and that is not counted.
+
+        Raises:
+            InputError: a scorer of the user's own gives numbers that are no chance.
         """
         blind = blind_score(scorer, self.certify)
         known = [item.completion for item in (*self.attack, *self.select)]
         asked = [item.completion for item in self.certify]
         constant = scorer.constant(known, asked) if self.kind == "language" else 0.0
+        if not (0 <= blind <= 1 and 0 <= constant <= 1):
+            raise InputError(
+                f"the scorer {scorer.name!r} puts chance at {blind:g} and a constant answer at {constant:g}",
+                "Let both lie between 0 and 1",
+            )
         lucky = blind + LUCK * (blind * (1 - blind) / len(self.certify)) ** 0.5
         return constant if constant > lucky else blind
 

@@ -35,7 +35,7 @@ def refuse_other_classes(target: Target, capability: Capability) -> None:
         wanted = (len(encoded), encoded.classes)
         if given != wanted:
             raise InputError(
-                f"{target.name} gives outputs of shape {given}, the items name {encoded.classes} classes: {wanted}",
+                f"{target.name} gives outputs of shape {given} where the items name {wanted[1]} classes: {wanted}",
                 "Give a classifier of these classes",
             )
 

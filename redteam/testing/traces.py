@@ -27,7 +27,7 @@ def leaves_nothing_behind(attack: Attack, exercise: Exercise | None = None) -> N
     """Closed after any step, it leaves no hook, no gradient, no frozen parameter and no method of its own."""
     for setting, steps, how in _closings(attack, exercise):
         follow(attack, setting, how, steps=steps)
-        for trace in _traces(setting.target.module):
+        for trace in traces_on(setting.target.module):
             raise BrokenPromise(
                 f"closed after {_counted(steps)} it leaves {trace}",
                 "Take it down in a `finally`; hooks through which it works, enter into `arena.in_place`",
@@ -81,7 +81,7 @@ def _closings(attack: Attack, exercise: Exercise | None) -> Iterator[tuple[Setti
             yield open_world(setting.target.info.kind), steps, how
 
 
-def _traces(module: nn.Module) -> Iterator[str]:
+def traces_on(module: nn.Module) -> Iterator[str]:
     """Yields what is not on a module that nobody has touched, as a person would say it."""
     for name, part in module.named_modules():
         place = name or "the module"

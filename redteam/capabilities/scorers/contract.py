@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redteam.engine.batches import TokenSet
+from redteam.errors import InputError
+from redteam.registry import SCORERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -140,3 +143,23 @@ def share_known(module: nn.Module, encoded: Encoded) -> float:
     """
     chance = encoded.chance
     return float(((item_scores(module, encoded) - chance) / (1 - chance)).mean())
+
+
+@contextmanager
+def answerable(scorer: Scorer) -> Iterator[None]:
+    """Refuses a scorer of somebody else's that fails: it is input, as a file is.
+
+    Raises:
+        InputError: what it raised, in one line.
+    """
+    try:
+        yield
+    except (InputError, NotFinite):
+        raise
+    except Exception as error:
+        if SCORERS.ships(scorer):
+            raise
+        raise InputError(
+            f"the scorer {scorer.name!r} fails ({type(error).__name__}: {error})",
+            "Correct it, and hold it to redteam.testing.check_scorer",
+        ) from error
