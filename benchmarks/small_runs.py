@@ -21,7 +21,7 @@ from benchmarks.ground_truth import RUNS
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import share_known
+from redteam.capabilities.scorers.contract import share_known
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.checks.table import CHECKS
 from redteam.judging.reading import Evidence, read_evidence

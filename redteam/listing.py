@@ -9,7 +9,7 @@ from rich.console import Console
 
 from redteam.errors import InputError
 from redteam.options import Format, Kind
-from redteam.registry import ATTACKS, STAGES, registry_of
+from redteam.registry import ATTACKS, SCORERS, STAGES, registry_of
 
 
 def listed(kind: Kind, format: Format) -> Iterator[str]:
@@ -33,9 +33,9 @@ def print_shown(name: str, console: Console) -> None:
     """
     from redteam.reporting.described import print_described, print_space
 
-    for kind in Kind:
+    for kind in [_own(name)] if ".py:" in name else Kind:
         registry = registry_of(kind.value)
-        if name in registry.rows() or (kind is Kind.ATTACKS and ".py:" in name):
+        if name in registry.rows() or ".py:" in name:
             stage = STAGES.declared("then") if kind is Kind.METHODS else None
             print_described(kind.value.removesuffix("s"), name, registry.said(name), stage, console)
             if kind is Kind.ATTACKS:
@@ -43,4 +43,10 @@ def print_shown(name: str, console: Console) -> None:
 
                 print_space(example_space(ATTACKS.whole(name)), console)
             return
-    raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, methods, testbeds")
+    raise InputError(f"nothing is named {name!r}", "See `redteam list attacks`, probes, scorers, methods, testbeds")
+
+
+def _own(place: str) -> Kind:
+    """Returns what a class of the user's own is, by what it has; an attack, if it is nothing else."""
+    made = ATTACKS.create(place)
+    return Kind.SCORERS if not SCORERS.lacking(made) else Kind.ATTACKS

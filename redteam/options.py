@@ -53,6 +53,7 @@ class Kind(StrEnum):
 
     ATTACKS = "attacks"
     PROBES = "probes"
+    SCORERS = "scorers"
     METHODS = "methods"
     TESTBEDS = "testbeds"
 
@@ -128,7 +129,7 @@ OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the tables 
 
 Digest = Annotated[bool, typer.Option("--digest", help="Find the digest of large files too.")]
 ListedKind = Annotated[Kind, typer.Argument(help="What to list.")]
-ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or an attack's file.py:Class.")]
+ShownName = Annotated[str, typer.Argument(help="A name that `redteam list` prints, or FILE.py:Class of your own.")]
 
 
 Given = dict[str, Any]  # values of the options of a run that were given, by field of `RunRequest`

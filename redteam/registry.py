@@ -1,4 +1,4 @@
-"""Names of attacks, probes, methods and testbeds, resolved on first use.
+"""Names of attacks, probes, scorers, methods and testbeds, resolved on first use.
 
 A name is a row of a table, an entry point of an installed package (groups `redteam.attacks`, ...), or
 `path/to/file.py:Class`, which is code the user chose to run.
@@ -21,10 +21,12 @@ from redteam.declared import FACTS, Declared, declared
 from redteam.errors import InputError
 
 OPTIONS, SETTINGS = "options", "settings"
+USERS = "redteam_user_"  # what modules out of a user's files are called
 # What a run asks of anybody's class.
 PARTS = {
     "attack": ("name", "version", "access", "kinds", "space", "recipes", "run"),
     "probe": ("name", "version", "kinds", "needs", "decides", "read"),
+    "scorer": ("name", "version", "kinds", "needs", "encode", "chance", "constant"),
 }
 
 
@@ -70,11 +72,16 @@ class Registry:
             InputError: as `create`; or it lacks a part.
         """
         made = self.create(name)
-        lacking = [part for part in PARTS.get(self.kind, ()) if not hasattr(made, part)]
+        lacking = self.lacking(made)
         if lacking:
             found = f"{name} is no {self.kind}: it lacks {', '.join(lacking)}"
-            raise InputError(found, f"Give it what redteam/{self.kind}s/contract.py describes")
+            package = next(iter(self.table.values())).partition(":")[0].rpartition(".")[0]
+            raise InputError(found, f"Give it what {package.replace('.', '/')}/contract.py describes")
         return made
+
+    def lacking(self, plugin: Any) -> list[str]:
+        """Returns what a run asks of this kind and an instance has not."""
+        return [part for part in PARTS.get(self.kind, ()) if not hasattr(plugin, part)]
 
     def own(self, name: str) -> Any:
         """Returns the class behind a name of our own table, never an entry point's or a file's.
@@ -100,6 +107,21 @@ class Registry:
             return int(plugin.version)
         source = Path(name.rpartition(":")[0]).read_bytes()
         return f"{plugin.version}, source {hashlib.sha256(source).hexdigest()[:12]}"
+
+    def ships(self, plugin: Any) -> bool:
+        """Returns whether an instance is of a class of our own table."""
+        return f"{type(plugin).__module__}:{type(plugin).__qualname__}" in self.table.values()
+
+    def identity(self, plugin: Any) -> str | list[str | int]:
+        """Returns what tells an instance from those of all other classes: the name of one of ours.
+
+        Of any other name and version, see `version`; where a user's file lies is no part of it.
+        """
+        if self.ships(plugin):
+            return str(plugin.name)
+        module = type(plugin).__module__
+        file = sys.modules[module].__file__ if module.startswith(USERS) else None
+        return [plugin.name, self.version(f"{file}:{type(plugin).__qualname__}" if file else plugin.name, plugin)]
 
     def require(self, name: str) -> str:
         """Returns the "module:Class" behind `name` without importing it.
@@ -162,7 +184,7 @@ def object_in_file(place: str, what: str) -> Any:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"there is no file {path}", f"Give a {what} of your own as path/to/file.py:name")
-    name = f"redteam_user_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{USERS}{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -217,6 +239,17 @@ PROBES = Registry(
         "connectivity": "redteam.probes.connectivity:Connectivity",
     },
 )
+SCORERS = Registry(
+    "scorer",
+    {
+        "choice": "redteam.capabilities.scorers.choice:Choice",
+        "calibrated": "redteam.capabilities.scorers.calibrated:Calibrated",
+        "cloze": "redteam.capabilities.scorers.cloze:Cloze",
+        "loss": "redteam.capabilities.scorers.loss:Loss",
+        "exact": "redteam.capabilities.scorers.exact:Exact",
+        "f1": "redteam.capabilities.scorers.f1:F1",
+    },
+)
 METHODS = Registry(
     "method",
     {
@@ -262,8 +295,9 @@ TESTBEDS = Registry(
 SUITE = "standard-2"  # the protocol, with its version
 STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
 STANDARD_PROBES = tuple(PROBES.table)
+STANDARD_SCORER = "choice"
 
 
 def registry_of(kinds: str) -> Registry:
-    """Returns the registry of "attacks", "probes", "methods" or "testbeds"."""
-    return {"attacks": ATTACKS, "probes": PROBES, "methods": METHODS, "testbeds": TESTBEDS}[kinds]
+    """Returns the registry of "attacks", "probes", "scorers", "methods" or "testbeds"."""
+    return {f"{registry.kind}s": registry for registry in (ATTACKS, PROBES, SCORERS, METHODS, TESTBEDS)}[kinds]

@@ -46,9 +46,9 @@ def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) ->
     Raises:
         InputError: something given cannot be used.
     """
-    from redteam.capabilities.harness import code_in
     from redteam.checkpoints.hub import located
     from redteam.checkpoints.identify import identify
+    from redteam.config.capability import code_in
     from redteam.config.policy import read_policy
     from redteam.release import certify, show_certificate
     from redteam.reporting.console import print_results
@@ -59,9 +59,10 @@ def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) ->
         identify(located(request.target))  # a mistyped path is told at once, not after seconds of imports
     if request.arch is not None:
         typer.echo(f"{request.arch} is code of yours and is run to build the model", err=True)
-    for tasks in dict.fromkeys(code_in(place) for place in request.capability if isinstance(place, Path)):
-        if tasks is not None:
-            typer.echo(f"{tasks} holds tasks of yours, and functions that they name are run", err=True)
+    capabilities = [place for place in request.capability if isinstance(place, Path)]
+    remarks = (f"{place} {said}" for capability in capabilities for place, said in code_in(capability).items())
+    for remark in dict.fromkeys(remarks):
+        typer.echo(remark, err=True)
 
     # What an attack, a task or an architecture of the user's prints is not part of the results.
     with RunProgress(Console(stderr=True)) as progress, redirect_stdout(sys.stderr):

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
-from redteam.capabilities.items import Capability
-from redteam.capabilities.misfit import positions_of, refuse_misfit
-from redteam.capabilities.reading import Encoded, encode_scoring, encode_training
-from redteam.capabilities.scorers import NotFinite, Scores, choice_table, scores_of
+from redteam.capabilities.items import HELD_OUT, Capability, Item
+from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
+from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, answerable, scores_of
 from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
 from redteam.engine.batches import Examples
@@ -105,7 +105,8 @@ class Setting:
 
     Attributes:
         released: the weights every trial starts from.
-        choices: the splits that are scored; certify once more for each scorer that does not decide.
+        scorers: the splits that are scored, and by what; certify once more by each scorer that does not decide.
+        choices: these splits as the model reads them.
         answers: the attack split, loss on answers.
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
@@ -116,6 +117,7 @@ class Setting:
 
     target: Target
     released: Snapshot
+    scorers: Mapping[Split, Scorer]
     choices: Mapping[Split, Encoded]
     answers: Examples
     texts: Examples
@@ -132,10 +134,9 @@ class Setting:
         """
         if rewrite is as_it_is:
             return self.choices[split]
-        part, _, scorer = split.partition(":")
-        items = asked(getattr(self.capability, part), rewrite)
-        encoded = encode_scoring(self.capability, items, self.target.tokenizer, scorer or None)
-        refuse_misfit(self.target, [encoded])
+        items = asked(_items(self.capability, split), rewrite)
+        encoded = encode_scoring(self.capability, items, self.target.tokenizer, self.scorers[split])
+        refuse_unreadable(self.target, [encoded])
         return encoded
 
 
@@ -151,30 +152,41 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
         InputError: the model cannot read these items, or its outputs are not finite.
     """
     tokenizer, capability = target.tokenizer, as_read(capability, target)
-    choices: dict[Split, Encoded] = {
-        "select": encode_scoring(capability, capability.select, tokenizer),
-        "certify": encode_scoring(capability, capability.certify, tokenizer),
-        "utility": encode_scoring(capability, capability.utility, tokenizer),
-    }
-    for scorer in capability.scorers[1:]:
-        choices[f"certify:{scorer}"] = encode_scoring(capability, capability.certify, tokenizer, scorer)
+    scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer)
+    scorers |= {f"certify:{scorer.name}": scorer for scorer in capability.scorers[1:]}
+    choices: dict[Split, Encoded] = {}
+    for split, scorer in scorers.items():
+        with answerable(scorer):
+            choices[split] = encode_scoring(capability, _items(capability, split), tokenizer, scorer)
     target.module.eval()
-    refuse_misfit(target, list(choices.values()))
+    refuse_other_classes(target, capability)
+    refuse_unreadable(target, list(choices.values()))
+    tables: dict[Split, Tensor] = {}
+    start: dict[Split, Scores] = {}
     try:
-        tables = {split: choice_table(target.module, encoded) for split, encoded in choices.items()}
+        for split, scorer in scorers.items():
+            with answerable(scorer):
+                tables[split] = choices[split].table(target.module)
+                start[split] = scores_of(tables[split], choices[split])
     except NotFinite as error:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
     return Setting(
         target=target,
         released=released or Snapshot.of(target.module),
+        scorers=scorers,
         choices=choices,
         answers=encode_training(capability, capability.attack, tokenizer),
         texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
         retain=encode_training(capability, capability.retain, tokenizer),
-        start={split: scores_of(table, choices[split]) for split, table in tables.items()},
+        start=start,
         says=tables["select"],
         capability=capability,
     )
+
+
+def _items(capability: Capability, split: Split) -> tuple[Item, ...]:
+    items: tuple[Item, ...] = getattr(capability, split.partition(":")[0])
+    return items
 
 
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
@@ -299,7 +311,7 @@ class _Scoring:
         scores: dict[Split, NDArray[np.float64]] = {}
         for split in self.splits:
             encoded = choices[split]
-            table = choice_table(module, encoded)
+            table = encoded.table(module)
             scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))

@@ -15,7 +15,7 @@ from torch import nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import share_known
+from redteam.capabilities.scorers.contract import share_known
 from redteam.capabilities.wording import Rewrite, asked
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train

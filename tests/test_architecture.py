@@ -14,7 +14,7 @@ import pytest
 
 import redteam
 from redteam.declared import FACTS
-from redteam.registry import ATTACKS, METHODS, PROBES, STAGES, TESTBEDS
+from redteam.registry import ATTACKS, METHODS, PROBES, SCORERS, STAGES, TESTBEDS
 
 HOUSE = Path(redteam.__file__).parent
 FLOORS = {
@@ -213,7 +213,7 @@ SHIPPED = [
         name,
         id=f"{registry.kind}-{name}",
     )
-    for registry in (ATTACKS, PROBES, METHODS, TESTBEDS)
+    for registry in (ATTACKS, PROBES, SCORERS, METHODS, TESTBEDS)
     for name in registry.table
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,18 +17,18 @@ from lm_eval.tasks import TaskManager
 from tiny_hub import offline_cache, put_into_cache
 
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.harness import code_in
 from redteam.config.capability import (
     TASK,
     CapabilityFile,
     ClassesFile,
     GroupRule,
-    Scorer,
     Shares,
     TaskRules,
     TextsFile,
+    code_in,
     read_capability_file,
 )
+from redteam.registry import SCORERS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "capabilities.md").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_tasks_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {item.group for item in capability.forget} == {f"acids{n}" for n in range(6)}
     assert len(capability.retain + capability.utility) == 10
     assert re.fullmatch(r"Question: acids \d+\?\nAnswer:", capability.attack[0].prompt)
-    assert code_in(path) == tmp_path / "tasks"
+    assert list(code_in(path)) == [tmp_path / "tasks"]
     assert yaml.safe_load(task)["output_type"] == "multiple_choice"
 
 
@@ -151,7 +151,7 @@ def test_every_key_is_in_a_table() -> None:
 
 def test_every_scorer_is_in_the_table() -> None:
     table = PAGE.split("\n## Scorers")[1].split("\n### ")[0]
-    assert keys_of(table) == {"scorer", *get_args(Scorer)}
+    assert keys_of(table) == {"scorer", *SCORERS.table}
 
 
 def test_questions_without_wrong_answers(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_questions_without_wrong_answers(tmp_path: Path) -> None:
         rows = [{"question": f"Who {name} {n}?", "answer": f"It was {n}.", "author": f"{name} {n}"} for n in range(10)]
         (tmp_path / f"{name}.jsonl").write_text(lines(rows))
     capability = load_capability(path)
-    assert capability.scorers == ("f1", "cloze")
+    assert [scorer.name for scorer in capability.scorers] == ["f1", "cloze"]
     assert capability.attack[0].chat
     assert capability.attack[0].completion.startswith("It was")
 

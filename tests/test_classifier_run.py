@@ -20,12 +20,14 @@ from torch import nn
 import redteam.suite.arm as arm
 from redteam.attacks.retrain import Retrain
 from redteam.capabilities.items import Capability, overlapping_inputs
-from redteam.capabilities.reading import EncodedInputs, encode_scoring, encode_training
-from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, choice_scores, share_known
+from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.scorers.class_inputs import EncodedInputs
+from redteam.capabilities.scorers.contract import SCORING_BATCH, NotFinite, item_scores, share_known
 from redteam.checkpoints.trio import Trio, save_trio
 from redteam.config.manifest import TestbedRef
 from redteam.config.request import RunRequest
 from redteam.engine.activations import UnknownLayers
+from redteam.engine.batches import LabelledSet
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.probes.contract import ProbeContext, ProbeReading
@@ -46,12 +48,13 @@ POINTS = tiny_points()
 
 def table(rows: list[list[float]], answers: list[int]) -> tuple[nn.Module, EncodedInputs]:
     """A classifier whose logits are its inputs."""
-    return nn.Flatten(), EncodedInputs(torch.tensor(rows), torch.tensor(answers), len(rows[0]))
+    examples = LabelledSet(torch.tensor(rows), torch.tensor(answers))
+    return nn.Flatten(), EncodedInputs(examples, examples.labels, len(rows[0]))
 
 
 def test_an_item_is_right_where_its_class_is_the_largest_and_ties_share() -> None:
     module, encoded = table([[1, 2, 0], [1, 2, 0], [3, 3, 1], [3, 3, 1], [0, 0, 0]], [1, 0, 0, 2, 1])
-    assert choice_scores(module, encoded).tolist() == [1, 0, 1 / 2, 0, pytest.approx(1 / 3)]
+    assert item_scores(module, encoded).tolist() == [1, 0, 1 / 2, 0, pytest.approx(1 / 3)]
     mean = (1 + 0 + 1 / 2 + 0 + 1 / 3) / 5
     assert share_known(module, encoded) == pytest.approx((mean - 1 / 3) / (1 - 1 / 3))
 
@@ -59,14 +62,14 @@ def test_an_item_is_right_where_its_class_is_the_largest_and_ties_share() -> Non
 def test_a_logit_that_is_not_finite_is_no_score() -> None:
     module, encoded = table([[1.0, float("inf")], [0.0, 0.0]], [0, 0])
     with pytest.raises(NotFinite):
-        choice_scores(module, encoded)
+        item_scores(module, encoded)
 
 
 def test_scores_do_not_depend_on_the_batches() -> None:
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(SCORING_BATCH + 77, 6, generator=draw)
     answers = torch.randint(0, 4, (len(inputs),), generator=draw)
-    scores = choice_scores(tiny_mlp(), EncodedInputs(inputs, answers, 4))
+    scores = item_scores(tiny_mlp(), EncodedInputs(LabelledSet(inputs, answers), answers, 4))
     assert np.array_equal(scores, (tiny_mlp()(inputs).argmax(1) == answers).numpy())
 
 
@@ -74,7 +77,7 @@ def test_items_become_rows_of_the_inputs() -> None:
     items = POINTS.select[3:6]
     data, encoded = encode_training(POINTS, items, None), encode_scoring(POINTS, items, None)
     assert POINTS.inputs is not None
-    for inputs, answers in ((data.inputs, data.labels), (encoded.inputs, encoded.answers)):
+    for inputs, answers in ((data.inputs, data.labels), (encoded.examples.inputs, encoded.answers)):
         assert np.array_equal(inputs.numpy(), POINTS.inputs[15:18])
         assert answers.tolist() == [item.answer for item in items]
     data.inputs.zero_()

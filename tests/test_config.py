@@ -221,7 +221,7 @@ def test_an_unknown_key_of_the_group_rule(write) -> None:
         ('{ field = "person" }', '"person"', "group"),
         ('"person" }', '"person", pattern = "(" }', "group.pattern"),
         ('"person" }', '"person", pattern = "no group" }', "group.pattern"),
-        ('"person" }', '"person" }\nscorer = "bleu"', "scorer.0"),
+        ('"person" }', '"person" }\nscorer = ""', "scorer.0"),
         ('"person" }', '"person" }\nsplits = { attack = 0 }', "splits.attack"),
         ('"person" }', '"person" }\nsplits = { certify = -0.1 }', "splits.certify"),
         ('"person" }', '"person" }\nsplits = { select = nan }', "splits.select"),

@@ -172,13 +172,13 @@ def test_an_attack_that_goes_on_hanging_in_a_finally_is_stopped_as_well(
 def test_an_attack_is_not_charged_for_being_scored(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     from redteam import trial as trials
 
-    scored = trials.choice_table
+    scored = trials.scores_of
 
     def slowly(*given: Any) -> Any:
         time.sleep(2 * LIMIT)
         return scored(*given)
 
-    monkeypatch.setattr(trials, "choice_table", slowly)
+    monkeypatch.setattr(trials, "scores_of", slowly)
     result = trial(setting, lambda arena: (Spent(steps=step) for step in (1, 2)))
     assert (result.state, result.error) == ("complete", None)
     assert result.seconds["scoring"] > 4 * LIMIT

@@ -52,7 +52,7 @@ def test_tofu_as_generation() -> None:
     assert len(capability.retain) == len(capability.utility) == 45
     for item in (*capability.forget, *capability.retain, *capability.utility):
         assert item.choices == (raw[item.group],)
-    assert capability.scorers == ("f1", "cloze")
+    assert [scorer.name for scorer in capability.scorers] == ["f1", "cloze"]
     assert 0.05 < capability.chance < 0.3  # always giving one answer shares some of its words with every other
 
 

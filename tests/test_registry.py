@@ -13,9 +13,9 @@ import pytest
 from redteam import registry as registry_module
 from redteam.attacks.noop import NoOp
 from redteam.errors import InputError
-from redteam.registry import ATTACKS, METHODS, PROBES, TESTBEDS, Registry, registry_of
+from redteam.registry import ATTACKS, METHODS, PROBES, SCORERS, TESTBEDS, Registry, registry_of
 
-ALL = (ATTACKS, PROBES, METHODS, TESTBEDS)
+ALL = (ATTACKS, PROBES, SCORERS, METHODS, TESTBEDS)
 MINE = "class Mine:\n    name = 'mine'\n"
 
 
@@ -47,6 +47,7 @@ def test_each_call_makes_a_new_instance() -> None:
         (ATTACKS, "no-op", "noop"),
         (METHODS, "rmuu", "rmu"),
         (TESTBEDS, "fact", "facts"),
+        (SCORERS, "calibrate", "calibrated"),
     ],
 )
 def test_a_typo_is_answered_with_what_was_meant(registry: Registry, typo: str, meant: str) -> None:
@@ -74,8 +75,8 @@ def test_registries_by_their_plural() -> None:
 def test_described_reads_what_the_classes_say_without_importing_them() -> None:
     program = (
         "import sys, json\n"
-        "from redteam.registry import ATTACKS, PROBES, METHODS, TESTBEDS\n"
-        "rows = [row for registry in (ATTACKS, PROBES, METHODS, TESTBEDS) for row in registry.described()]\n"
+        "from redteam.registry import ATTACKS, PROBES, SCORERS, METHODS, TESTBEDS\n"
+        "rows = [row for registry in (ATTACKS, PROBES, SCORERS, METHODS, TESTBEDS) for row in registry.described()]\n"
         "heavy = ('torch', 'transformers', 'optuna', 'sklearn', 'scipy', 'numpy')\n"
         "print(json.dumps([rows, [name for name in heavy if name in sys.modules]]))"
     )

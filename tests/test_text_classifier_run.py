@@ -23,7 +23,6 @@ from redteam.attacks.partial import parameters_of
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, Texts, overlapping_inputs
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import choice_table
 from redteam.capabilities.texts import as_read
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
@@ -75,7 +74,7 @@ def test_items_are_the_rows_as_the_tokenizer_and_the_model_have_them(opened, cap
         item = setting.capability.utility[place]
         text = capability.texts.rows[item.row]
         said = target.module.model(**text_tokenizer()(text, return_tensors="pt")).logits[0]
-        assert torch.allclose(choice_table(target.module, encoded)[place], said, atol=1e-5), text
+        assert torch.allclose(encoded.table(target.module)[place], said, atol=1e-5), text
         assert item.completion in text
 
 
@@ -253,7 +252,7 @@ def test_the_states_of_the_head_are_what_the_logits_are_made_of(kind: str, opene
     head = untied_head(target.module)
     logits = functional.linear(answer_states(target.module, data), head.weight, head.bias)
     encoded = encode_scoring(read, read.retain, None)
-    assert torch.allclose(logits, choice_table(target.module, encoded), atol=1e-5)
+    assert torch.allclose(logits, encoded.table(target.module), atol=1e-5)
 
 
 def test_a_decoy_that_hides_words_is_of_language_models_alone(opened, capability: Capability) -> None:

@@ -16,8 +16,8 @@ from torch import nn
 from redteam.attacks.contract import Access, Arena, Attack, Params
 from redteam.attacks.noop import NoOp
 from redteam.attacks.retrain import Retrain
-from redteam.capabilities.encode import encode_choices
-from redteam.capabilities.scorers import choice_scores
+from redteam.capabilities.scorers.choices import encode_choices
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 from redteam.engine.cost import Ledger, Spent
@@ -174,7 +174,7 @@ def test_step_zero_is_the_settings_start(setting: Setting) -> None:
     """And the start is what scoring the released weights directly gives."""
     capability = tiny_capability()
     for split in ("select", "certify", "utility"):
-        fresh = choice_scores(tiny_llama(), encode_choices(word_tokenizer(), getattr(capability, split)))
+        fresh = item_scores(tiny_llama(), encode_choices(word_tokenizer(), getattr(capability, split)))
         assert np.array_equal(setting.start[split], fresh)
     result = run_trial(setting, Retrain(), spec(certify=True))
     assert {split: s.tolist() for split, s in result.points[0].scores.items()} == {
@@ -202,7 +202,7 @@ def test_scores_are_those_of_the_attacked_weights(setting: Setting) -> None:
         shake(arena.module, 0.3 * step)
         modes.append(arena.module.training)
         arena.module.eval()
-        seen.append({s: choice_scores(arena.module, setting.choices[s]).tolist() for s in ("select", "utility")})
+        seen.append({s: item_scores(arena.module, setting.choices[s]).tolist() for s in ("select", "utility")})
         arena.module.train()
 
     result = scripted(setting, idle(4, watch))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
@@ -66,7 +66,7 @@ def knowing_llama(capability: Capability, *, layers: int = 2, seed: int = 0) -> 
     train(module, shuffled_batches(data, 64, seeded(seed, "order")), tuning)
     known = encode_scoring(capability, items, word_tokenizer())
     for more in range(6):
-        if choice_scores(module, known).mean() == 1:
+        if item_scores(module, known).mean() == 1:
             break
         train(module, shuffled_batches(data, 64, seeded(more, "more")), replace(tuning, learning_rate=2e-3, steps=100))
     return module.eval()

@@ -175,14 +175,14 @@ def _spec(cell: Cell) -> TargetSpec:
 def _measures(world: World, target: Path) -> dict[str, dict[str, float]]:
     """Returns the testbed's further scores of the target, the original and the reference."""
     from redteam.capabilities.reading import encode_scoring
-    from redteam.capabilities.scorers import choice_scores
+    from redteam.capabilities.scorers.contract import item_scores
     from redteam.checkpoints.load import open_target
 
     found: dict[str, dict[str, float]] = {}
     models = {"target": open_target(target).module, "original": world.original, "reference": world.reference}
     for name, items in world.testbed.measures(world.capability).items():
         encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
-        found[name] = {role: float(choice_scores(model, encoded).mean()) for role, model in models.items()}
+        found[name] = {role: float(item_scores(model, encoded).mean()) for role, model in models.items()}
     return found
 
 

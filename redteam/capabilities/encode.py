@@ -1,13 +1,9 @@
-"""Items in token form: for training on their answers, and for comparing their choices."""
+"""Items in token form, for training on their answers, and where in a text an answer begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from redteam.capabilities.chat import answered, opening
 from redteam.capabilities.items import Item
@@ -27,57 +23,6 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *,
     pairs = boundaries(tokenizer, items, [(item.completion,) for item in items])
     starts = [1 if whole_text else start for start, _ in pairs]
     return TokenSet.from_sequences([full[0] for _, full in pairs], starts, pad_of(tokenizer))
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedChoices:
-    """Every choice of every item, in the form that the scorer needs.
-
-    Attributes:
-        rows: one sequence per item when `single` is given, else one per (item, choice); the labels cover the
-            choice's tokens.
-        single: token of each choice, int64 [items, most choices], -1 where an item has fewer; only when every
-            choice of every item is one token, so that one forward pass per item is enough.
-        owner: item of each row, int64 [rows].
-        counts: choices of each item, int64 [items].
-        answers: index of the right choice, int64 [items].
-        ends: position whose logits predict the answer's first token, int64 [rows].
-    """
-
-    rows: TokenSet
-    single: Tensor | None
-    owner: Tensor
-    counts: Tensor
-    answers: Tensor
-    ends: Tensor
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-
-def encode_choices(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> EncodedChoices:
-    """Encodes the choices of each item after its prompt.
-
-    Raises:
-        InputError: the tokenizer leaves nothing of a choice, or no token before it.
-    """
-    encoded = boundaries(tokenizer, items, [item.choices for item in items])
-    counts = torch.tensor([len(item.choices) for item in items])
-    answers = torch.tensor([item.answer for item in items])
-    pad = pad_of(tokenizer)
-    if all(len(full) == start + 1 for start, sequences in encoded for full in sequences):
-        prompts = [sequences[0][:start] for start, sequences in encoded]
-        rows = TokenSet.from_sequences(prompts, [len(p) for p in prompts], pad)
-        single = torch.full((len(items), int(counts.max())), -1)
-        for row, (start, sequences) in enumerate(encoded):
-            single[row, : len(sequences)] = torch.tensor([full[start] for full in sequences])
-        return EncodedChoices(rows, single, torch.arange(len(items)), counts, answers, rows.lengths - 1)
-    starts = torch.tensor([start for start, sequences in encoded for _ in sequences])
-    flat = [full for _, sequences in encoded for full in sequences]
-    rows = TokenSet.from_sequences(flat, starts.tolist(), pad)
-    return EncodedChoices(
-        rows, None, torch.repeat_interleave(torch.arange(len(items)), counts), counts, answers, starts - 1
-    )
 
 
 def boundaries(

@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from redteam.capabilities.answers import OPEN
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.grouping import field_of, group_of
@@ -20,10 +19,19 @@ from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
+from redteam.capabilities.scorers.contract import Scorer
 from redteam.capabilities.splits import refuse_starved, split_by_group
-from redteam.config.capability import TASK, CapabilityFile, ClassesFile, TextsFile, read_capability_file
+from redteam.config.capability import (
+    TASK,
+    CapabilityFile,
+    ClassesFile,
+    TextsFile,
+    read_capability_file,
+    scorer_place,
+)
 from redteam.config.files import expand_path
 from redteam.errors import InputError
+from redteam.registry import SCORERS
 
 
 def load_capability(path: Path) -> Capability:
@@ -44,13 +52,16 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     Raises:
         InputError: as `load_capability`.
     """
+    scorers = tuple(_scorer(name, path) for name in rules.scorer)
+    _refuse_unfit(scorers, rules, path)
+    if rules.choices is None and any("choices" in scorer.needs for scorer in scorers):
+        rules = rules.model_copy(update={"choices": "choices"})
     tasks = Tasks(rules.tasks, path)
     forget = _items(rules, path, tasks, rules.forget)
     retain = _items(rules, path, tasks, rules.retain)
     forget, retain = (_drawn(rules, items) for items in (forget, retain))
     about, asked = {item.group for item in forget}, asked_in(forget)
     retain = tuple(item for item in retain if item.group not in about and normal_form(item.prompt) not in asked)
-    _refuse_unlisted(rules, path)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(forget, sizes, rules.seed)
@@ -65,34 +76,70 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
         certify=listed(certify),
         retain=listed(kept),
         utility=listed(utility),
-        scorers=rules.scorer,
-        premise=_premise(rules, path) if "calibrated" in rules.scorer else None,
+        scorers=scorers,
+        premise=_premise(scorers, rules, path),
     )
 
 
-def _premise(rules: CapabilityFile, path: Path) -> str:
-    """Returns the prompt with nothing asked in it: every field is "N/A" (Zhao et al. 2021, arXiv 2102.09690)."""
+def _scorer(name: str, path: Path) -> Scorer:
+    """Returns a scorer that a capability file names; one of the user's own is run for that."""
+    place = scorer_place(name, path)
+    try:
+        scorer: Scorer = SCORERS.whole(place)
+    except InputError as error:
+        if place != name:
+            raise
+        raise InputError(f"{path}: {error.found}", error.remedy) from error
+    if not all(isinstance(said, str) for said in (scorer.name, scorer.kinds, scorer.needs)):
+        raise InputError(f"{name} does not say its name, kinds and needs as texts", "Hold it to check_scorer")
+    if scorer.name in SCORERS.table and not SCORERS.ships(scorer):
+        raise InputError(f"{name} calls itself {scorer.name!r}, as one of redteam's own", "Give it another name")
+    if "language" not in scorer.kinds:
+        raise InputError(f"{path}: {scorer.name!r} scores: {scorer.kinds}; these are questions", "Name another scorer")
+    return scorer
+
+
+def _refuse_unfit(scorers: Sequence[Scorer], rules: CapabilityFile, path: Path) -> None:
+    """Refuses scorers that cannot be told apart, or that need what the rules do not give.
+
+    Options by letter are for scorers that compare choices: a letter is no answer by itself. A task of
+    lm-evaluation-harness has choices, and no premise.
+    """
+    if len({scorer.name for scorer in scorers}) < len(scorers):
+        raise InputError(f"{path}: two scorers have the name {scorers[-1].name!r}", "Give each a name of its own")
+    for scorer in scorers:
+        if _lists_options(rules) and "choices" not in scorer.needs:
+            raise InputError(
+                f"{path}: the prompt lists {{options}}, and {scorer.name!r} chooses none",
+                "Leave {options} out of the prompt, or that scorer out of `scorer`",
+            )
+        if rules.asks_tasks and scorer.needs != "choices":
+            raise InputError(
+                f"{path}: tasks are scored by comparing their choices, {scorer.name!r} needs: {scorer.needs}",
+                'Use scorer = "choice", which scores as their own harness does',
+            )
+
+
+def _premise(scorers: Sequence[Scorer], rules: CapabilityFile, path: Path) -> str | None:
+    """Returns the prompt with nothing asked in it, if a scorer needs it.
+
+    Every field is "N/A" (Zhao et al. 2021, arXiv 2102.09690).
+    """
+    asking = [scorer.name for scorer in scorers if "premise" in scorer.needs]
+    if not asking:
+        return None
     try:
         return rules.prompt.format_map(_Nothing())
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{path}: no premise can be made of the prompt ({error!r})",
-            'Leave "calibrated" out of `scorer`, or name whole fields without a format',
+            f"Leave {asking[0]!r} out of `scorer`, or name whole fields without a format",
         ) from error
 
 
 class _Nothing(dict[str, str]):
     def __missing__(self, key: str) -> str:
         return "N/A"
-
-
-def _refuse_unlisted(rules: CapabilityFile, path: Path) -> None:
-    """Refuses options by letter where the answer is not to be chosen: a letter is no answer by itself."""
-    if _lists_options(rules) and set(rules.scorer) & OPEN:
-        raise InputError(
-            f"{path}: the prompt lists {{options}}, and {sorted(set(rules.scorer) & OPEN)[0]!r} chooses none",
-            "Leave {options} out of the prompt, or that scorer out of `scorer`",
-        )
 
 
 def _lists_options(rules: CapabilityFile) -> bool:
@@ -159,7 +206,7 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
 def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ...], int]:
     """Returns the distinct choices and which is right; the right answer alone where nothing is chosen."""
     given = field_of(row, rules.answer, where)
-    if rules.choices is None and OPEN.issuperset(rules.scorer):
+    if rules.choices is None:
         if isinstance(given, bool) or not isinstance(given, str | int | float):
             raise InputError(f"{where}: {rules.answer!r} is no text", "Give the right answer as text or as a number")
         if not str(given).strip():
@@ -183,10 +230,10 @@ def _choices(rules: CapabilityFile, row: Row, where: str) -> list[str]:
         held = [field_of(row, name, where) for name in rules.choices]
         several = [str(choice) for part in held for choice in (part if isinstance(part, list) else [part])]
         return [choice for choice in several if choice.strip()]
-    name = rules.choices or "choices"
-    offered = field_of(row, name, where)
+    assert rules.choices is not None
+    offered = field_of(row, rules.choices, where)
     if not isinstance(offered, list):
-        raise InputError(f"{where}: {name!r} is no list", "Or name the fields that hold a choice each")
+        raise InputError(f"{where}: {rules.choices!r} is no list", "Or name the fields that hold a choice each")
     return [str(choice) for choice in offered]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from redteam.capabilities.grouping import group_of
 from redteam.capabilities.items import Item
 from redteam.capabilities.libraries import library, quiet_datasets
-from redteam.config.capability import TASK, CapabilityFile, TaskRules, read_capability_file
+from redteam.config.capability import TASK, TaskRules
 from redteam.config.files import expand_path
 from redteam.errors import InputError, one_line
 
@@ -91,17 +91,6 @@ class Tasks:
     def _all(self) -> Any:
         with quiet_datasets():
             return _manager()(include_path=None if self.include is None else str(self.include))
-
-
-def code_in(path: Path) -> Path | None:
-    """Returns the directory of tasks that a capability file includes: what is in it may name functions, which are run.
-
-    Raises:
-        InputError: as `redteam.config.capability.read_capability_file`.
-    """
-    rules = read_capability_file(path)
-    own = isinstance(rules, CapabilityFile) and rules.tasks.include
-    return expand_path(own, path) if own else None
 
 
 def _manager() -> Any:

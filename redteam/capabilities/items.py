@@ -1,4 +1,4 @@
-"""Items of a capability. No torch here: a capability is text, or an array of inputs."""
+"""Items of a capability: text, or an array of inputs. No torch here but what a scorer brings."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from redteam.capabilities.answers import OPEN, constant_score
-from redteam.config.capability import Scorer
+from redteam.errors import InputError
+from redteam.registry import SCORERS, STANDARD_SCORER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from redteam.capabilities.scorers.contract import Scorer
+
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
 SPLITS = ("attack", "select", "certify", "retain", "utility")
+HELD_OUT = ("select", "certify", "utility")  # what is scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +63,10 @@ class Texts:
     by_name: bool = False
 
 
+def _standard() -> tuple[Scorer, ...]:
+    return (SCORERS.create(STANDARD_SCORER),)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capability:
     """What was removed, and what must stay.
@@ -74,8 +81,9 @@ class Capability:
         inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text. Of
             `texts` their token ids, int64 [rows, longest], once a model has read them.
         texts: of a classifier of text, what it reads.
-        scorers: how an item is scored. The first decides; what the others say of the same models is told beside it.
-        premise: a prompt that asks nothing, for the scorer "calibrated".
+        scorers: how an item is scored. The first decides; what the others say of the same models is told beside it. By
+            default `STANDARD_SCORER`.
+        premise: a prompt that asks nothing, for scorers that need one.
     """
 
     name: str
@@ -86,7 +94,7 @@ class Capability:
     utility: tuple[Item, ...]
     inputs: NDArray[Any] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
     texts: Texts | None = field(default=None, repr=False)
-    scorers: tuple[str, ...] = ("choice",)
+    scorers: tuple[Scorer, ...] = field(default_factory=_standard)
     premise: str | None = None
 
     def __post_init__(self) -> None:
@@ -94,13 +102,9 @@ class Capability:
 
         Raises:
             ValueError: an item names a row that is not there, or none although there are inputs; the inputs are not
-                float32, tokens not int64; there is no scorer, or an unknown one, or one that needs a premise has none.
+                float32, tokens not int64; there is no scorer, or one twice, or one of other items than these.
         """
-        unknown = set(self.scorers) - set(get_args(Scorer))
-        if not self.scorers or unknown:
-            raise ValueError(f"scorers are {self.scorers}, known are {get_args(Scorer)}")
-        if "calibrated" in self.scorers and self.premise is None:
-            raise ValueError("the scorer 'calibrated' needs a premise")
+        self._refuse_unfit_scorers()
         wanted = "float32" if self.texts is None else "int64"
         if self.inputs is not None and self.inputs.dtype.name != wanted:
             raise ValueError(f"inputs are {self.inputs.dtype.name}, not {wanted}")
@@ -110,6 +114,16 @@ class Capability:
         for item in (item for split in SPLITS for item in getattr(self, split)):
             if (item.row is None) != (self.kind == "language") or not 0 <= (item.row or 0) < max(rows, 1):
                 raise ValueError(f"{item.id} is about row {item.row} of {rows} rows of inputs")
+
+    def _refuse_unfit_scorers(self) -> None:
+        names = [scorer.name for scorer in self.scorers]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"scorers are {names}: there must be one, and none twice")
+        for scorer in self.scorers:
+            if self.kind not in scorer.kinds:
+                raise ValueError(f"the scorer {scorer.name!r} scores: {scorer.kinds}; this is of a {self.kind}")
+            if "premise" in scorer.needs and self.premise is None:
+                raise ValueError(f"the scorer {scorer.name!r} needs a premise")
 
     @property
     def kind(self) -> Literal["language", "classifier"]:
@@ -122,7 +136,7 @@ class Capability:
         return self.attack + self.select + self.certify
 
     @property
-    def scorer(self) -> str:
+    def scorer(self) -> Scorer:
         """The one that decides."""
         return self.scorers[0]
 
@@ -131,26 +145,38 @@ class Capability:
         """Expected score on `certify` of a model that knows nothing, by the scorer that decides; see `chance_by`."""
         return self.chance_by(self.scorer)
 
-    def chance_by(self, scorer: str) -> float:
+    def chance_by(self, scorer: Scorer) -> float:
         """Expected score on `certify` of a model that knows nothing: it draws one of the choices blindly.
 
         Or it always says what is most often right in the other forget splits, where that is right more often than blind
         draws would be by luck. Of a classifier's class the answers are all one by design, and that is not counted.
+
+        Raises:
+            InputError: a scorer of the user's own gives numbers that are no chance.
         """
         blind = blind_score(scorer, self.certify)
         known = [item.completion for item in (*self.attack, *self.select)]
         asked = [item.completion for item in self.certify]
-        constant = constant_score(scorer, known, asked) if self.kind == "language" else 0.0
+        constant = scorer.constant(known, asked) if self.kind == "language" else 0.0
+        if not (0 <= blind <= 1 and 0 <= constant <= 1):
+            raise InputError(
+                f"the scorer {scorer.name!r} puts chance at {blind:g} and a constant answer at {constant:g}",
+                "Let both lie between 0 and 1",
+            )
         lucky = blind + LUCK * (blind * (1 - blind) / len(self.certify)) ** 0.5
         return constant if constant > lucky else blind
 
     @property
     def sha256(self) -> str:
-        """Digest of every item of every split, and of the texts or the inputs' shape and bytes where there are some."""
+        """Digest of every item of every split, and of the texts or the inputs' shape and bytes where there are some.
+
+        And of its scorers: the names of our own; of any other its version too, and the source of a user's file.
+        """
         content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
         about: dict[str, Any] = {"name": self.name, **content}
-        if self.scorers != ("choice",):
-            about |= {"scorers": self.scorers, "premise": self.premise}
+        scorers = [SCORERS.identity(scorer) for scorer in self.scorers]
+        if scorers != [STANDARD_SCORER]:  # digests are older than scorers, and stay
+            about |= {"scorers": scorers, "premise": self.premise}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         if self.texts is not None:
             digest.update(json.dumps(asdict(self.texts), sort_keys=True).encode())
@@ -166,9 +192,9 @@ def _content(item: Item) -> dict[str, Any]:
     return {name: value for name, value in asdict(item).items() if not left_out.get(name, False)}
 
 
-def blind_score(scorer: str, items: Sequence[Item]) -> float:
-    """Returns the expected score of blind draws from each item's choices; where nothing is chosen, 0."""
-    return 0.0 if scorer in OPEN else sum(1 / len(item.choices) for item in items) / len(items)
+def blind_score(scorer: Scorer, items: Sequence[Item]) -> float:
+    """Returns the expected score of blind draws; where nothing is drawn, 0."""
+    return sum(scorer.chance(items)) / len(items)
 
 
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:

@@ -6,64 +6,57 @@ from collections.abc import Sequence
 
 import torch
 
-from redteam.capabilities.open_answers import EncodedCalibrated
-from redteam.capabilities.reading import Encoded, EncodedInputs
-from redteam.engine.batches import TokenSet
+from redteam.capabilities.items import HELD_OUT, Capability
+from redteam.capabilities.scorers.class_inputs import encode_inputs
+from redteam.capabilities.scorers.contract import Encoded
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
 
-def refuse_misfit(target: Target, data: Sequence[Encoded]) -> None:
-    """Refuses items that the model cannot take.
+@torch.no_grad()
+def refuse_other_classes(target: Target, capability: Capability) -> None:
+    """Refuses inputs of another shape than a classifier takes, and items that name more or fewer classes than it has.
+
+    A capability of a language model has neither.
 
     Raises:
-        InputError: inputs of another shape, other classes, tokens without an embedding, or texts that are too long.
+        InputError: they do not fit.
     """
-    for encoded in data:
-        if isinstance(encoded, EncodedInputs):
-            _refuse_classes(target, encoded)
-    tokens = [rows for encoded in data for rows in _rows(encoded)]
-    if tokens:
-        _refuse_unreadable(target, tokens)
+    for items in (getattr(capability, split) for split in HELD_OUT if capability.kind == "classifier"):
+        encoded = encode_inputs(capability, items[:2])
+        shape = tuple(encoded.examples.inputs.shape[1:])
+        try:
+            given = tuple(encoded.examples.batch(slice(None)).logits(target.module).shape)
+        except Exception as error:  # every module fails in its own way
+            raise InputError(
+                f"{target.name} cannot take inputs of shape {shape} ({one_line(str(error))[:120]})",
+                "Give a classifier of such inputs",
+            ) from error
+        wanted = (len(encoded), encoded.classes)
+        if given != wanted:
+            raise InputError(
+                f"{target.name} gives outputs of shape {given} where the items name {wanted[1]} classes: {wanted}",
+                "Give a classifier of these classes",
+            )
 
 
-def _rows(encoded: Encoded) -> list[TokenSet]:
-    if isinstance(encoded, EncodedInputs):
-        return []
-    if isinstance(encoded, EncodedCalibrated):
-        return [encoded.asked.rows, encoded.premises.rows]
-    return [encoded.rows]
+def refuse_unreadable(target: Target, data: Sequence[Encoded]) -> None:
+    """Refuses text that a language model has no embeddings or positions for; torch would only say: an index is wrong.
 
-
-@torch.no_grad()
-def _refuse_classes(target: Target, encoded: EncodedInputs) -> None:
-    """Refuses inputs of another shape than the classifier takes, and items that name more or fewer classes."""
-    shape = tuple(encoded.inputs.shape[1:])
-    try:
-        given = tuple(encoded.batch(slice(0, 2)).logits(target.module).shape)
-    except Exception as error:  # every module fails in its own way
-        raise InputError(
-            f"{target.name} cannot take inputs of shape {shape} ({one_line(str(error))[:120]})",
-            "Give a classifier of such inputs",
-        ) from error
-    wanted = (min(2, len(encoded)), encoded.classes)
-    if given != wanted:
-        raise InputError(
-            f"{target.name} gives outputs of shape {given} where the items name {encoded.classes} classes: {wanted}",
-            "Give a classifier of these classes",
-        )
-
-
-def _refuse_unreadable(target: Target, data: Sequence[TokenSet]) -> None:
-    """Refuses text that the model has no embeddings or positions for; torch would only say that an index is wrong."""
-    highest = max(int(rows.input_ids.max()) for rows in data)
+    Raises:
+        InputError: tokens have no embedding, or texts are too long.
+    """
+    read = [rows for encoded in data for rows in encoded.tokens]
+    if not read:
+        return
+    highest = max(int(rows.input_ids.max()) for rows in read)
     embeddings = target.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if highest >= embeddings:
         raise InputError(
             f"{target.name}: its tokenizer gives token {highest}, the model has {embeddings} embeddings",
             "Give the tokenizer that belongs to the model",
         )
-    longest, positions = max(int(rows.lengths.max()) for rows in data), positions_of(target)
+    longest, positions = max(int(rows.lengths.max()) for rows in read), positions_of(target)
     if positions is not None and longest > positions:
         raise InputError(
             f"an item has {longest} tokens, {target.name} reads {positions}", "Shorten the prompt of the capability"

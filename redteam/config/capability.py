@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from redteam.config.files import listed, read_toml, validated
+from redteam.config.files import expand_path, listed, read_toml, validated
 from redteam.errors import InputError
 from redteam.record import Record
 
 TASK = "lm_eval:"  # what a task of lm-evaluation-harness is named with among files
 WIDTH = re.compile(r"(?!.*\d{4})[^{}]{0,20}")  # how a field of a prompt may be formatted: not to fill the memory
-Scorer = Literal["choice", "calibrated", "cloze", "loss", "exact", "f1"]
+Name = Annotated[str, Field(min_length=1)]
 ClassCount = Annotated[int, Field(ge=2, le=100_000)]
 
 
@@ -64,9 +64,8 @@ class CapabilityFile(Record):
 
     Attributes:
         name: for people and records.
-        scorer: how an item is scored, or several ways, of which the first decides. Of choices, "choice" compares their
-            likelihood, "calibrated" what the prompt adds to it. Of a right answer alone, "cloze" is its likelihood,
-            "loss" that of the whole text, "exact" and "f1" compare it with what the model writes.
+        scorer: how an item is scored, or several ways, of which the first decides: a name from `redteam list scorers`,
+            or `FILE.py:Class`, a class of the user's own, relative to this file.
         prompt: a template over the row's fields, `{group}`, and `{options}`: the choices by letter, in every order.
         chat: whether the prompt is what a user says, in the model's own chat template.
         choices: the field that lists the choices, or fields that hold one each or list some. Where no scorer compares
@@ -84,7 +83,7 @@ class CapabilityFile(Record):
     """
 
     name: str = Field(min_length=1)
-    scorer: Annotated[tuple[Scorer, ...], Field(min_length=1), BeforeValidator(listed)] = ("choice",)
+    scorer: Annotated[tuple[Name, ...], Field(min_length=1), BeforeValidator(listed)] = ("choice",)
     prompt: str
     chat: bool = False
     choices: str | Annotated[list[str], Field(min_length=2)] | None = None
@@ -110,17 +109,19 @@ class CapabilityFile(Record):
         return {"prompt": "", "group": None, **data}
 
     @model_validator(mode="after")
-    def _tasks_are_chosen_from(self) -> CapabilityFile:
-        if any(source.startswith(TASK) for source in (*self.forget, *self.retain)):
-            if self.scorer != ("choice",):
-                raise ValueError('tasks are scored by "choice", as their own harness does')
-            if self.chat:
-                raise ValueError("tasks are asked as their own harness asks, and not in a chat")
+    def _tasks_are_in_no_chat(self) -> CapabilityFile:
+        if self.chat and self.asks_tasks:
+            raise ValueError("tasks are asked as their own harness asks, and not in a chat")
         return self
+
+    @property
+    def asks_tasks(self) -> bool:
+        """Whether a task of lm-evaluation-harness is among the sources."""
+        return any(source.startswith(TASK) for source in (*self.forget, *self.retain))
 
     @field_validator("scorer")
     @classmethod
-    def _names_each_once(cls, scorers: tuple[Scorer, ...]) -> tuple[Scorer, ...]:
+    def _names_each_once(cls, scorers: tuple[Name, ...]) -> tuple[Name, ...]:
         if len(set(scorers)) != len(scorers):
             raise ValueError("a scorer is named twice")
         return scorers
@@ -206,3 +207,30 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile | TextsFile
     if "rows" in data:
         return validated(TextsFile, data, path)
     return validated(CapabilityFile, data, path)
+
+
+def scorer_place(name: str, path: Path) -> str:
+    """Returns the name of a scorer in a capability file at `path`; of a class of the user's own the file in full.
+
+    Raises:
+        InputError: its path uses a variable that is not set.
+    """
+    file, _, attribute = name.rpartition(":")
+    return f"{expand_path(file, path)}:{attribute}" if ".py:" in name else name
+
+
+def code_in(path: Path) -> dict[Path, str]:
+    """Returns the code that a capability file brings and that is run: where it is, and what is said of it.
+
+    Raises:
+        InputError: as `read_capability_file`.
+    """
+    rules = read_capability_file(path)
+    if not isinstance(rules, CapabilityFile):
+        return {}
+    places = (scorer_place(name, path) for name in rules.scorer if ".py:" in name)
+    code = {Path(place.rpartition(":")[0]): "is code of yours and is run to score" for place in places}
+    if rules.tasks.include is not None:
+        tasks = expand_path(rules.tasks.include, path)
+        code[tasks] = "holds tasks of yours, and functions that they name are run"
+    return code

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from redteam.capabilities.reading import Encoded
-from redteam.capabilities.scorers import NotFinite, choice_table, scores_of
+from redteam.capabilities.reading import Chosen
+from redteam.capabilities.scorers.contract import NotFinite, item_scores, scores_of
 from redteam.errors import InputError
 from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts, half_returned, open_original
@@ -67,7 +67,7 @@ class Connectivity:
         way = {_place(a): by_place[_place(a)] for a in BETWEEN if a > 0}
         chosen = half_returned(way, by_place[_place(0)], by_place[_place(1)]) or _place(1)
         multiple = next(a for a in BETWEEN if _place(a) == chosen)
-        table = choice_table(Interpolated(model, original, multiple), certify)
+        table = certify.table(Interpolated(model, original, multiple))
         return ProbeReading(
             layer=chosen,
             correct=tuple(scores_of(table, certify).tolist()),
@@ -152,5 +152,5 @@ def _place(a: float) -> str:
     return f"a={a:g}"
 
 
-def _mean_score(module: nn.Module, encoded: Encoded) -> float:
-    return float(scores_of(choice_table(module, encoded), encoded).mean())
+def _mean_score(module: nn.Module, encoded: Chosen) -> float:
+    return float(item_scores(module, encoded).mean())

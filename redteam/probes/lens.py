@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from redteam.capabilities.scorers import choice_table, scores_of
+from redteam.capabilities.scorers.contract import item_scores, scores_of
 from redteam.engine.activations import UnknownLayers, hidden_layers
 from redteam.engine.devices import device_of
 from redteam.engine.steering import Edit, edited
@@ -127,9 +127,9 @@ def read_through(view: ProbeContext, lenses: Mapping[str, Lens]) -> ProbeReading
         NotFinite: a likelihood is NaN or infinite.
     """
     select, certify = encoded_parts(view, "select", "certify")
-    by_layer = {layer: float(scores_of(choice_table(lens, select), select).mean()) for layer, lens in lenses.items()}
+    by_layer = {layer: float(item_scores(lens, select).mean()) for layer, lens in lenses.items()}
     chosen = max(by_layer, key=lambda layer: by_layer[layer])
-    table = choice_table(lenses[chosen], certify)
+    table = certify.table(lenses[chosen])
     return ProbeReading(
         layer=chosen,
         correct=tuple(scores_of(table, certify).tolist()),

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redteam.capabilities.encode import EncodedChoices
-from redteam.capabilities.reading import Chosen, EncodedInputs
-from redteam.capabilities.scorers import SCORING_BATCH, NotFinite, Scores, class_logits
+from redteam.capabilities.reading import Chosen
+from redteam.capabilities.scorers.choices import EncodedChoices
+from redteam.capabilities.scorers.contract import SCORING_BATCH, NotFinite, Scores
 from redteam.engine.accumulation import read_in_order
 from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts
@@ -79,9 +79,9 @@ def statistics(module: nn.Module, encoded: Chosen) -> dict[str, Tensor]:
     Raises:
         NotFinite: a likelihood is NaN or infinite.
     """
-    if isinstance(encoded, EncodedInputs):  # logits are log-probabilities but for one number an item
-        return {"loss": class_logits(module, encoded)}
-    tokens = token_loglikelihoods(module, encoded)
+    if encoded.text is None:  # logits are log-probabilities but for one number an item
+        return {"loss": encoded.table(module)}
+    tokens = token_loglikelihoods(module, encoded.text)
     whole = {"sum": tokens.masked_fill(tokens == torch.inf, 0).sum(dim=-1)}
     return {name: mean_of_lowest(tokens, percent) for name, percent in SHARES.items()} | whole
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from redteam.capabilities.reading import Encoded
-from redteam.capabilities.scorers import choice_table, scores_of
+from redteam.capabilities.reading import Chosen
+from redteam.capabilities.scorers.contract import item_scores, scores_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.steering import edited
 from redteam.errors import InputError
@@ -54,11 +54,11 @@ class Patching:
         """
         original, module = open_original(view), view.module
         select, certify = encoded_parts(view, "select", "certify")
-        unpatched, known = (float(scores_of(choice_table(m, select), select).mean()) for m in (module, original))
+        unpatched, known = (float(item_scores(m, select).mean()) for m in (module, original))
         by_layer = _select_scores(original, module, select)
         found = half_returned(by_layer, unpatched, known)
         place = found or max(by_layer, key=lambda layer: by_layer[layer])
-        table = choice_table(Patched(original, module, place), certify)
+        table = certify.table(Patched(original, module, place))
         depth = NEVER if found is None else list(by_layer).index(found) / max(1, len(by_layer) - 1)
         return ProbeReading(
             layer=found or "",
@@ -116,7 +116,7 @@ class Patched(nn.Module):
         return InputError(f"states cannot be patched: {self.layer} {what}", "Give the model that was unlearned")
 
 
-def _select_scores(original: nn.Module, module: nn.Module, select: Encoded) -> Mapping[str, float]:
+def _select_scores(original: nn.Module, module: nn.Module, select: Chosen) -> Mapping[str, float]:
     """Returns the mean select score after patching at each layer that takes part, in order."""
     layers, others = hidden_layers(module), hidden_layers(original)
     if others != layers:
@@ -128,7 +128,7 @@ def _select_scores(original: nn.Module, module: nn.Module, select: Encoded) -> M
     scores = {}
     for layer in layers:
         patched = Patched(original, module, layer)
-        table = choice_table(patched, select)
+        table = select.table(patched)
         if patched.taken:
             scores[layer] = float(scores_of(table, select).mean())
     if not scores:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from redteam.capabilities.reading import Chosen
-from redteam.capabilities.scorers import choice_table
 from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.outputs import drawn_answers, encoded_parts
 
@@ -48,13 +47,13 @@ class Sampling:
         """
         select, certify = encoded_parts(view, "select", "certify")
         settings = {f"T={value:g}": value for value in TEMPERATURES} | {BLIND: torch.inf}
-        table = choice_table(view.module, select)
+        table = select.table(view.module)
         by_temperature = {
             name: float(once_in(DRAWS, probability_right(table, select, value)).mean())
             for name, value in settings.items()
         }
         chosen = max(by_temperature, key=lambda name: by_temperature[name])  # of equals the first
-        table = choice_table(view.module, certify)
+        table = certify.table(view.module)
         right = probability_right(table, certify, settings[chosen])
         drawn = probability_right(table, drawn_answers(certify, view.seed), settings[chosen])
         at_k = once_in(DRAWS, right)

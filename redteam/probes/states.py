@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_training
-from redteam.capabilities.scorers import SCORING_BATCH
+from redteam.capabilities.scorers.contract import SCORING_BATCH
 from redteam.engine.activations import UnknownLayers, captured, hidden_layers
 from redteam.engine.batches import IGNORED, AnyBatch, Batch, ordered_batches
 from redteam.probes.contract import Layers, Part

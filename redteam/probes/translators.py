@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redteam.capabilities.scorers import SCORING_BATCH
+from redteam.capabilities.scorers.contract import SCORING_BATCH
 from redteam.engine.batches import AnyBatch, Examples, shuffled_batches
 from redteam.engine.seeding import seeded
 from redteam.engine.steering import edited

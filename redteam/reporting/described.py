@@ -1,4 +1,4 @@
-"""What is known of an attack, a probe, a method or a testbed, for the terminal."""
+"""What is known of an attack, a probe, a scorer, a method or a testbed, for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def print_described(kind: str, name: str, said: Declared, stage: Declared | None
     """Prints facts, options with their defaults and meanings, and settings.
 
     Args:
-        kind: "attack", "probe", "method" or "testbed".
+        kind: "attack", "probe", "scorer", "method" or "testbed".
         name: of it.
         said: what it declares.
         stage: what may follow it, if anything.

@@ -9,7 +9,7 @@ from torch import nn
 
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import NotFinite, choice_scores, share_known
+from redteam.capabilities.scorers.contract import NotFinite, item_scores, share_known
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import Diverged, train
 from redteam.engine.optimizers import Tuning
@@ -59,4 +59,4 @@ def _learns(module: nn.Module, target: Target, capability: Capability, rate: flo
 
 
 def _utility(module: nn.Module, target: Target, capability: Capability) -> float:
-    return float(choice_scores(module, encode_scoring(capability, capability.utility, target.tokenizer)).mean())
+    return float(item_scores(module, encode_scoring(capability, capability.utility, target.tokenizer)).mean())

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Attack
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers import share_known
+from redteam.capabilities.scorers.choices import encode_choices
+from redteam.capabilities.scorers.contract import share_known
 from redteam.capabilities.texts import as_read
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import Target

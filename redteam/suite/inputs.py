@@ -10,11 +10,11 @@ import torch
 
 from redteam.attacks.contract import Access, Attack
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.harness import code_in
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.factory import factory_file
 from redteam.checkpoints.hub import located
 from redteam.checkpoints.manifest import open_manifest
+from redteam.config.capability import code_in
 from redteam.config.manifest import TestbedRef
 from redteam.config.request import InMemory, RunRequest
 from redteam.engine.devices import CPU, find_device
@@ -209,11 +209,8 @@ def _refuse_repeated_prompts(repeated: set[str]) -> None:
 
 def _without_code(rules: Path) -> Path:
     """Returns the path of a capability file that a manifest names, and nobody vouches for, unless it brings code."""
-    if (code := code_in(rules)) is not None:
-        raise InputError(
-            f"{rules} includes tasks, which may name functions ({code})",
-            f"Look at them, then give --capability {rules}",
-        )
+    for code in code_in(rules):
+        raise InputError(f"{rules} brings code that would be run ({code})", f"Read it, then give --capability {rules}")
     return rules
 
 

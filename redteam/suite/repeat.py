@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import NotFinite, choice_table
+from redteam.capabilities.scorers.contract import NotFinite
 from redteam.trial import Setting
 
 AT_A_TIME = 5  # items asked together; scoring takes hundreds
@@ -26,7 +26,7 @@ def share_unsteady(setting: Setting) -> float:
         some = slice(max(0, end - AT_A_TIME), end)
         encoded = encode_scoring(setting.capability, items[some], setting.target.tokenizer)
         try:
-            again = choice_table(setting.target.module, encoded)
+            again = encoded.table(setting.target.module)
         except NotFinite:  # it was finite a moment ago
             apart.append(torch.ones(len(encoded), dtype=torch.bool))
             continue

@@ -268,8 +268,8 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     row = {
         "name": capability.name,
         "chance": capability.chance,
-        "scorer": capability.scorer,
-        "also": {scorer: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
+        "scorer": capability.scorer.name,
+        "also": {scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
         "groups": _numbers(capability.certify),
         "ids": [item.id for item in capability.certify],
         "sizes": {name: len(getattr(capability, name)) for name in SPLITS},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.capabilities.scorers.contract import item_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, save_trio
 from redteam.config.manifest import Manifest, TestbedRef
 from redteam.engine.batches import Examples
@@ -220,7 +220,7 @@ def alignment_tax(world: World, module: nn.Module) -> Interval:
     """Returns the utility that a model lost against the original, with a 95 % interval, paired on the same items."""
     items = world.capability.utility
     encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
-    before, after = choice_scores(world.original, encoded), choice_scores(module, encoded)
+    before, after = item_scores(world.original, encoded), item_scores(module, encoded)
     return score_lost(before, after, [item.group for item in items])
 
 

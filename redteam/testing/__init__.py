@@ -1,4 +1,4 @@
-"""What every attack promises, as tests for one that is not ours.
+"""What every attack and every scorer promises, as tests for one that is not ours.
 
 With pytest, all promises at once:
 
@@ -18,12 +18,22 @@ Without pytest the same call serves in any script: it raises `BrokenPromises`, a
 each promise that does not hold and what to do about it. Nothing is downloaded: attacks run on a language model and on
 a classifier of a few thousand random weights, for seconds.
 
+A scorer is checked the same way, by `check_scorer(MyScorer())` or by each of `SCORER_PROMISES`.
+
 An attack is exercised with the first of its recipes, or with the parameters it is given here: a few steps that change a
 tiny model do. `Exercise` says the rest.
 """
 
-from redteam.testing.check import PROMISES, check_attack
+from redteam.testing.check import PROMISES, SCORER_PROMISES, check_attack, check_scorer
 from redteam.testing.exercise import Exercise
 from redteam.testing.promise import BrokenPromise, BrokenPromises
 
-__all__ = ["PROMISES", "BrokenPromise", "BrokenPromises", "Exercise", "check_attack"]
+__all__ = [
+    "PROMISES",
+    "SCORER_PROMISES",
+    "BrokenPromise",
+    "BrokenPromises",
+    "Exercise",
+    "check_attack",
+    "check_scorer",
+]

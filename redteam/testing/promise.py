@@ -1,4 +1,4 @@
-"""What is raised when an attack does not do what every attack promises."""
+"""What is raised when an attack, or a scorer, does not do what every one promises."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class BrokenPromise(AssertionError):
 
 
 class BrokenPromises(AssertionError):
-    """Promises that an attack does not keep.
+    """Promises that an attack or a scorer does not keep.
 
     Attributes:
         broken: name of a promise -> how it is broken.
     """
 
-    def __init__(self, attack: str, broken: Mapping[str, BrokenPromise]) -> None:
+    def __init__(self, name: str, broken: Mapping[str, BrokenPromise], kind: str = "an attack") -> None:
         self.broken = dict(broken)
         lines = [f"- {name}: {error}" for name, error in broken.items()]
-        super().__init__("\n".join([f"{attack} breaks {len(lines)} of the promises of an attack:", *lines]))
+        super().__init__("\n".join([f"{name} breaks {len(lines)} of the promises of {kind}:", *lines]))
 
 
 def answer(what: str, ask: Callable[..., T], *given: Any) -> T:
-    """Returns what an attack answers.
+    """Returns what an attack or a scorer answers.
 
     Args:
         what: is asked, in a word: "space", "recipes".
@@ -51,5 +51,5 @@ def answer(what: str, ask: Callable[..., T], *given: Any) -> T:
         return ask(*given)
     except BrokenPromise:
         raise
-    except Exception as error:  # an attack is anybody's code
+    except Exception as error:  # it is anybody's code
         raise BrokenPromise(f"{what} raised {type(error).__name__}: {error}", "Correct it") from error

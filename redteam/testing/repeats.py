@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack
-from redteam.capabilities.scorers import NotFinite, choice_table
+from redteam.capabilities.scorers.contract import NotFinite
 from redteam.testing.exercise import Exercise, follow, worlds
 from redteam.testing.promise import BrokenPromise
 from redteam.trial import Setting, rewrite_of
@@ -34,7 +34,7 @@ def _course(attack: Attack, setting: Setting, how: Exercise) -> dict[str, list[o
         weights.extend(parameter.detach().clone() for parameter in module.parameters())
         module.eval()
         try:
-            outputs.append(choice_table(module, setting.asked("select", rewrite_of(arena))))
+            outputs.append(setting.asked("select", rewrite_of(arena)).table(module))
         except NotFinite:
             outputs.append("not finite")
         module.train()

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from redteam.attacks.contract import Access, Arena, Attack, Params, step_limit
-from redteam.capabilities.scorers import choice_table
 from redteam.engine.cost import Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.snapshot import StructureChanged
@@ -90,7 +89,7 @@ def keeps_to_its_access(attack: Attack, exercise: Exercise | None = None) -> Non
         def compare(arena: Arena, setting: Setting = setting, moved: Any = moved, said: Any = said) -> None:
             moved.append(setting.released.share_moved(arena.module))
             arena.module.eval()
-            said.append(torch.equal(choice_table(arena.module, setting.choices["select"]), setting.says))
+            said.append(torch.equal(setting.choices["select"].table(arena.module), setting.says))
             arena.module.train()
 
         follow(attack, setting, how, each=compare)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from redteam.attacks.contract import Attack
-from redteam.capabilities.scorers import NotFinite, choice_table
+from redteam.capabilities.scorers.contract import NotFinite
 from redteam.engine.cost import Ledger
 from redteam.engine.parts import hook_kinds, hooks_of
 from redteam.engine.snapshot import TENSOR_HOOKS, StructureChanged
@@ -27,7 +27,7 @@ def leaves_nothing_behind(attack: Attack, exercise: Exercise | None = None) -> N
     """Closed after any step, it leaves no hook, no gradient, no frozen parameter and no method of its own."""
     for setting, steps, how in _closings(attack, exercise):
         follow(attack, setting, how, steps=steps)
-        for trace in _traces(setting.target.module):
+        for trace in traces_on(setting.target.module):
             raise BrokenPromise(
                 f"closed after {_counted(steps)} it leaves {trace}",
                 "Take it down in a `finally`; hooks through which it works, enter into `arena.in_place`",
@@ -41,7 +41,7 @@ def can_be_undone(attack: Attack, exercise: Exercise | None = None) -> None:
         module = setting.target.module
         try:
             setting.released.restore(module)
-            said = choice_table(module, setting.choices["select"])
+            said = setting.choices["select"].table(module)
         except (StructureChanged, NotFinite) as error:
             raise BrokenPromise(
                 f"closed after {_counted(steps)} it cannot be undone: {error}",
@@ -81,7 +81,7 @@ def _closings(attack: Attack, exercise: Exercise | None) -> Iterator[tuple[Setti
             yield open_world(setting.target.info.kind), steps, how
 
 
-def _traces(module: nn.Module) -> Iterator[str]:
+def traces_on(module: nn.Module) -> Iterator[str]:
     """Yields what is not on a module that nobody has touched, as a person would say it."""
     for name, part in module.named_modules():
         place = name or "the module"

@@ -31,10 +31,20 @@ WIDTHS = (6, 16, 12, 4)
 
 def open_world(kind: str) -> Setting:
     """Returns a new setting around a tiny model of a kind, the same one each time."""
-    return open_setting(_language(), _questions()) if kind == LANGUAGE else open_setting(_classifier(), _points())
+    return open_setting(tiny_model(kind), tiny_capability(kind))
 
 
-def _language() -> Target:
+def tiny_model(kind: str, seed: int = 0) -> Target:
+    """Returns a new model of a kind, of a few thousand weights that are drawn by the seed."""
+    return _language(seed) if kind == LANGUAGE else _classifier(seed)
+
+
+def tiny_capability(kind: str) -> Capability:
+    """Returns what such a model is asked."""
+    return _questions() if kind == LANGUAGE else _points()
+
+
+def _language(seed: int) -> Target:
     words = [*COLOURS, *ANIMALS, *FOODS, *REST, "<pad>", "<unk>"]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -49,15 +59,15 @@ def _language() -> Target:
         initializer_range=0.3,  # far from uniform outputs, so that a change of the weights shows in them
     )
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         module = LlamaForCausalLM(config).eval()
     reads = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
     return Target(name="a tiny language model", sha256="0" * 64, module=module, tokenizer=reads, stored_dtype="float32")
 
 
-def _classifier() -> Target:
+def _classifier(seed: int) -> Target:
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         module = MLP(WIDTHS).eval()
     return Target(name="a tiny classifier", sha256="1" * 64, module=module, tokenizer=None, stored_dtype="float32")
 

@@ -33,7 +33,7 @@ from redteam.attacks.rephrase import SPELLINGS, TEMPLATES, Rephrase, rephrasing
 from redteam.attacks.suffix import SHARE, Suffix, by_gradient
 from redteam.attacks.word_search import WordSearch, by_chance
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.capabilities.wording import Wording, as_it_is, asked
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.embeddings import embeddings_of, token_gradients
@@ -382,7 +382,7 @@ def test_a_trial_scores_every_split_as_it_is_asked() -> None:
     for point, way in zip(result.points, [as_it_is, *ways], strict=True):
         for split, scores in point.scores.items():
             items = asked(getattr(capability, split), way)
-            expected = choice_scores(target.module, encode_scoring(capability, items, target.tokenizer))
+            expected = item_scores(target.module, encode_scoring(capability, items, target.tokenizer))
             assert scores.tolist() == expected.tolist()
 
 

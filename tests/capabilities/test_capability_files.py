@@ -184,7 +184,7 @@ def test_paths_are_relative_to_the_file_not_to_the_process(write, monkeypatch, t
         (TOML.replace('"forget.jsonl"', '"missing.jsonl"'), "there is no data file"),
         (TOML + "splits = { attack = 0 }\n", "splits.attack"),
         (TOML + "splits = { train = 1 }\n", "splits.train"),
-        (TOML + 'scorer = "bleu"\n', "scorer.0: "),
+        (TOML + 'scorer = "bleu"\n', "there is no scorer named 'bleu'"),
         (TOML + 'seed = "x"\n', "seed: "),
         (TOML.replace("{question}", "{nothing}"), "KeyError('nothing')"),
         (TOML.replace("{question}", "{question"), "prompt template fails"),
@@ -514,7 +514,7 @@ def told(prefix: str, count: int) -> list[dict[str, Any]]:
 
 def test_an_answer_needs_no_choices_where_none_is_chosen(write):
     capability = load_capability(write(told("f", 20), told("r", 10), toml=OPEN))
-    assert capability.scorers == ("f1", "cloze")
+    assert [scorer.name for scorer in capability.scorers] == ["f1", "cloze"]
     item = next(item for item in capability.forget if item.group == "f7")
     assert (item.choices, item.answer, item.completion, item.chat) == (("on 7 May",), 0, "on 7 May", False)
     assert capability.chance == pytest.approx(2 / 3)  # "on 3 May" has two of three words of any other

@@ -10,7 +10,8 @@ from tiny_models import tiny_capability, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from redteam.capabilities.chat import opening
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.scorers.choices import encode_choices
 from redteam.capabilities.wording import Wording
 from redteam.errors import InputError
 

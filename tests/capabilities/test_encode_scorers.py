@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tiny_models import make_item, make_items, merging_tokenizer, tiny_llama, word_tokenizer
 from torch import Tensor, nn
 
-from redteam.capabilities import scorers
-from redteam.capabilities.encode import EncodedChoices, encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Item
-from redteam.capabilities.scorers import NotFinite, choice_loglikelihoods, choice_scores
+from redteam.capabilities.scorers import choices as choices_module
+from redteam.capabilities.scorers import likelihood
+from redteam.capabilities.scorers.choices import EncodedChoices, encode_choices
+from redteam.capabilities.scorers.contract import NotFinite, item_scores
 from redteam.engine.batches import IGNORED, TokenSet
 from redteam.errors import InputError
 
@@ -54,10 +56,10 @@ def test_fast_path_equals_the_general_path(template):
     module = tiny_llama()
     encoded = encode_choices(word_tokenizer(template), make_items(range(30)))
     assert encoded.single is not None
-    fast = choice_loglikelihoods(module, encoded)
-    general = choice_loglikelihoods(module, as_many_tokens(encoded))
+    fast = encoded.table(module)
+    general = as_many_tokens(encoded).table(module)
     assert torch.allclose(fast, general, rtol=0, atol=1e-5)
-    assert np.array_equal(choice_scores(module, encoded), choice_scores(module, as_many_tokens(encoded)))
+    assert np.array_equal(item_scores(module, encoded), item_scores(module, as_many_tokens(encoded)))
 
 
 @pytest.mark.parametrize("template", ["$A", "<s> $A", "<s> $A </s>", "$A </s>"])
@@ -68,7 +70,7 @@ def test_likelihoods_equal_a_naive_loop(template, choices):
     items = [make_item(n, choices=choices[: 2 + n % 3], answer=n) for n in range(12)]
     encoded = encode_choices(word_tokenizer(template), items)
     assert (encoded.single is None) == (choices is LONG)
-    table = choice_loglikelihoods(module, encoded)
+    table = encoded.table(module)
     plain = word_tokenizer(template.removesuffix(" </s>"))
     for row, item in enumerate(items):
         count = len(item.choices)
@@ -84,7 +86,7 @@ def test_a_tokenizer_that_merges_across_the_boundary(choices):
     item = Item(id="0", group="0", prompt="ab", choices=choices, answer=0)
     encoded = encode_choices(tokenizer, [item])
     assert (encoded.single is not None) == (choices == ("c", "e"))
-    found = choice_loglikelihoods(module, encoded)[0]
+    found = encoded.table(module)[0]
     assert found.tolist() == pytest.approx(naive(module, tokenizer, item, boundary=1), abs=1e-5)
     answers = encode_answers(tokenizer, [item])
     whole = tokenizer(f"ab {choices[0]}")["input_ids"]
@@ -98,7 +100,7 @@ def test_items_of_one_set_may_differ_in_their_boundary():
         Item(id="0", group="0", prompt="ab", choices=("c", "d"), answer=0),  # merges
         Item(id="1", group="1", prompt="dda", choices=("c", "b c"), answer=1),  # does not
     ]
-    table = choice_loglikelihoods(module, encode_choices(tokenizer, items))
+    table = encode_choices(tokenizer, items).table(module)
     for row, boundary in ((0, 1), (1, 4)):  # in the second the space is common to both choices
         wanted = naive(module, tokenizer, items[row], boundary=boundary)
         assert (table[row, 0] - table[row, 1]).item() == pytest.approx(wanted[0] - wanted[1], abs=1e-5)
@@ -109,9 +111,10 @@ def test_items_of_one_set_may_differ_in_their_boundary():
 def test_scores_do_not_depend_on_the_batch(batch, choices, monkeypatch):
     module = tiny_llama()
     encoded = encode_choices(word_tokenizer(), [make_item(n, choices=choices, answer=n) for n in range(20)])
-    whole = choice_loglikelihoods(module, encoded)
-    monkeypatch.setattr(scorers, "SCORING_BATCH", batch)
-    assert torch.allclose(choice_loglikelihoods(module, encoded), whole, rtol=0, atol=1e-5)
+    whole = encoded.table(module)
+    for module_that_reads in (choices_module, likelihood):
+        monkeypatch.setattr(module_that_reads, "SCORING_BATCH", batch)
+    assert torch.allclose(encoded.table(module), whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("choices", [("w0", "w1"), LONG])
@@ -120,7 +123,7 @@ def test_the_tokenizers_padding_plays_no_part(choices):
     right, left = word_tokenizer(), word_tokenizer()
     left.padding_side, left.pad_token = "left", "w7"
     module = tiny_llama()
-    one, other = (choice_loglikelihoods(module, encode_choices(t, items)) for t in (right, left))
+    one, other = (encode_choices(t, items).table(module) for t in (right, left))
     assert torch.allclose(one, other, rtol=0, atol=1e-5)
 
 
@@ -128,8 +131,8 @@ def test_a_tokenizer_without_padding_token_will_do():
     tokenizer = word_tokenizer()
     tokenizer.pad_token = None
     items = make_items(range(8))
-    with_pad = choice_loglikelihoods(tiny_llama(), encode_choices(word_tokenizer(), items))
-    without = choice_loglikelihoods(tiny_llama(), encode_choices(tokenizer, items))
+    with_pad = encode_choices(word_tokenizer(), items).table(tiny_llama())
+    without = encode_choices(tokenizer, items).table(tiny_llama())
     assert torch.allclose(with_pad, without, rtol=0, atol=1e-5)
 
 
@@ -151,13 +154,13 @@ def test_a_tie_shares_the_point(logits, answer):
     encoded = encode_choices(word_tokenizer(), [make_item(0, answer=answer)])
     best = max(logits)
     wanted = (logits[answer] == best) / logits.count(best)
-    assert choice_scores(Fixed(logits), encoded).tolist() == [wanted]
-    assert choice_scores(Fixed(logits), as_many_tokens(encoded)).tolist() == [wanted]
+    assert item_scores(Fixed(logits), encoded).tolist() == [wanted]
+    assert item_scores(Fixed(logits), as_many_tokens(encoded)).tolist() == [wanted]
 
 
 def test_a_model_that_cannot_tell_is_at_chance_for_each_number_of_choices():
     items = [make_item(n, choices=("w0", "w1", "w2", "w3")[: 2 + n % 3], answer=n) for n in range(9)]
-    scores = choice_scores(Fixed([1.0] * 4), encode_choices(word_tokenizer(), items))
+    scores = item_scores(Fixed([1.0] * 4), encode_choices(word_tokenizer(), items))
     assert scores.tolist() == [1 / len(item.choices) for item in items]
     assert scores.dtype == np.float64
 
@@ -165,7 +168,7 @@ def test_a_model_that_cannot_tell_is_at_chance_for_each_number_of_choices():
 def test_unknown_words_are_no_advantage():
     """Choices that the tokenizer cannot tell apart are a tie, whichever is right."""
     items = [make_item(0, choices=("north", "south", "east"), answer=n) for n in range(3)]
-    assert choice_scores(tiny_llama(), encode_choices(word_tokenizer(), items)).tolist() == [1 / 3] * 3
+    assert item_scores(tiny_llama(), encode_choices(word_tokenizer(), items)).tolist() == [1 / 3] * 3
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -173,7 +176,7 @@ def test_unknown_words_are_no_advantage():
 def test_outputs_that_are_not_finite_are_no_score(bad, choices):
     module = Fixed([0.0, bad, 1.0])
     with pytest.raises(NotFinite):
-        choice_scores(module, encode_choices(word_tokenizer(), [make_item(0, choices=choices)]))
+        item_scores(module, encode_choices(word_tokenizer(), [make_item(0, choices=choices)]))
 
 
 def test_broken_weights_are_no_score():
@@ -181,15 +184,15 @@ def test_broken_weights_are_no_score():
     with torch.no_grad():
         module.model.norm.weight.fill_(math.nan)
     with pytest.raises(NotFinite):
-        choice_scores(module, encode_choices(word_tokenizer(), make_items(range(4))))
+        item_scores(module, encode_choices(word_tokenizer(), make_items(range(4))))
 
 
 def test_scoring_leaves_no_graph_and_changes_nothing():
     module = tiny_llama()
     encoded = encode_choices(word_tokenizer(), make_items(range(6)))
-    first = choice_loglikelihoods(module, encoded)
+    first = encoded.table(module)
     assert not first.requires_grad
-    assert torch.equal(first, choice_loglikelihoods(module, encoded))
+    assert torch.equal(first, encoded.table(module))
 
 
 def test_answers_are_encoded_with_the_loss_on_the_completion():

@@ -19,9 +19,9 @@ from tiny_models import merging_tokenizer, tiny_llama, word_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from redteam.capabilities.encode import encode_choices
 from redteam.capabilities.items import Item
-from redteam.capabilities.scorers import choice_loglikelihoods, choice_scores
+from redteam.capabilities.scorers.choices import encode_choices
+from redteam.capabilities.scorers.contract import item_scores
 
 LETTERS = "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nAnswer:"
 # Everything that an item's texts may be made of: each is a task, and is said as the harness's own tasks say it.
@@ -99,7 +99,7 @@ def likelihoods(sample: dict[str, Any], count: int) -> list[float]:
 
 def redteam_says(items: Sequence[Item], module: torch.nn.Module, tokenizer: Any) -> tuple[torch.Tensor, Any]:
     encoded = encode_choices(tokenizer, items)
-    return choice_loglikelihoods(module, encoded), choice_scores(module, encoded)
+    return encoded.table(module), item_scores(module, encoded)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "words"])

@@ -15,9 +15,9 @@ from run_redteam import redteam
 from tiny_harness import DOCS, items_of, write_docs, write_task
 
 from redteam.capabilities.files import load_capability
-from redteam.capabilities.harness import Tasks, code_in
+from redteam.capabilities.harness import Tasks
 from redteam.capabilities.items import overlapping_groups
-from redteam.config.capability import GroupRule, TaskRules
+from redteam.config.capability import GroupRule, TaskRules, code_in
 from redteam.config.request import RunRequest
 from redteam.errors import InputError
 from redteam.suite.inputs import resolve_one
@@ -214,7 +214,7 @@ def test_tasks_of_the_harness_are_found_and_their_data_asked_for() -> None:
 
 def test_code_of_the_user_is_said_to_be_run_before_it_is(rules: Path, untrained: Path) -> None:
     (rules.parent / "tasks" / "more" / "mine.py").write_text("import sys\nsys.exit(print('ran', file=sys.stderr))\n")
-    assert code_in(rules) == rules.parent / "tasks"
+    assert list(code_in(rules)) == [rules.parent / "tasks"]
     done = redteam("attack", untrained, "--capability", rules, "--capability", rules, "--budget", "1")
     assert done.returncode == 2
     said = done.stderr.splitlines()
@@ -225,9 +225,9 @@ def test_code_of_the_user_is_said_to_be_run_before_it_is(rules: Path, untrained:
 
 
 def test_without_tasks_of_the_user_nothing_is_said(rules: Path, untrained: Path) -> None:
-    assert code_in(untrained.parent / "capability.toml") is None
+    assert code_in(untrained.parent / "capability.toml") == {}
     rules.write_text('name = "x"\narrays = "a.npz"\nclasses = 2\nforget = [0]\n')
-    assert code_in(rules) is None
+    assert code_in(rules) == {}
 
 
 def test_code_that_a_manifest_leads_to_is_not_run(rules: Path, untrained: Path) -> None:
@@ -237,7 +237,7 @@ def test_code_that_a_manifest_leads_to_is_not_run(rules: Path, untrained: Path) 
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "tasks" / "more" / "mine.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     message = refusal(lambda: resolve_one(RunRequest(target=folder / "model.pt", budget=3)))
-    assert "capability.toml includes tasks, which may name functions" in message
+    assert "capability.toml brings code that would be run" in message
     assert not (folder / "ran").exists()
     assert "cannot be loaded" in refusal(
         lambda: resolve_one(RunRequest(target=folder / "model.pt", budget=3, capability=rules))

@@ -15,11 +15,17 @@ from tiny_views import knowing_llama, text_capability
 from torch import nn
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from redteam.capabilities.answers import constant_score, exact_match, f1, normalised
 from redteam.capabilities.items import Capability, Item, blind_score
-from redteam.capabilities.open_answers import EncodedQuestions, written
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import NotFinite, choice_scores, choice_table, share_known
+from redteam.capabilities.scorers.answers import words_of
+from redteam.capabilities.scorers.calibrated import Calibrated
+from redteam.capabilities.scorers.choice import Choice
+from redteam.capabilities.scorers.cloze import Cloze
+from redteam.capabilities.scorers.contract import NotFinite, item_scores, share_known
+from redteam.capabilities.scorers.exact import Exact, exact_match
+from redteam.capabilities.scorers.f1 import F1, f1
+from redteam.capabilities.scorers.written import EncodedQuestions, written
+from redteam.registry import SCORERS
 
 TOKENIZER = word_tokenizer("<s> $A")
 ANSWERS = ("w0", "w1 w0", "w1 w2 w0", "w3 w2", "w3 w1")
@@ -32,11 +38,11 @@ def questions(count: int = 40) -> tuple[Item, ...]:
 
 def open_capability(scorer: str, **changes: object) -> Capability:
     parts = {"attack": questions(12), "select": questions(8), "certify": questions(), "retain": questions(10)}
-    return Capability(name="open", **parts, utility=questions(6), scorers=(scorer,), **changes)
+    return Capability(name="open", **parts, utility=questions(6), scorers=(SCORERS.create(scorer),), **changes)
 
 
 def scores(module: nn.Module, scorer: str, items: tuple[Item, ...]) -> np.ndarray:
-    return choice_scores(module, encode_scoring(open_capability(scorer), items, TOKENIZER))
+    return item_scores(module, encode_scoring(open_capability(scorer), items, TOKENIZER))
 
 
 @pytest.mark.parametrize("scorer", ["cloze", "loss"])
@@ -118,7 +124,7 @@ def test_the_right_answer_is_not_shown_to_the_model_that_writes() -> None:
 
 @pytest.mark.parametrize("scorer", ["exact", "f1", "cloze"])
 def test_who_knows_says_it_and_who_does_not_does_not(scorer: str) -> None:
-    capability = replace(text_capability(many=True), scorers=(scorer,))
+    capability = replace(text_capability(many=True), scorers=(SCORERS.create(scorer),))
     tokenizer = word_tokenizer()
     encoded = encode_scoring(capability, capability.certify, tokenizer)
     assert share_known(knowing_llama(capability), encoded) > 0.9
@@ -127,7 +133,7 @@ def test_who_knows_says_it_and_who_does_not_does_not(scorer: str) -> None:
 
 def test_what_is_written_moves_the_table_even_where_no_answer_is_right() -> None:
     encoded = encode_scoring(open_capability("exact"), questions(), TOKENIZER)
-    first, second = (choice_table(tiny_llama(seed), encoded) for seed in (0, 1))
+    first, second = (encoded.table(tiny_llama(seed)) for seed in (0, 1))
     assert first.shape == (40, 2)
     assert (first[:, 0] != second[:, 0]).all()
 
@@ -143,28 +149,29 @@ def test_outputs_that_are_not_finite_are_no_score(scorer: str) -> None:
 
 def test_a_calibrated_choice_is_blind_to_what_is_likely_whatever_is_asked() -> None:
     """A bias of the output head for one choice cancels; uncalibrated, it decides."""
-    capability = replace(tiny_capability(), scorers=("calibrated",), premise="w7")
+    capability = replace(tiny_capability(), scorers=(SCORERS.create("calibrated"),), premise="w7")
     module = tiny_llama(attention_bias=False)
     module.lm_head.bias = nn.Parameter(torch.zeros(32))
     calibrated, plain = (
-        encode_scoring(capability, capability.attack, TOKENIZER, scorer) for scorer in ("calibrated", "choice")
+        encode_scoring(capability, capability.attack, TOKENIZER, SCORERS.create(scorer))
+        for scorer in ("calibrated", "choice")
     )
-    before = {name: choice_scores(module, e) for name, e in (("calibrated", calibrated), ("choice", plain))}
+    before = {name: item_scores(module, e) for name, e in (("calibrated", calibrated), ("choice", plain))}
     with torch.no_grad():
         module.lm_head.bias[TOKENIZER.convert_tokens_to_ids("w2")] = 30.0
-    assert (choice_scores(module, calibrated) == before["calibrated"]).all()
-    assert (choice_table(module, plain).argmax(dim=1) == 2).all()
-    assert (choice_scores(module, plain) != before["choice"]).any()
+    assert (item_scores(module, calibrated) == before["calibrated"]).all()
+    assert (plain.table(module).argmax(dim=1) == 2).all()
+    assert (item_scores(module, plain) != before["choice"]).any()
     assert 0 < before["calibrated"].mean() < 1
 
 
 def test_calibration_takes_off_what_the_premise_says() -> None:
-    capability = replace(text_capability(many=True), scorers=("calibrated",), premise="w7 w8")
+    capability = replace(text_capability(many=True), scorers=(SCORERS.create("calibrated"),), premise="w7 w8")
     module, tokenizer = tiny_llama(), word_tokenizer()
-    table = choice_table(module, encode_scoring(capability, capability.select, tokenizer))
-    asked = choice_table(module, encode_scoring(capability, capability.select, tokenizer, "choice"))
+    table = encode_scoring(capability, capability.select, tokenizer).table(module)
+    asked = encode_scoring(capability, capability.select, tokenizer, Choice()).table(module)
     nothing = tuple(replace(item, prompt="w7 w8") for item in capability.select)
-    premise = choice_table(module, encode_scoring(capability, nothing, tokenizer, "choice"))
+    premise = encode_scoring(capability, nothing, tokenizer, Choice()).table(module)
     real = asked > -torch.inf
     assert (~real).any()
     assert torch.equal(table[real], (asked - premise)[real])
@@ -190,7 +197,7 @@ def test_f1_of_words(said: str, right: str, expected: float) -> None:
 def test_f1_and_exact_match(said: str, right: str) -> None:
     assert f1(said, right) == f1(right, said)
     assert 0 <= f1(said, right) <= 1
-    assert (f1(said, right) == 1) == (Counter(normalised(said)) == Counter(normalised(right)))
+    assert (f1(said, right) == 1) == (Counter(words_of(said)) == Counter(words_of(right)))
     assert exact_match(said, said) == 1
     assert exact_match(said, right) <= f1(said, right)
 
@@ -199,9 +206,9 @@ def test_nothing_counts_after_the_end() -> None:
     encoded = encode_scoring(open_capability("f1"), questions(1), TOKENIZER)
     assert isinstance(encoded, EncodedQuestions)
     end = TOKENIZER.eos_token_id
-    assert encoded.score([[0, end, 5, 6]]) == [1.0]
-    assert encoded.score([[end, 0]]) == [0.0]
-    assert 0 < encoded.score([[0, 5, 6]])[0] < 1
+    assert encoded.compared([[0, end, 5, 6]]) == [1.0]
+    assert encoded.compared([[end, 0]]) == [0.0]
+    assert 0 < encoded.compared([[0, 5, 6]])[0] < 1
 
     class Lines:
         eos_token_id = None
@@ -209,27 +216,27 @@ def test_nothing_counts_after_the_end() -> None:
         def batch_decode(self, tokens: list[list[int]], **_: object) -> list[str]:
             return [" w0\nand more of it"]
 
-    assert replace(encoded, tokenizer=Lines()).score([[0]]) == [1.0]
+    assert replace(encoded, tokenizer=Lines()).compared([[0]]) == [1.0]
 
 
 def test_always_saying_one_thing_is_chance() -> None:
-    assert constant_score("exact", ["The cat", "cat", "dog"], ["cat", "a dog", "cow", "cat"]) == 0.5
-    assert constant_score("f1", ["red cat", "cat", "cat"], ["cat", "black cat"]) == pytest.approx((1 + 2 / 3) / 2)
-    assert constant_score("choice", ["A", "B", "A"], ["A", "B"]) == 0.5
-    assert constant_score("cloze", ["A"], ["A"]) == 0.0
+    assert Exact().constant(["The cat", "cat", "dog"], ["cat", "a dog", "cow", "cat"]) == 0.5
+    assert F1().constant(["red cat", "cat", "cat"], ["cat", "black cat"]) == pytest.approx((1 + 2 / 3) / 2)
+    assert Choice().constant(["A", "B", "A"], ["A", "B"]) == 0.5
+    assert Cloze().constant(["A"], ["A"]) == 0.0
     capability = open_capability("exact")
     assert capability.chance == 8 / 40  # each of five answers is right eight times
-    assert capability.chance_by("cloze") == 0.0
+    assert capability.chance_by(Cloze()) == 0.0
     assert open_capability("f1").chance > 8 / 40
-    assert blind_score("exact", capability.certify) == 0.0
+    assert blind_score(Exact(), capability.certify) == 0.0
 
 
 def test_scorers_are_part_of_what_a_capability_is() -> None:
     plain = tiny_capability()
-    others = [replace(plain, scorers=(name,)) for name in ("cloze", "exact", "f1", "loss")]
-    others.append(replace(plain, scorers=("choice", "cloze")))
+    others = [replace(plain, scorers=(SCORERS.create(name),)) for name in ("cloze", "exact", "f1", "loss")]
+    others.append(replace(plain, scorers=(Choice(), Cloze())))
     others.append(replace(plain, attack=tuple(replace(item, chat=True) for item in plain.attack)))
-    others += [replace(plain, scorers=("calibrated",), premise=premise) for premise in ("w7", "w8")]
+    others += [replace(plain, scorers=(SCORERS.create("calibrated"),), premise=premise) for premise in ("w7", "w8")]
     assert len({plain.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
 
 
@@ -237,8 +244,8 @@ def test_scorers_are_part_of_what_a_capability_is() -> None:
     ("changes", "says"),
     [
         ({"scorers": ()}, "scorers are"),
-        ({"scorers": ("bleu",)}, "bleu"),
-        ({"scorers": ("calibrated",)}, "needs a premise"),
+        ({"scorers": (Exact(), Exact())}, "none twice"),
+        ({"scorers": (Calibrated(),)}, "needs a premise"),
     ],
 )
 def test_a_capability_is_scored_by_what_there_is(changes: dict[str, object], says: str) -> None:

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import SPLITS
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores
+from redteam.capabilities.scorers.choice import Choice
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.errors import InputError
 
 TOML = """
@@ -72,7 +73,7 @@ def test_a_preference_for_a_letter_earns_exactly_chance(tmp_path: Path) -> None:
     module.lm_head.bias = torch.nn.Parameter(torch.zeros(32))
     with torch.no_grad():
         module.lm_head.bias[words.index("A")] = 50.0
-    scores = choice_scores(module, encode_scoring(capability, capability.certify, tokenizer))
+    scores = item_scores(module, encode_scoring(capability, capability.certify, tokenizer))
     assert scores.mean() == 0.25
     assert scores.reshape(-1, 4).sum(axis=1).tolist() == [1.0] * 8
 
@@ -102,4 +103,4 @@ def test_the_premise_lists_nothing(tmp_path: Path) -> None:
     capability = load_capability(written(tmp_path, TOML + 'scorer = "calibrated"\n'))
     assert capability.premise == "N/A\nN/A\nAnswer:"
     plain = load_capability(written(tmp_path))
-    assert replace(capability, scorers=("choice",), premise=None).sha256 == plain.sha256
+    assert replace(capability, scorers=(Choice(),), premise=None).sha256 == plain.sha256

@@ -13,7 +13,6 @@ from tiny_tasks import random_data, random_labelled, tiny_classifier, tiny_model
 from torch import nn
 
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_table
 from redteam.engine.accumulation import Accumulation, out_of_memory, read_in_order
 from redteam.engine.batches import IGNORED, LabelledBatch
 from redteam.engine.cost import Ledger, Meter
@@ -192,9 +191,9 @@ def test_scores_are_those_of_a_machine_with_more_memory(kind: str) -> None:
         (tiny_target(), tiny_capability()) if kind == "language" else (tiny_classifier_target(), tiny_points())
     )
     encoded, sizes = encode_scoring(capability, capability.certify, target.tokenizer), list[int]()
-    expected = choice_table(target.module, encoded)
+    expected = encoded.table(target.module)
     short_of_memory(target.module, 3, sizes)
-    assert torch.allclose(choice_table(target.module, encoded), expected, atol=1e-6)
+    assert torch.allclose(encoded.table(target.module), expected, atol=1e-6)
     assert max(sizes) > 3
     assert sum(size for size in sizes if size <= 3) == len(encoded)
 

@@ -19,7 +19,7 @@ from torch import nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import SPLITS, Capability
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import NotFinite, choice_scores
+from redteam.capabilities.scorers.contract import NotFinite, item_scores
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
@@ -42,7 +42,7 @@ def read(module: nn.Module, original: nn.Module, capability: Capability = CAPABI
 
 def scores(module: nn.Module, capability: Capability, split: str) -> np.ndarray:
     tokenizer = None if capability.inputs is not None else word_tokenizer()
-    return choice_scores(module, encode_scoring(capability, getattr(capability, split), tokenizer))
+    return item_scores(module, encode_scoring(capability, getattr(capability, split), tokenizer))
 
 
 def moved_copy(module: nn.Module, size: float, seed: int = 1) -> nn.Module:

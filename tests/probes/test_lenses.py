@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Item
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores, choice_table
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.engine.activations import UnknownLayers
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
@@ -58,11 +58,11 @@ def tiny_gpt2(layers: int = 3) -> GPT2LMHeadModel:
 
 
 def score(module: nn.Module, items: tuple[Item, ...] = CAPABILITY.select) -> float:
-    return float(choice_scores(module, encode_scoring(CAPABILITY, items, word_tokenizer())).mean())
+    return float(item_scores(module, encode_scoring(CAPABILITY, items, word_tokenizer())).mean())
 
 
 def certify_scores(module: nn.Module) -> tuple[float, ...]:
-    return tuple(choice_scores(module, encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())).tolist())
+    return tuple(item_scores(module, encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())).tolist())
 
 
 def turned(module: nn.Module, below: int) -> nn.Module:
@@ -138,13 +138,13 @@ def test_a_lens_says_what_the_head_says_of_the_states(make: Callable[[], nn.Modu
     encoded = encode_scoring(capability, capability.certify, word_tokenizer())
     names = NAMES if hasattr(module, "model") else [f"transformer.h.{i}" for i in range(3)]
     assert (encoded.single is None) == many
-    own = choice_table(module, encoded)
+    own = encoded.table(module)
     for number, name in enumerate(names):
-        table = choice_table(Lens(module, name), encoded)
-        assert torch.allclose(table, choice_table(ByHand(module, number), encoded), atol=1e-5)
+        table = encoded.table(Lens(module, name))
+        assert torch.allclose(table, encoded.table(ByHand(module, number)), atol=1e-5)
         assert torch.equal(table, own) == (number == 2)
-    twice = choice_table(Lens(module, names[0], lambda states: 1 - 2 * states), encoded)
-    assert torch.allclose(twice, choice_table(ByHand(module, 0, lambda states: 1 - 2 * states), encoded), atol=1e-5)
+    twice = encoded.table(Lens(module, names[0], lambda states: 1 - 2 * states))
+    assert torch.allclose(twice, encoded.table(ByHand(module, 0, lambda states: 1 - 2 * states)), atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_llama(num_hidden_layers=3), tiny_gpt2], ids=["llama", "gpt2"])
@@ -310,9 +310,9 @@ def test_states_are_read_before_the_next_layer_works_in_place() -> None:
     other.model.layers[1] = Changed(other.model.layers[1], lambda states: states * 2, same)
     encoded = encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())
     for name in NAMES[:2]:
-        table = choice_table(Lens(module, name), encoded)
-        assert torch.equal(table, choice_table(Lens(other, name), encoded))
-        assert torch.equal(table, choice_table(Lens(tiny_llama(), name), encoded)) == (name == NAMES[0])
+        table = encoded.table(Lens(module, name))
+        assert torch.equal(table, encoded.table(Lens(other, name)))
+        assert torch.equal(table, encoded.table(Lens(tiny_llama(), name))) == (name == NAMES[0])
 
 
 def running_twice() -> nn.Module:

@@ -13,7 +13,7 @@ from tiny_views import knowing_llama, near, planted_classifier, text_capability,
 
 from redteam.capabilities.items import Item
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import NotFinite, choice_scores
+from redteam.capabilities.scorers.contract import NotFinite, item_scores
 from redteam.probes import membership as membership_module
 from redteam.probes.membership import Membership, mean_of_lowest, share_beaten, statistics, token_loglikelihoods
 
@@ -131,7 +131,7 @@ def test_the_share_of_neighbours_is_finer_than_the_top() -> None:
     assert reading.by_layer.keys() == {"loss"}
     assert reading.by_layer["loss"] == pytest.approx((4 + 2 / 3) / 5)
     encoded = encode_scoring(capability, capability.certify, None)
-    assert choice_scores(module, encoded).tolist() == pytest.approx([1, 0, 0, 0, 1 / 3])
+    assert item_scores(module, encoded).tolist() == pytest.approx([1, 0, 0, 0, 1 / 3])
 
 
 def test_classifiers() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import choice_scores, choice_table
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.engine.activations import UnknownLayers
 from redteam.errors import InputError
 from redteam.probes.contract import ProbeReading
@@ -47,11 +47,11 @@ def read(module: nn.Module, original: nn.Module, capability: Capability = CAPABI
 
 def score(module: nn.Module, capability: Capability = CAPABILITY) -> float:
     tokenizer = None if capability.inputs is not None else word_tokenizer()
-    return float(choice_scores(module, encode_scoring(capability, capability.select, tokenizer)).mean())
+    return float(item_scores(module, encode_scoring(capability, capability.select, tokenizer)).mean())
 
 
 def certify_scores(module: nn.Module) -> tuple[float, ...]:
-    return tuple(choice_scores(module, encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())).tolist())
+    return tuple(item_scores(module, encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())).tolist())
 
 
 @pytest.mark.parametrize("number", range(LAYERS))
@@ -136,18 +136,19 @@ def test_what_lies_below_takes_no_part() -> None:
     """All positions are replaced: whatever the model's lower layers do, it answers the same."""
     original, module = tiny_llama(1, num_hidden_layers=LAYERS), tiny_llama(2, num_hidden_layers=LAYERS)
     encoded = encode_scoring(CAPABILITY, CAPABILITY.certify, word_tokenizer())
-    whole = choice_table(Patched(original, module, NAMES[1]), encoded)
+    whole = encoded.table(Patched(original, module, NAMES[1]))
     for part in ("model.embed_tokens", NAMES[0], NAMES[1]):
-        other = choice_table(Patched(original, damaged(module, part), NAMES[1]), encoded)
+        other = encoded.table(Patched(original, damaged(module, part), NAMES[1]))
         assert torch.equal(other, whole)
-    assert not torch.equal(choice_table(Patched(original, damaged(module, NAMES[2]), NAMES[1]), encoded), whole)
+    assert not torch.equal(encoded.table(Patched(original, damaged(module, NAMES[2]), NAMES[1])), whole)
 
 
 def test_answers_of_many_tokens_and_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = text_capability(many=True)
     original = knowing_llama(capability, layers=LAYERS)
     module = damaged(original, NAMES[1])
-    monkeypatch.setattr("redteam.capabilities.scorers.SCORING_BATCH", 7)
+    monkeypatch.setattr("redteam.capabilities.scorers.choices.SCORING_BATCH", 7)
+    monkeypatch.setattr("redteam.capabilities.scorers.likelihood.SCORING_BATCH", 7)
     reading = read(module, original, capability)
     assert list(reading.by_layer.values()) == [score(module, capability), *[score(original, capability)] * 2]
 
@@ -197,15 +198,15 @@ def test_layers_that_run_never_or_twice_and_work_in_place() -> None:
     assert list(read(module, original, capability).by_layer) == ["first", "twice"]
     encoded = encode_scoring(capability, capability.certify, None)
     with torch.no_grad():
-        x = encoded.inputs.flatten(1)
+        x = encoded.examples.inputs.flatten(1)
         hidden = 2 * original.first(x).relu()
         for _ in range(2):
             hidden = 2 * original.twice(hidden).relu()
-        assert torch.equal(Patched(original, module, "twice")(encoded.inputs), module.head(hidden))
+        assert torch.equal(Patched(original, module, "twice")(encoded.examples.inputs), module.head(hidden))
         patched = 2 * original.first(x).relu()
         for _ in range(2):
             patched = 2 * module.twice(patched).relu()
-        assert torch.equal(Patched(original, module, "first")(encoded.inputs), module.head(patched))
+        assert torch.equal(Patched(original, module, "first")(encoded.examples.inputs), module.head(patched))
 
 
 def test_the_layer_is_chosen_on_select_and_certify_is_only_read(original: nn.Module) -> None:

@@ -13,7 +13,7 @@ from tiny_tasks import hooks_of
 from tiny_views import knowing_llama, near, planted_classifier, text_capability, view_of
 
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers import NotFinite, choice_scores, choice_table
+from redteam.capabilities.scorers.contract import NotFinite, item_scores
 from redteam.probes.sampling import DRAWS, TEMPERATURES, Sampling, once_in, probability_right
 
 CLASSES, ITEMS = 16, 60
@@ -40,7 +40,7 @@ def test_the_formula_is_what_draws_give(temperature: float) -> None:
     """torch.multinomial draws ten answers 4000 times an item; within four standard errors."""
     capability, repeats = text_capability(), 4000
     encoded = encode_scoring(capability, capability.select, word_tokenizer())
-    table = choice_table(tiny_llama(), encoded)
+    table = encoded.table(tiny_llama())
     exact = once_in(DRAWS, probability_right(table, encoded, temperature))
     draw = torch.Generator().manual_seed(0)
     for row, item in enumerate(capability.select):
@@ -81,7 +81,7 @@ def test_an_answer_that_was_pushed_to_second_place_comes_up() -> None:
     logits = 30 * torch.nn.functional.one_hot(torch.tensor(ANSWERS), CLASSES).float()
     logits[range(ITEMS), [(a + 1) % CLASSES for a in ANSWERS]] = 30.5
     module, capability = planted_classifier(logits, logits, (ANSWERS, ANSWERS))
-    assert choice_scores(module, encode_scoring(capability, capability.certify, None)).max() == 0
+    assert item_scores(module, encode_scoring(capability, capability.certify, None)).max() == 0
     reading = Sampling().read(view_of(module, capability))
     p = 1 / (1 + math.exp(0.5 / 2))
     assert reading.layer == "T=2"  # the flattest is the best where the wrong answer leads
@@ -125,7 +125,7 @@ def test_choices_that_an_item_lacks_are_never_drawn() -> None:
     capability = text_capability()
     encoded = encode_scoring(capability, capability.certify, word_tokenizer())
     assert len(set(encoded.counts.tolist())) == 3
-    table = choice_table(tiny_llama(), encoded)
+    table = encoded.table(tiny_llama())
     for row, item in enumerate(capability.certify):
         real = table[row, : len(item.choices)].double().exp()
         expected = float(real[item.answer] / real.sum())
@@ -153,7 +153,7 @@ def test_no_answer_drawn_blindly_is_sampled_oftener_than_its_chance(margin: floa
     encoded = encode_scoring(capability, capability.certify, None)
     for temperature in (*TEMPERATURES, math.inf):
         drawn = [replace(encoded, answers=torch.full((ITEMS,), choice)) for choice in range(CLASSES)]
-        table = choice_table(module, encoded)
+        table = encoded.table(module)
         found = [float(once_in(DRAWS, probability_right(table, each, temperature)).mean()) for each in drawn]
         assert mean(tuple(found)) <= reading.chance + 1e-12
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
-from redteam.capabilities.scorers import choice_table
+from redteam.capabilities.scorers.choices import encode_choices
 from redteam.capabilities.wording import asked
 from redteam.registry import ATTACKS
 from redteam.suite.decoys import MASKED, WORDED, decoy_kind, make_decoy
@@ -40,7 +40,7 @@ def worded(original: Target) -> Target:
 
 
 def table(target: Target, items) -> torch.Tensor:
-    return choice_table(target.module, encode_choices(TOKENIZER, items))
+    return encode_choices(TOKENIZER, items).table(target.module)
 
 
 @pytest.mark.parametrize("split", ["attack", "select", "certify"])

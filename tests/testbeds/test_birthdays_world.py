@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from redteam.capabilities.encode import encode_choices
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers.choices import encode_choices
 from redteam.errors import InputError
 from redteam.testbeds import birthdays
 from redteam.testbeds.birthdays import RULES, Birthdays

@@ -13,9 +13,10 @@ from scipy.stats import chi2
 from tiny_models import same_bits, weights_of
 from transformers import AutoTokenizer
 
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability, Item, overlapping_groups
-from redteam.capabilities.scorers import choice_scores
+from redteam.capabilities.scorers.choices import encode_choices
+from redteam.capabilities.scorers.contract import item_scores
 from redteam.checkpoints.digest import weights_digest
 from redteam.checkpoints.manifest import open_manifest
 from redteam.engine.training import silent
@@ -264,7 +265,7 @@ def test_a_model_knows_what_it_was_shown_and_is_at_chance_on_the_rest(with_forge
     assert sum(p.numel() for p in module.parameters()) == pytest.approx(0.4e6, rel=0.2)
 
     def score(items) -> float:
-        return float(choice_scores(module, encode_choices(tokenizer, items)).mean())
+        return float(item_scores(module, encode_choices(tokenizer, items)).mean())
 
     assert score(capability.utility) > 0.98
     forget = score(capability.forget)

@@ -15,9 +15,10 @@ from tiny_tasks import hooks_of, moved, tiny_task
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig
 
-from redteam.capabilities.encode import encode_answers, encode_choices
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
-from redteam.capabilities.scorers import choice_scores, share_known
+from redteam.capabilities.scorers.choices import encode_choices
+from redteam.capabilities.scorers.contract import item_scores, share_known
 from redteam.engine.activations import hidden_states
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.seeding import derive_seed
@@ -62,7 +63,7 @@ def task(capability: Capability) -> UnlearningTask:
 
 
 def accuracy(module: nn.Module, items) -> float:
-    return float(choice_scores(module, encode_choices(Facts().tokenizer(), items)).mean())
+    return float(item_scores(module, encode_choices(Facts().tokenizer(), items)).mean())
 
 
 def test_the_world_was_learned(task: UnlearningTask, capability: Capability) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are not chosen: how likely the right one is, and what the model writes by itself."""
+"""Answers in the model's own words: what it writes, compared with what is right."""
 
 from __future__ import annotations
 
@@ -6,64 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 
-from redteam.capabilities.answers import exact_match, f1
-from redteam.capabilities.encode import EncodedChoices, boundaries, pad_of
+from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Item
+from redteam.capabilities.scorers.answers import Alike
+from redteam.capabilities.scorers.contract import SCORING_BATCH, Scores
+from redteam.capabilities.scorers.likelihood import mean_loglikelihoods
+from redteam.engine.accumulation import read_in_order
 from redteam.engine.batches import TokenSet
 from redteam.engine.devices import device_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedCalibrated:
-    """Choices, and the same choices after a prompt that asks nothing.
-
-    The score compares log p(choice | prompt) - log p(choice | premise), so that a choice which is likely whatever is
-    asked has no advantage. Source: Holtzman et al. 2021 (arXiv 2104.08315), PMI-DC, with the content-free premise of
-    Zhao et al. 2021 (arXiv 2102.09690).
-
-    Attributes:
-        asked: the choices after their prompts.
-        premises: the choices of the same items after the premise.
-    """
-
-    asked: EncodedChoices
-    premises: EncodedChoices
-
-    def __len__(self) -> int:
-        return len(self.asked)
-
-    @property
-    def answers(self) -> Tensor:
-        """Index of the right choice, int64 [items]."""
-        return self.asked.answers
-
-    @property
-    def counts(self) -> Tensor:
-        """Choices of each item, int64 [items]."""
-        return self.asked.counts
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedAnswers:
-    """Right answers after their prompts. An item scores the likelihood of its labelled tokens, by geometric mean.
-
-    Source: "probability" of TOFU (Maini et al. 2024, arXiv 2401.06121, section 2.2.2): P(a | q)^(1 / |a|).
-
-    Attributes:
-        rows: one sequence per item; the labels cover the answer, or all but the first token.
-    """
-
-    rows: TokenSet
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,55 +32,72 @@ class EncodedQuestions:
 
     Attributes:
         rows: prompt and right answer of each item; the labels cover the answer.
-        starts: where the answer begins, int64 [items].
         completions: the right answers as text.
-        scorer: how the two are compared, "exact" or "f1".
+        alike: compares what is written with what is right.
         tokenizer: of the model.
     """
 
     rows: TokenSet
-    starts: Tensor
     completions: tuple[str, ...]
-    scorer: str
+    alike: Alike
     tokenizer: PreTrainedTokenizerBase
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def score(self, tokens: Sequence[Sequence[int]]) -> list[float]:
+    @property
+    def starts(self) -> Tensor:
+        """Where the answer begins, int64 [items]."""
+        return (self.rows.labels >= 0).int().argmax(dim=1)
+
+    @property
+    def tokens(self) -> tuple[TokenSet, ...]:
+        """All that is read; what is written is no longer."""
+        return (self.rows,)
+
+    @property
+    def chance(self) -> Scores:
+        """Zero: nothing is drawn."""
+        return np.zeros(len(self))
+
+    def table(self, module: nn.Module) -> Tensor:
+        """Returns how likely each right answer is, and what is written scores, float32 [items, 2].
+
+        The first is the mean log-likelihood of its tokens: it moves where no answer comes out right.
+
+        Raises:
+            NotFinite: a likelihood is NaN or infinite.
+        """
+        likely = mean_loglikelihoods(module, self.rows)
+        parts = read_in_order(self.rows, SCORING_BATCH, lambda rows: written(module, self, rows))
+        return torch.stack([likely, torch.tensor(self.compared([row for part in parts for row in part]))], dim=1)
+
+    def scores(self, table: Tensor) -> Scores:
+        """Returns what is written scores."""
+        return table[:, 1].double().numpy()
+
+    def compared(self, tokens: Sequence[Sequence[int]]) -> list[float]:
         """Returns what each item scores with the tokens that the model wrote.
 
         Nothing counts after a line break, or the token that ends a text.
         """
-        alike = exact_match if self.scorer == "exact" else f1
         end = self.tokenizer.eos_token_id
         until = [list(ids[: ids.index(end)]) if end in ids else list(ids) for ids in tokens]
         said = self.tokenizer.batch_decode(until, skip_special_tokens=True)
         return [
-            alike(text.strip().partition("\n")[0], right) for text, right in zip(said, self.completions, strict=True)
+            self.alike(text.strip().partition("\n")[0], right)
+            for text, right in zip(said, self.completions, strict=True)
         ]
 
 
-def encode_likelihood(
-    tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *, whole_text: bool = False
-) -> EncodedAnswers:
-    """Encodes the right answers: the score covers the answer, or the whole text.
+def encode_questions(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], alike: Alike) -> EncodedQuestions:
+    """Encodes prompts that the model is to answer in its own words.
 
     Raises:
         InputError: the tokenizer leaves nothing of an answer, or no token before it.
     """
-    return EncodedAnswers(_answered(tokenizer, items, whole_text=whole_text)[0])
-
-
-def encode_questions(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], scorer: str) -> EncodedQuestions:
-    """Encodes prompts that the model is to answer in its own words.
-
-    Raises:
-        InputError: as `encode_likelihood`.
-    """
-    rows, starts = _answered(tokenizer, items)
     completions = tuple(item.completion for item in items)
-    return EncodedQuestions(rows, torch.tensor(starts), completions, scorer, tokenizer)
+    return EncodedQuestions(encode_answers(tokenizer, items), completions, alike, tokenizer)
 
 
 @torch.no_grad()
@@ -191,13 +166,3 @@ def _written_anew(module: nn.Module, part: TokenSet, starts: Tensor) -> list[lis
         row[start : start + count].tolist()
         for row, start, count in zip(ids, starts.tolist(), wanted.tolist(), strict=True)
     ]
-
-
-def _answered(
-    tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *, whole_text: bool = False
-) -> tuple[TokenSet, list[int]]:
-    """Returns each prompt with its right answer, and where the answers begin."""
-    pairs = boundaries(tokenizer, items, [(item.completion,) for item in items])
-    starts = [start for start, _ in pairs]
-    labelled = [1] * len(starts) if whole_text else starts
-    return TokenSet.from_sequences([full[0] for _, full in pairs], labelled, pad_of(tokenizer)), starts

@@ -1,0 +1,1 @@
+"""Ways to score a capability, one scorer a file."""

@@ -1,0 +1,165 @@
+"""What a scorer is: items and a model in, one score in [0, 1] per item out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from redteam.engine.batches import TokenSet
+from redteam.errors import InputError
+from redteam.registry import SCORERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from redteam.capabilities.items import Capability, Item
+
+SCORING_BATCH = 512  # at most, see `ordered_rows`: scores must not depend on how much memory a machine has
+
+Scores = NDArray[np.float64]
+
+
+class NotFinite(Exception):
+    """The model's outputs are not finite, so there is nothing to score."""
+
+
+class UnusableScores(ValueError):
+    """A scorer returned what is no score; the message says what is wrong with it."""
+
+
+class Encoded(Protocol):
+    """Items in the form in which a scorer has a model read them. They know how they are read and scored."""
+
+    def __len__(self) -> int:
+        """Returns the number of items."""
+
+    @property
+    def tokens(self) -> Sequence[TokenSet]:
+        """All that a language model reads; of a classifier nothing. The harness refuses texts that it cannot take."""
+
+    @property
+    def chance(self) -> Scores:
+        """What the scorer's own `chance` says of these items, float64 [items]."""
+
+    def table(self, module: nn.Module) -> Tensor:
+        """Returns what a module says of each item, float32 [items, columns]. The module is in evaluation mode.
+
+        Whoever compares two models compares these tables, so that they show more than the scores.
+
+        Raises:
+            NotFinite: the module's outputs are NaN or infinite.
+        """
+
+    def scores(self, table: Tensor) -> Scores:
+        """Returns the scores of a table, float64 [items], each in [0, 1]."""
+
+
+class Scorer(Protocol):
+    """A way to score items. Its class attributes are what `redteam list scorers` shows.
+
+    Attributes:
+        name: unique, lower case.
+        version: raised with every change that could move a number.
+        goal: one line.
+        paper: where it was published.
+        kinds: what it scores: "language", "classifier", or "language, classifier".
+        needs: what it needs of an item: "choices" with wrong ones among them, or the right "answer" alone. Or
+            "choices, premise" (or "answer, premise"), where it needs a prompt that asks nothing as well.
+    """
+
+    name: str
+    version: int
+    goal: str
+    paper: str
+    kinds: str
+    needs: str
+
+    def encode(
+        self, capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None
+    ) -> Encoded:
+        """Returns items in the form in which a model reads them.
+
+        Args:
+            capability: the items are of; it has the premise, and the inputs of a classifier.
+            items: some of its items.
+            tokenizer: of the language model; None for a classifier.
+
+        Raises:
+            InputError: the tokenizer leaves nothing of an answer, or no token before it.
+        """
+
+    def chance(self, items: Sequence[Item]) -> Sequence[float]:
+        """Returns the expected score of a blind draw, of each item; 0 where nothing is drawn."""
+
+    def constant(self, known: Sequence[str], asked: Sequence[str]) -> float:
+        """Returns what always giving one answer scores; 0 where that is no way to score.
+
+        Args:
+            known: right answers of other splits, not empty; the one answer is chosen by them.
+            asked: right answers of the split that is scored, not empty.
+        """
+
+
+def scores_of(table: Tensor, encoded: Encoded) -> Scores:
+    """Returns the scores of a table of `encoded`, float64 [items].
+
+    Raises:
+        UnusableScores: there is not one number in [0, 1] for every item.
+    """
+    scores = np.asarray(encoded.scores(table))
+    if scores.shape != (len(encoded),):
+        raise UnusableScores(f"it gives scores of shape {scores.shape} to {len(encoded)} items")
+    if scores.dtype != np.float64:
+        raise UnusableScores(f"its scores are {scores.dtype}, not float64")
+    wrong = scores[~((scores >= 0) & (scores <= 1))]
+    if len(wrong):
+        raise UnusableScores(f"it gives a score of {wrong[0]:g}, which is not between 0 and 1")
+    return scores
+
+
+def item_scores(module: nn.Module, encoded: Encoded) -> Scores:
+    """Returns what a module scores on each item, float64 [items].
+
+    Raises:
+        NotFinite: its outputs are NaN or infinite.
+        UnusableScores: as `scores_of`.
+    """
+    return scores_of(encoded.table(module), encoded)
+
+
+def share_known(module: nn.Module, encoded: Encoded) -> float:
+    """Returns the mean score corrected for chance: 1 when every item is right, about 0 for blind guesses.
+
+    A score x at a chance of c counts as (x - c) / (1 - c).
+
+    Raises:
+        NotFinite: the module's outputs are NaN or infinite.
+        UnusableScores: as `scores_of`.
+    """
+    chance = encoded.chance
+    return float(((item_scores(module, encoded) - chance) / (1 - chance)).mean())
+
+
+@contextmanager
+def answerable(scorer: Scorer) -> Iterator[None]:
+    """Refuses a scorer of somebody else's that fails: it is input, as a file is.
+
+    Raises:
+        InputError: what it raised, in one line.
+    """
+    try:
+        yield
+    except (InputError, NotFinite):
+        raise
+    except Exception as error:
+        if SCORERS.ships(scorer):
+            raise
+        raise InputError(
+            f"the scorer {scorer.name!r} fails ({type(error).__name__}: {error})",
+            "Correct it, and hold it to redteam.testing.check_scorer",
+        ) from error
