@@ -297,7 +297,7 @@ def test_one_that_a_manifest_leads_to_is_not_run(write: Callable[..., Path], unt
     assert "capability.toml brings code that would be run" in caught.value.found
     assert "mine.py" in caught.value.found
     assert not (tmp_path / "ran").exists()
-    resolve_inputs(rules.parent / "model.pt", budget=3, capability=rules)
+    resolve_one(RunRequest(target=rules.parent / "model.pt", budget=3, capability=rules))
     assert (tmp_path / "ran").exists()
 
 
