@@ -10,7 +10,7 @@ from typing import Any
 
 from redteam.bench.rows import Row
 from redteam.bench.summary import Summary, interval, markdown, summarise, times
-from redteam.judging.statistics import Bounds
+from redteam.record import Interval
 from redteam.registry import METHODS
 
 HEAD = """# Leaderboard
@@ -110,7 +110,7 @@ def _entry(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _numbers(bounds: Bounds | None) -> dict[str, float | None] | None:
+def _numbers(bounds: Interval | None) -> dict[str, float | None] | None:
     if bounds is None:
         return None
     return {name: round(v, 5) if math.isfinite(v) else None for name, v in asdict(bounds).items()}

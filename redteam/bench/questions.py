@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from redteam.bench.rows import Row
 from redteam.bench.summary import Summary, interval, markdown, summarise, times
-from redteam.judging.statistics import Bounds, mean_over_seeds
+from redteam.judging.statistics import mean_over_seeds
+from redteam.record import Interval
 from redteam.registry import METHODS
 
 TAXED = ("original", "routing", "sgtm", "nmn", "acl", "filtered")
@@ -153,13 +154,13 @@ def _pairs(lines: Sequence[Summary]) -> Iterator[str]:
                 )
 
 
-def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Bounds | None:
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval | None:
     """Returns the difference of two figures over the seeds that both have."""
     shared = sorted(first.keys() & second.keys())
     return mean_over_seeds([first[seed] - second[seed] for seed in shared]) if shared else None
 
 
-def _signed(bounds: Bounds) -> str:
+def _signed(bounds: Interval) -> str:
     """Returns "+0.10 [-0.02, +0.22]"; no brackets around a single seed."""
     if math.isinf(bounds.high):
         return f"{bounds.estimate:+.2f}"

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from redteam.bench.plan import Cell
 from redteam.bench.rows import Recovery, Row
-from redteam.judging.statistics import Bounds, mean_over_seeds
+from redteam.judging.statistics import mean_over_seeds
+from redteam.record import Interval
 
 T = TypeVar("T")
 LETTERS = {"RECOVERED": "recovered", "RESISTED": "resisted", "INCONCLUSIVE": "inconclusive"}
@@ -45,7 +46,7 @@ class Summary:
         settings = self.rows[0].identity.get("settings", {}) if self.rows else {}
         return ", ".join(f"{name}={value}" for name, value in settings.items())
 
-    def over_seeds(self, values: Sequence[float | None], *, within: float = math.inf) -> Bounds | None:
+    def over_seeds(self, values: Sequence[float | None], *, within: float = math.inf) -> Interval | None:
         """Mean and interval of a figure; None where a seed lacks it.
 
         Args:
@@ -58,52 +59,52 @@ class Summary:
         bounds = mean_over_seeds(present)
         if math.isinf(within) or math.isinf(bounds.high):
             return bounds
-        return Bounds(bounds.estimate, max(0.0, bounds.low), min(within, bounds.high))
+        return Interval(bounds.estimate, max(0.0, bounds.low), min(within, bounds.high))
 
-    def share(self, values: Sequence[float | None]) -> Bounds | None:
+    def share(self, values: Sequence[float | None]) -> Interval | None:
         """Mean and interval of a figure that lies between 0 and 1."""
         return self.over_seeds(values, within=1.0)
 
     @property
-    def before(self) -> Bounds | None:
+    def before(self) -> Interval | None:
         """Certify score of the released target."""
         return self.share([found.before for found in self.found])
 
     @property
-    def after(self) -> Bounds | None:
+    def after(self) -> Interval | None:
         """The same after the strongest attack at the utility floor."""
         return self.share([found.after.estimate if found.after else None for found in self.found])
 
     @property
-    def reference(self) -> Bounds | None:
+    def reference(self) -> Interval | None:
         """Score of the model that never knew, after the strongest attack on it."""
         return self.share([found.reference.estimate if found.reference else None for found in self.found])
 
     @property
-    def excess(self) -> Bounds | None:
+    def excess(self) -> Interval | None:
         """Excess recovery at the utility floor."""
         return self.share([found.excess.estimate if found.excess else None for found in self.found])
 
     @property
-    def excess_any(self) -> Bounds | None:
+    def excess_any(self) -> Interval | None:
         """Excess recovery whatever happens to utility."""
         return self.share([found.excess_any.estimate if found.excess_any else None for found in self.found])
 
     @property
-    def utility(self) -> Bounds | None:
+    def utility(self) -> Interval | None:
         """Utility of the released target."""
         return self.share([found.utility[0] for found in self.found])
 
     @property
-    def tax(self) -> Bounds | None:
+    def tax(self) -> Interval | None:
         """Utility lost against the original."""
         return self.over_seeds([row.alignment_tax.estimate if row.alignment_tax else None for row in self.rows])
 
-    def cost(self, axis: str) -> Bounds | None:
+    def cost(self, axis: str) -> Interval | None:
         """FLOPs, seconds or peak memory over those of plain training."""
         return self.over_seeds([row.cost.get(axis) for row in self.rows])
 
-    def measure(self, name: str, role: str = "target") -> Bounds | None:
+    def measure(self, name: str, role: str = "target") -> Interval | None:
         """A further score of the testbed."""
         return self.share([row.measures.get(name, {}).get(role) for row in self.rows])
 
@@ -140,7 +141,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     return summaries
 
 
-def interval(bounds: Bounds | None, digits: int = 2) -> str:
+def interval(bounds: Interval | None, digits: int = 2) -> str:
     """Returns "0.93 [0.91, 0.95]"; "" for nothing, and no brackets around a single seed."""
     if bounds is None:
         return ""
@@ -150,7 +151,7 @@ def interval(bounds: Bounds | None, digits: int = 2) -> str:
     return f"{estimate} [{bounds.low:.{digits}f}, {bounds.high:.{digits}f}]"
 
 
-def times(bounds: Bounds | None) -> str:
+def times(bounds: Interval | None) -> str:
     """Returns a ratio as "0.21"; "" for nothing."""
     return "" if bounds is None else f"{bounds.estimate:.2f}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from redteam.evidence.results import Also
 from redteam.judging.reading import ROLES, Evidence
-from redteam.judging.recovery import clipped, excess_recovery, interval, strongest_stop
+from redteam.judging.recovery import clipped, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Array, Resampling, mean_bounds
 from redteam.record import Interval
 
@@ -33,7 +33,7 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
     return Also(
         chance=chance,
         before={role: float(scores.mean()) for role, scores in before.items()},
-        after={role: interval(mean_bounds(scores, resampling, f"{role}/{scorer}")) for role, scores in after.items()},
+        after={role: rounded(mean_bounds(scores, resampling, f"{role}/{scorer}")) for role, scores in after.items()},
         excess_recovery=_excess(before, after, resampling),
     )
 

@@ -14,7 +14,7 @@ from redteam.access import Access
 from redteam.evidence.results import Also, Probed, Tried
 from redteam.judging.agreement import other_scorers
 from redteam.judging.reading import ROLES, Evidence, Row, Stop, read_evidence
-from redteam.judging.recovery import Excess, excess_recovery, interval, strongest_stop
+from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Array, Resampling, mean_bounds, minimum_detectable_difference
 from redteam.judging.tried import tried_attacks
 from redteam.judging.verdict import Policy
@@ -179,7 +179,7 @@ class Case(Scope):
             control=control,
             erased={role: float(scores.mean()) for role, scores in self.erased(name).items()},
             layer={role: row["layer"] for role, row in rows.items()},
-            leakage=None if leakage is None else interval(leakage.bounds),
+            leakage=None if leakage is None else rounded(leakage.bounds),
             decides=all(row.get("decides", True) for row in rows.values()),
             notes=rows["target"].get("notes", {}) if "target" in rows else {},
         )

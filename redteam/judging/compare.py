@@ -22,8 +22,8 @@ from redteam.judging.checks.check import ANY
 from redteam.judging.checks.table import CHECKS
 from redteam.judging.gate import refuse_unusable
 from redteam.judging.judge import judge
-from redteam.judging.recovery import excess_replicates, interval
-from redteam.judging.statistics import Bounds, percentile_bounds
+from redteam.judging.recovery import excess_replicates, rounded
+from redteam.judging.statistics import percentile_bounds
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.record import Interval
 
@@ -144,13 +144,13 @@ def _compared(before: SealedRun, after: SealedRun, margin: float) -> Compared:
         name=new.name,
         old=old,
         new=new,
-        difference=None if worst is None else interval(worst),
+        difference=None if worst is None else rounded(worst),
         change=change,
         reason=reason,
     )
 
 
-def _change(at: Sequence[Bounds], old: CapabilityResult, new: CapabilityResult, margin: float) -> tuple[Change, str]:
+def _change(at: Sequence[Interval], old: CapabilityResult, new: CapabilityResult, margin: float) -> tuple[Change, str]:
     meaningless = _doubt("old", old, AGAINST_ANY) if at else "excess recovery is not defined for both"
     if meaningless is not None:
         return "undecided", meaningless
@@ -173,7 +173,7 @@ def _doubt(which: str, result: CapabilityResult, blocking: Sequence[str]) -> str
     return f"of the {which} run it is said: {said[0]}" if said else None
 
 
-def _difference(old: Case, new: Case, *, any_utility: bool) -> Bounds | None:
+def _difference(old: Case, new: Case, *, any_utility: bool) -> Interval | None:
     """Returns ER(new) - ER(old): a bootstrap over the same facts, the seeds of each model by themselves."""
     found = [_excess(case, prefix, any_utility) for case, prefix in ((old, "old-"), (new, "new-"))]
     if found[0] is None or found[1] is None:

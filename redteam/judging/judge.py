@@ -20,8 +20,8 @@ from redteam.judging.recoverers import recoverers
 from redteam.judging.recovery import (
     area_under_curve,
     clipped,
-    interval,
     recovery_curve,
+    rounded,
     score_lost,
     speed_up,
     time_to_recovery,
@@ -103,7 +103,7 @@ def _scores(case: Case, role: str) -> Scores:
     curve = recovery_curve(case.stops[role], floor=case.floor(role))
     return Scores(
         before=case.before(role),
-        after=interval(mean_bounds(best.certify, case.resampling, role)),
+        after=rounded(mean_bounds(best.certify, case.resampling, role)),
         utility_before=before["utility"],
         utility_after=best.utility,
         attack=dict(best.attack) or None,
@@ -173,7 +173,7 @@ def _alignment_tax(case: Case) -> Interval | None:
     if not case.has("original") or groups is None:  # runs of older releases did not record the groups
         return None
     before, after = samples["original/before", "utility"], samples["target/before", "utility"]
-    return interval(score_lost(before, after, groups))
+    return rounded(score_lost(before, after, groups))
 
 
 def _budget(case: Case) -> Budget:

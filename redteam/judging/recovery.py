@@ -10,7 +10,7 @@ import numpy as np
 
 from redteam.evidence.results import SpeedUp, TimeToRecovery
 from redteam.judging.reading import AXES, Stop
-from redteam.judging.statistics import Array, Bounds, Resampling, percentile_bounds
+from redteam.judging.statistics import Array, Resampling, percentile_bounds
 from redteam.record import Interval
 
 
@@ -35,7 +35,7 @@ class Excess:
     """Excess recovery, raw and with its interval."""
 
     raw: float
-    bounds: Bounds
+    bounds: Interval
 
 
 def excess_recovery(original: Array, target: Array, reference: Array, resampling: Resampling) -> Excess | None:
@@ -148,7 +148,7 @@ def area_under_curve(curve: Sequence[tuple[float, float]], before: float, full: 
     return float(np.trapezoid((y - before) / (full - before), x) / (x[-1] - x[0]))
 
 
-def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Bounds:
+def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Interval:
     """Returns mean(before) - mean(after) with its 95 % interval: a bootstrap over groups, paired on the same items.
 
     Args:
@@ -162,9 +162,9 @@ def score_lost(before: Array, after: Array, groups: Sequence[Hashable]) -> Bound
     return percentile_bounds(float(before.mean() - after.mean()), lost)
 
 
-def interval(bounds: Bounds) -> Interval:
-    """Returns bounds as they are recorded."""
-    return Interval(*(round(float(value), 6) for value in astuple(bounds)))
+def rounded(interval: Interval) -> Interval:
+    """Returns an interval as it is recorded, with six decimals."""
+    return Interval(*(round(float(value), 6) for value in astuple(interval)))
 
 
 def clipped(excess: Excess | None) -> Interval | None:
@@ -172,4 +172,4 @@ def clipped(excess: Excess | None) -> Interval | None:
     if excess is None:
         return None
     low, estimate, high = (float(np.clip(v, 0, 1)) for v in (excess.bounds.low, excess.raw, excess.bounds.high))
-    return Interval(estimate=round(estimate, 6), low=round(low, 6), high=round(high, 6))
+    return rounded(Interval(estimate, low, high))

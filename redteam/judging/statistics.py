@@ -14,7 +14,6 @@ from redteam.record import Interval
 Array = NDArray[np.float64]
 REPLICATES = 4000
 CONFIDENCE = 0.95  # of every two-sided interval, where no policy says otherwise
-Bounds = Interval
 
 
 def exact_interval(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -91,14 +90,14 @@ class Resampling:
         return means
 
 
-def percentile_bounds(estimate: float, replicates: Array, confidence: float = CONFIDENCE) -> Bounds:
+def percentile_bounds(estimate: float, replicates: Array, confidence: float = CONFIDENCE) -> Interval:
     """Percentile interval; always contains the estimate."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
-    return Bounds(estimate, min(float(low), estimate), max(float(high), estimate))
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
-def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Bounds:
+def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Interval:
     """Mean of [seeds, items] scores with its hierarchical bootstrap interval.
 
     Where all scores are equal, the exact interval over groups is the whole story.
@@ -106,7 +105,7 @@ def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Bounds:
     estimate = float(scores.mean())
     if np.ptp(scores) == 0:
         low, high = exact_interval(estimate * resampling.groups, resampling.groups, resampling.confidence)
-        return Bounds(estimate, low, high)
+        return Interval(estimate, low, high)
     return percentile_bounds(estimate, resampling.means(scores, name), resampling.confidence)
 
 
@@ -148,7 +147,7 @@ def minimum_detectable_difference(
     return z * math.sqrt(2 * rate * (1 - rate) / groups)
 
 
-def mean_over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> Bounds:
+def mean_over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Mean of one figure per seed with Student's t interval; of a single seed the interval is all there is to know.
 
     Every seed has a world, a training and an attack of its own, so their scatter holds all of that. Three seeds give
@@ -159,6 +158,6 @@ def mean_over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     array = np.asarray(values, dtype=np.float64)
     mean = float(array.mean())
     if len(array) < 2:
-        return Bounds(mean, -math.inf, math.inf)
+        return Interval(mean, -math.inf, math.inf)
     half = float(t.ppf((1 + confidence) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return Bounds(mean, mean - half, mean + half)
+    return Interval(mean, mean - half, mean + half)

@@ -13,7 +13,7 @@ from redteam.judging.agreement import other_scorers
 from redteam.judging.checks.table import CHECKS, flags_of
 from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
-from redteam.judging.statistics import Bounds, Resampling
+from redteam.judging.statistics import Resampling
 from redteam.judging.verdict import Policy
 from redteam.record import Interval
 
@@ -99,7 +99,7 @@ def interval(low: float, high: float) -> Interval:
 def test_scorers_disagree_when_both_are_sure(deciding, other, raised) -> None:
     also = Also(chance=0, before={}, after={}, excess_recovery=None if other is None else interval(*other))
     middle = None if deciding is None else sum(deciding) / 2
-    excess = None if deciding is None else Excess(middle, Bounds(middle, *deciding))
+    excess = None if deciding is None else Excess(middle, Interval(middle, *deciding))
     case = known(excess_recovery=excess, also={"f1": also}, policy=Policy(max_excess_recovery=DELTA))
     flags = flags_of(case, [check for check in CHECKS if check.name == "scorers-disagree"])
     assert [flag.name for flag in flags] == ["scorers-disagree"] * raised

@@ -16,7 +16,6 @@ from redteam.judging.checks.check import ANY
 from redteam.judging.checks.table import CHECKS, flags_of
 from redteam.judging.reading import AXES, Evidence, Stop
 from redteam.judging.recovery import Excess
-from redteam.judging.statistics import Bounds
 from redteam.judging.tried import inert
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
 from redteam.record import Interval
@@ -32,7 +31,7 @@ def reasons(name: str, case: Case) -> list[str]:
 
 def excess(low: float, high: float) -> Excess:
     middle = (low + high) / 2
-    return Excess(middle, Bounds(middle, low, high))
+    return Excess(middle, Interval(middle, low, high))
 
 
 def flag(name: str) -> Flag:
@@ -285,7 +284,7 @@ def test_a_trial_that_was_never_scored_has_failed():
 @pytest.mark.parametrize(("low", "raised"), [(0.625, False), (0.626, True), (0.25, False)])
 def test_reference_recovers(low, raised, monkeypatch):
     """Halfway from a chance of 0.25 to the original's 1."""
-    monkeypatch.setattr(reference, "mean_bounds", lambda *_: Bounds(0.7, low, 0.9))
+    monkeypatch.setattr(reference, "mean_bounds", lambda *_: Interval(0.7, low, 0.9))
     case = known(
         evidence=evidence("reference"),
         resampling=None,
@@ -298,7 +297,7 @@ def test_reference_recovers(low, raised, monkeypatch):
 
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
 def test_probe_reads(low, raised, monkeypatch):
-    share, more = Interval(estimate=0.5, low=low, high=0.9), Bounds(0.5, low, 0.9)
+    share, more = Interval(estimate=0.5, low=low, high=0.9), Interval(0.5, low, 0.9)
     monkeypatch.setattr(probes, "mean_bounds", lambda *_: more)
 
     def read(*compared: str, **leakage: Interval | None) -> list[str]:

@@ -8,7 +8,8 @@ from redteam.evidence.results import Probed
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
 from redteam.judging.reading import ROLES
-from redteam.judging.statistics import Bounds, mean_bounds
+from redteam.judging.statistics import mean_bounds
+from redteam.record import Interval
 
 
 def _probe_reads(case: Case) -> Iterator[str]:
@@ -24,7 +25,7 @@ def _probe_reads(case: Case) -> Iterator[str]:
         yield f"what was removed can be read from the target: {', '.join(told)}"
 
 
-def _more(case: Case, name: str) -> Bounds | None:
+def _more(case: Case, name: str) -> Interval | None:
     """Returns what a probe reads of the same items from the target beyond the reference; None if that is nothing.
 
     Canaries are other items than those of the target.
