@@ -9,7 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same names for type checkers and editors, which run nothing
+if TYPE_CHECKING:
+    # the same names for type checkers and editors, which run nothing
     from redteam.access import Access as Access
     from redteam.api import certify as certify
     from redteam.api import compare as compare
@@ -20,6 +21,16 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which run not
     from redteam.attacks.contract import Suggest as Suggest
     from redteam.capabilities.items import Capability as Capability
     from redteam.capabilities.items import Item as Item
+    from redteam.capabilities.scorers.answers import best_constant as best_constant
+    from redteam.capabilities.scorers.answers import commonest_answer as commonest_answer
+    from redteam.capabilities.scorers.answers import words_of as words_of
+    from redteam.capabilities.scorers.choice import Choice as Choice
+    from redteam.capabilities.scorers.choices import chance_of_choices as chance_of_choices
+    from redteam.capabilities.scorers.choices import encode_choices as encode_choices
+    from redteam.capabilities.scorers.contract import Encoded as Encoded
+    from redteam.capabilities.scorers.contract import NotFinite as NotFinite
+    from redteam.capabilities.scorers.contract import Scorer as Scorer
+    from redteam.capabilities.scorers.written import encode_questions as encode_questions
     from redteam.checkpoints.load import open_target as open_target
     from redteam.engine.batches import AnyBatch as AnyBatch
     from redteam.engine.batches import Examples as Examples
@@ -53,12 +64,19 @@ _HOMES = {  # public name -> the module that it is defined in
     "Arena": "redteam.attacks.contract",
     "Attack": "redteam.attacks.contract",
     "attack": "redteam.suite.attack",
+    "best_constant": "redteam.capabilities.scorers.answers",
     "build_target": "redteam.testbeds.build",
     "Capability": "redteam.capabilities.items",
     "Certificate": "redteam.evidence.certificate",
     "certify": "redteam.api",
+    "chance_of_choices": "redteam.capabilities.scorers.choices",
+    "Choice": "redteam.capabilities.scorers.choice",
+    "commonest_answer": "redteam.capabilities.scorers.answers",
     "compare": "redteam.api",
     "derive_seed": "redteam.engine.seeding",
+    "encode_choices": "redteam.capabilities.scorers.choices",
+    "encode_questions": "redteam.capabilities.scorers.written",
+    "Encoded": "redteam.capabilities.scorers.contract",
     "Examples": "redteam.engine.batches",
     "InputError": "redteam.errors",
     "inspect": "redteam.api",
@@ -66,12 +84,14 @@ _HOMES = {  # public name -> the module that it is defined in
     "LabelledSet": "redteam.engine.batches",
     "Layers": "redteam.probes.contract",
     "Method": "redteam.unlearning.contract",
+    "NotFinite": "redteam.capabilities.scorers.contract",
     "open_target": "redteam.checkpoints.load",
     "Params": "redteam.attacks.contract",
     "Probe": "redteam.probes.contract",
     "ProbeContext": "redteam.probes.contract",
     "ProbeReading": "redteam.probes.contract",
     "Results": "redteam.evidence.results",
+    "Scorer": "redteam.capabilities.scorers.contract",
     "seeded": "redteam.engine.seeding",
     "shuffled_batches": "redteam.engine.batches",
     "Spent": "redteam.engine.cost",
@@ -83,6 +103,7 @@ _HOMES = {  # public name -> the module that it is defined in
     "Tuning": "redteam.engine.optimizers",
     "unlearn": "redteam.unlearning.own",
     "UnlearningTask": "redteam.unlearning.contract",
+    "words_of": "redteam.capabilities.scorers.answers",
 }
 __all__ = tuple(_HOMES)
 

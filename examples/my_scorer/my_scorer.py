@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redteam.capabilities.items import Capability, Item
-from redteam.capabilities.scorers.answers import best_constant, words_of
-from redteam.capabilities.scorers.contract import Encoded
-from redteam.capabilities.scorers.written import encode_questions
+from redteam import Capability, Encoded, Item, best_constant, encode_questions, words_of
 
 
 class RougeL:
