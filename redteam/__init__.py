@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from redteam.capabilities.scorers.choice import Choice as Choice
     from redteam.capabilities.scorers.choices import chance_of_choices as chance_of_choices
     from redteam.capabilities.scorers.choices import encode_choices as encode_choices
+    from redteam.capabilities.scorers.class_inputs import encode_inputs as encode_inputs
     from redteam.capabilities.scorers.contract import Encoded as Encoded
     from redteam.capabilities.scorers.contract import NotFinite as NotFinite
     from redteam.capabilities.scorers.contract import Scorer as Scorer
+    from redteam.capabilities.scorers.likelihood import encode_likelihood as encode_likelihood
     from redteam.capabilities.scorers.written import encode_questions as encode_questions
     from redteam.checkpoints.load import open_target as open_target
     from redteam.engine.batches import AnyBatch as AnyBatch
@@ -75,6 +77,8 @@ _HOMES = {  # public name -> the module that it is defined in
     "compare": "redteam.api",
     "derive_seed": "redteam.engine.seeding",
     "encode_choices": "redteam.capabilities.scorers.choices",
+    "encode_inputs": "redteam.capabilities.scorers.class_inputs",
+    "encode_likelihood": "redteam.capabilities.scorers.likelihood",
     "encode_questions": "redteam.capabilities.scorers.written",
     "Encoded": "redteam.capabilities.scorers.contract",
     "Examples": "redteam.engine.batches",

@@ -34,7 +34,10 @@ from redteam.judging.checks.document import flags_document
 from redteam.judging.checks.table import CHECKS
 from redteam.probes.contract import checked, unreadable
 from redteam.probes.states import layers_of
-from redteam.registry import ATTACKS, PROBES
+from redteam.registry import ATTACKS, PROBES, SCORERS
+from redteam.testing import check_scorer
+from redteam.testing.worlds import KINDS, tiny_model
+from redteam.testing.worlds import tiny_capability as tiny_world
 from redteam.trial import TrialSpec, open_setting, run_trial
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +101,16 @@ def test_the_method_of_contributing_runs(kind: str, tmp_path: Path, monkeypatch:
     made = redteam.unlearn(name, model, forget=forget, retain=retain, steps=3)
     assert not same_bits(weights_of(made.module), weights_of(model))
     assert made.costs["method"].flops > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scorer_of_contributing_scores(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "probability.py").write_text(block("CONTRIBUTING.md", "python", "class Probability"))
+    scorer = SCORERS.create(f"{tmp_path / 'probability.py'}:Probability")
+    check_scorer(scorer)
+    setting = open_setting(tiny_model(kind), replace(tiny_world(kind), scorers=(scorer, SCORERS.create("choice"))))
+    assert ((setting.start["certify"] > 0) & (setting.start["certify"] < 1)).all()
+    assert set(setting.start["certify:choice"].tolist()) == {0.0, 1.0}
 
 
 def test_the_capability_of_the_readme_loads(tmp_path: Path) -> None:

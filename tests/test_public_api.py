@@ -26,7 +26,8 @@ AUTHORS = {
     *("AnyBatch", "Examples", "LabelledSet", "TokenSet", "Method", "Training", "UnlearningTask"),
     *("derive_seed", "seeded", "shuffled_batches", "train"),
     *("Choice", "Encoded", "NotFinite", "Scorer"),
-    *("best_constant", "chance_of_choices", "commonest_answer", "encode_choices", "encode_questions", "words_of"),
+    *("best_constant", "chance_of_choices", "commonest_answer", "encode_choices", "encode_inputs", "encode_likelihood"),
+    *("encode_questions", "words_of"),
 }
 USERS = {
     *("Capability", "Certificate", "InputError", "Item", "Results"),

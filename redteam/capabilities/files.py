@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redteam.capabilities.classes import classes_of
 from redteam.capabilities.duplicates import asked_in, normal_form, together
@@ -19,7 +19,6 @@ from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
-from redteam.capabilities.scorers.contract import Scorer
 from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import (
     TASK,
@@ -32,6 +31,9 @@ from redteam.config.capability import (
 from redteam.config.files import expand_path
 from redteam.errors import InputError
 from redteam.registry import SCORERS
+
+if TYPE_CHECKING:
+    from redteam.capabilities.scorers.contract import Scorer
 
 
 def load_capability(path: Path) -> Capability:

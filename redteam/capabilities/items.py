@@ -175,7 +175,7 @@ class Capability:
         content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
         about: dict[str, Any] = {"name": self.name, **content}
         scorers = [SCORERS.identity(scorer) for scorer in self.scorers]
-        if scorers != [STANDARD_SCORER]:  # digests are older than scorers, and stay
+        if scorers != [STANDARD_SCORER]:  # these keep the digest that they had before there were others
             about |= {"scorers": scorers, "premise": self.premise}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         if self.texts is not None:

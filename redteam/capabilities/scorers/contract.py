@@ -147,10 +147,10 @@ def share_known(module: nn.Module, encoded: Encoded) -> float:
 
 @contextmanager
 def answerable(scorer: Scorer) -> Iterator[None]:
-    """Refuses a scorer of somebody else's that fails: it is input, as a file is.
+    """Turns an error of a scorer that is not redteam's own into a refusal in one line.
 
     Raises:
-        InputError: what it raised, in one line.
+        InputError: the scorer raised.
     """
     try:
         yield
