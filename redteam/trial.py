@@ -32,6 +32,7 @@ from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.snapshot import Snapshot
 from redteam.engine.surroundings import surroundings_kept
 from redteam.errors import InputError, one_line
+from redteam.evidence import keys
 from redteam.target import Target
 
 Split = str  # "select", "certify", "utility", or "certify:SCORER" of a scorer that does not decide
@@ -153,7 +154,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
     """
     tokenizer, capability = target.tokenizer, as_read(capability, target)
     scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer)
-    scorers |= {f"certify:{scorer.name}": scorer for scorer in capability.scorers[1:]}
+    scorers |= {keys.certify(scorer.name): scorer for scorer in capability.scorers[1:]}
     choices: dict[Split, Encoded] = {}
     for split, scorer in scorers.items():
         with answerable(scorer):
