@@ -15,7 +15,7 @@ from redteam.checkpoints.digest import weight_files
 from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
-from redteam.evidence.sealed import open_runs
+from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.evidence.signed import is_signed, objection, sign
 from redteam.exit_codes import ExitCode
 from redteam.judging.certify import certificate_of, objections
@@ -40,7 +40,13 @@ TOLD: dict[Report, Callable[[Told], str]] = {
 }
 
 
-def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | None = None) -> tuple[Certificate, Path]:
+def certify(
+    run: Path,
+    rules: Rules,
+    out: Path | None = None,
+    signing: str | None = None,
+    runs: Sequence[SealedRun] | None = None,
+) -> tuple[Certificate, Path]:
     """Judges a run by a policy, and writes the certificate. Nothing is run or loaded.
 
     Args:
@@ -48,6 +54,7 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
         rules: the policy.
         out: where the certificate goes; by default beside the evidence.
         signing: how it is signed, see `sign`, into a second file beside the first; None if it is not.
+        runs: what is in the directory, where that was read already.
 
     Returns:
         The certificate, which holds the exit code, and where it is.
@@ -55,7 +62,7 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
     Raises:
         InputError: as `gate`; or it cannot be signed.
     """
-    certificate = certificate_of(gate(open_runs(run), rules, datetime.now(UTC).date()))
+    certificate = certificate_of(gate(runs or open_runs(run), rules, datetime.now(UTC).date()))
     path = out or run / CERTIFICATE
     write(path, certificate.as_text())
     if signing is not None:

@@ -21,7 +21,6 @@ from redteam.evidence import keys
 from redteam.record import Record
 
 SCHEMA = 1
-FURTHER = r"^certify:."  # the certify split by a scorer that does not decide
 
 
 class _Record(Record):
@@ -118,7 +117,7 @@ class _Scored(_Record):
     """Mean scores by split. Those of scorers that do not decide are further keys: "certify:exact"."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[Annotated[str, Field(pattern=FURTHER)], float] = Field(init=False)
+    __pydantic_extra__: dict[Annotated[str, Field(pattern=keys.FURTHER)], float] = Field(init=False)
     after: ClassVar[tuple[str, ...]]  # fields that are written after the further keys
 
     @model_serializer(mode="wrap")

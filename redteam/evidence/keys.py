@@ -21,6 +21,7 @@ CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished
 NEAREST = "nearest"  # of the capability: what the most similar attack item answers of each certify item
 CORRECT, CONTROL, ERASED = "correct", "control", "erased"  # of a probe, see `ProbeReading`
 CERTIFY = "certify"
+FURTHER = r"^certify:."  # the certify split by a scorer that does not decide
 
 
 def before(role: str) -> str:

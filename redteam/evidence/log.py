@@ -68,9 +68,10 @@ def read_lines(content: bytes, path: Path, parsed: Callable[[bytes], Line]) -> I
         try:
             found = parsed(line)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
-            raise InputError(f"{path}, line {number}: {where}{first['msg']}", DAMAGED) from error
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            said = f"{field}: {first['msg']}" if field else first["msg"]
+            raise InputError(f"{path}, line {number}: {said}", DAMAGED) from error
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {error}", DAMAGED) from error
         yield found
@@ -82,7 +83,10 @@ def _event(line: bytes) -> Event:
     Raises:
         ValueError: it is none.
     """
-    row = from_json(line)
+    try:
+        row = from_json(line)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
     kind = row.get("type")

@@ -10,9 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from redteam.access import Access
+from redteam.errors import InputError
 from redteam.evidence import keys
 from redteam.evidence.events import ProbeEvent
 from redteam.evidence.evidence import Array, Evidence, Stop
+from redteam.evidence.log import DAMAGED
 from redteam.evidence.results import Also, Probed, Tried
 from redteam.judging.agreement import other_scorers
 from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
@@ -205,9 +207,15 @@ def confidence_at(confidence: float, look: int) -> float:
 
 
 def case_of(evidence: Evidence, policy: Policy) -> Case:
-    """Returns the evidence of a finished run as it is judged."""
+    """Returns the evidence of a finished run as it is judged.
+
+    Raises:
+        InputError: it lacks what no run is without.
+    """
     capability = evidence.capability
     confidence = confidence_at(policy.confidence, capability.looks)
+    if not evidence.has("target"):
+        raise InputError("the evidence says nothing of the target", DAMAGED)
     probed = {name for role in keys.ROLES for name in evidence.probes(role)}
     resampling = Resampling.over(capability.groups, seed=0, confidence=confidence)
     return Case(

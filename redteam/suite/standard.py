@@ -19,7 +19,7 @@ from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent, NoneNote, UnfitNote
 from redteam.evidence.results import Results, TargetResult
-from redteam.evidence.sealed import open_sealed
+from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
 from redteam.judging.verdict import STANDARD_POLICY
@@ -44,8 +44,12 @@ CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
 
 
-def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> Results:
-    """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
+def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> tuple[Results, SealedRun]:
+    """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again.
+
+    Returns:
+        What was found, and the evidence that it was found in.
+    """
     with RunDirectory(path, inputs.plan) as evidence:
         run = Run(inputs, evidence, progress, memo)
         if keys.FINISHED in evidence.events:
@@ -58,7 +62,8 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             with full_precision():
                 _Protocol(run).execute()
             evidence.finish()
-        result = judge(open_sealed(path).evidence)
+        sealed = open_sealed(path)
+        result = judge(sealed.evidence)
         target = inputs.models["target"]
         results = Results(
             suite=SUITE,
@@ -67,7 +72,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             exit_code=code_of(result.verdict, gated=False),
         )
         evidence.write_results(results.model_dump_json(indent=2) + "\n")
-        return results
+        return results, sealed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
