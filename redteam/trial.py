@@ -186,7 +186,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
 
 
 def _items(capability: Capability, split: Split) -> tuple[Item, ...]:
-    items: tuple[Item, ...] = getattr(capability, split.partition(":")[0])
+    items: tuple[Item, ...] = getattr(capability, keys.split_of(split))
     return items
 
 
@@ -275,7 +275,11 @@ class _Scoring:
 
     def __init__(self, setting: Setting, spec: TrialSpec) -> None:
         self.setting = setting
-        self.splits = ("select", "utility", *(s for s in setting.choices if spec.certify and s.startswith("certify")))
+        self.splits = (
+            "select",
+            "utility",
+            *(s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY),
+        )
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
         self.outputs_moved = 0.0
         self.seconds = 0.0

@@ -64,10 +64,9 @@ def certify(scorer: str = "") -> str:
     return f"{CERTIFY}:{scorer}" if scorer else CERTIFY
 
 
-def split_and_scorer(name: str) -> tuple[str, str]:
-    """Returns the split that a name of scores is about, and the scorer; "" is the one that decides."""
-    split, _, scorer = name.partition(":")
-    return split, scorer
+def split_of(name: str) -> str:
+    """Returns the split that a name of scores is about, whichever scorer they are of."""
+    return name.partition(":")[0]
 
 
 def at(split: str, step: int) -> str:

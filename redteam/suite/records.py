@@ -82,7 +82,7 @@ def _samples(result: TrialResult) -> Samples:
             keys.at(split, point.spent.steps): scores.tolist()
             for point in result.points
             for split, scores in point.scores.items()
-            if keys.split_and_scorer(split)[0] == keys.CERTIFY
+            if keys.split_of(split) == keys.CERTIFY
         }
     best = max(result.points, key=lambda p: float(p.scores["select"].mean()))
     return {keys.at("select", best.spent.steps): best.scores["select"].tolist()}

@@ -305,8 +305,9 @@ def test_keys_are_those_of_every_release(made: str, key: str) -> None:
 
 
 def test_the_splits_of_scorers_are_taken_apart() -> None:
-    assert keys.split_and_scorer(keys.certify("f1")) == ("certify", "f1")
-    assert keys.split_and_scorer("select") == ("select", "")
+    assert keys.split_of(keys.certify("f1")) == "certify"
+    assert keys.split_of(keys.certify("mine.py:Near")) == "certify"
+    assert keys.split_of("select") == "select"
     assert keys.is_at("select@4", "select")
     assert not keys.is_at("select", "select")
 
