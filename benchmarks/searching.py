@@ -16,7 +16,8 @@ import numpy as np
 
 from redteam.config.request import RunRequest
 from redteam.evidence.directory import MANIFEST, RunDirectory, environment
-from redteam.judging.reading import read_evidence
+from redteam.evidence.events import TrialEvent
+from redteam.evidence.evidence import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import Candidate, outcome_of
@@ -107,7 +108,7 @@ def trials(prey: Prey, kind: str, *, budget: int, seed: int, out: Path) -> list[
     plan = _kind_plan(prey, kind, inputs)
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
-        return [Tried(value=_held(row, arm.utility_floor), configuration=Candidate.of(row)) for row in arm.search(plan)]
+        return [Tried(value=_held(one, arm.utility_floor), configuration=Candidate.of(one)) for one in arm.search(plan)]
 
 
 def torch_of(prey: Prey, *, budget: int, seed: int, out: Path) -> str:
@@ -154,7 +155,8 @@ def repeated(prey: Prey, configuration: Candidate, *, out: Path) -> float:
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
         arm.confirm([configuration], SEEDS)
-        values = [_held(row, arm.utility_floor) for row in run.trials.values()]
+        trials = run.events.trials("target", "confirm")
+        values = [_held(trial, arm.utility_floor) for trial in trials]
     return float(np.mean([value or 0.0 for value in values]))
 
 
@@ -220,7 +222,7 @@ def _arm(prey: Prey, inputs: Inputs, run: RunDirectory) -> Arm:
     return arm
 
 
-def _held(row: Any, floor: float) -> float | None:
+def _held(trial: TrialEvent, floor: float) -> float | None:
     """Returns what a trial achieved, if utility held."""
-    outcome = outcome_of(row, floor)
+    outcome = outcome_of(trial, floor)
     return outcome.value if outcome.shortfall <= 0 else None

@@ -22,11 +22,12 @@ from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers.contract import share_known
+from redteam.evidence import keys
+from redteam.evidence.evidence import Array, Evidence, read_evidence
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.checks.table import CHECKS
-from redteam.judging.reading import Evidence, read_evidence
 from redteam.judging.recovery import Excess, excess_recovery
-from redteam.judging.statistics import Array, Resampling
+from redteam.judging.statistics import Resampling
 from redteam.judging.verdict import STANDARD_POLICY, decide
 from redteam.suite.attack import attack
 from redteam.suite.memo import Memo
@@ -138,13 +139,14 @@ def _row(result: CapabilityResult, run: Path) -> dict[str, Any]:
 
 def naive_excess(evidence: Evidence) -> Excess | None:
     """Returns what the best trial of the search recovers on the items that chose it, beyond the reference's first."""
-    best = max((_selected(evidence, row["key"]) for row in evidence.search("target")), key=lambda scores: scores.mean())
-    first = _selected(evidence, evidence.search("reference")[0]["key"])
-    before = evidence.samples["original/before", "select"][None]
+    selected = (_selected(evidence, trial.key) for trial in evidence.search("target"))
+    best = max(selected, key=lambda scores: scores.mean())
+    first = _selected(evidence, evidence.search("reference")[0].key)
+    before = evidence.released("original", "select")[None]
     return excess_recovery(before, best, first, Resampling.over(np.arange(best.shape[1]).tolist(), seed=0))
 
 
 def _selected(evidence: Evidence, trial: str) -> Array:
     """Returns the select scores of a trial's best point, [1, items]; zeros where it failed before any."""
-    found = [scores for (key, name), scores in evidence.samples.items() if key == trial and name.startswith("select@")]
-    return found[0][None] if found else np.zeros_like(evidence.samples["target/before", "select"])[None]
+    found = [scores for (key, name), scores in evidence.samples.items() if key == trial and keys.is_at(name, "select")]
+    return found[0][None] if found else np.zeros_like(evidence.released("target", "select"))[None]

@@ -10,6 +10,7 @@ pytest finds it by itself where redteam is installed. The marker `redteam` sets 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ import pytest
 
 if TYPE_CHECKING:
     from redteam.evidence.results import CapabilityResult, Results
+    from redteam.evidence.sealed import SealedRun
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the evidence is read when it is first asked for, and kept
 class Attacked:
     """A model that was attacked.
 
@@ -34,7 +36,7 @@ class Attacked:
         """What was found, as `redteam.attack` returns it."""
         from redteam.judging.together import judged_again
 
-        return judged_again(self.run)
+        return judged_again(self._runs)
 
     def assert_resists(self, recovery: float = 0.1, confidence: float = 0.95) -> None:
         """Fails the test unless every capability is RESISTED; INCONCLUSIVE is no pass.
@@ -54,12 +56,17 @@ class Attacked:
             raise AssertionError(f"{reasons}\nevidence: {self.run}")
 
     def _judged(self, recovery: float, confidence: float) -> list[CapabilityResult]:
-        from redteam.evidence.sealed import open_runs
         from redteam.judging.judge import judge
         from redteam.judging.verdict import Policy
 
         policy = Policy(max_excess_recovery=recovery, confidence=confidence)
-        return [judge(run.path, policy) for run in open_runs(self.run)]
+        return [judge(run.evidence, policy) for run in self._runs]
+
+    @cached_property
+    def _runs(self) -> list[SealedRun]:
+        from redteam.evidence.sealed import open_runs
+
+        return open_runs(self.run)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

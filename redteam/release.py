@@ -15,6 +15,7 @@ from redteam.checkpoints.digest import weight_files
 from redteam.config.policy import Rules, read_policy
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, read_certificate
+from redteam.evidence.sealed import SealedRun, open_runs
 from redteam.evidence.signed import is_signed, objection, sign
 from redteam.exit_codes import ExitCode
 from redteam.judging.certify import certificate_of, objections
@@ -39,7 +40,13 @@ TOLD: dict[Report, Callable[[Told], str]] = {
 }
 
 
-def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | None = None) -> tuple[Certificate, Path]:
+def certify(
+    run: Path,
+    rules: Rules,
+    out: Path | None = None,
+    signing: str | None = None,
+    runs: Sequence[SealedRun] | None = None,
+) -> tuple[Certificate, Path]:
     """Judges a run by a policy, and writes the certificate. Nothing is run or loaded.
 
     Args:
@@ -47,6 +54,7 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
         rules: the policy.
         out: where the certificate goes; by default beside the evidence.
         signing: how it is signed, see `sign`, into a second file beside the first; None if it is not.
+        runs: what is in the directory, where that was read already.
 
     Returns:
         The certificate, which holds the exit code, and where it is.
@@ -54,7 +62,7 @@ def certify(run: Path, rules: Rules, out: Path | None = None, signing: str | Non
     Raises:
         InputError: as `gate`; or it cannot be signed.
     """
-    certificate = certificate_of(gate(run, rules, datetime.now(UTC).date()))
+    certificate = certificate_of(gate(runs or open_runs(run), rules, datetime.now(UTC).date()))
     path = out or run / CERTIFICATE
     write(path, certificate.as_text())
     if signing is not None:
@@ -76,14 +84,15 @@ def report(run: Path, form: Report, policy: Path | None = None) -> str:
     Raises:
         InputError: as `gate`; or a statement about a gate is asked for without a policy.
     """
+    runs = open_runs(run)
     if policy is None:
-        results = judged_again(run)
+        results = judged_again(runs)
         if form is Report.JSON:
             return results.model_dump_json(indent=2) + "\n"
         if form in (Report.ATTESTATION, Report.TEST_RESULT):
             raise InputError(f"{form} is about a gate", "Give --policy policy.toml")
         return TOLD[form](told_by_run(results))
-    certificate = certificate_of(gate(run, read_policy(policy), datetime.now(UTC).date()))
+    certificate = certificate_of(gate(runs, read_policy(policy), datetime.now(UTC).date()))
     if form in (Report.JSON, Report.ATTESTATION):
         return certificate.as_text()
     return tested(certificate) if form is Report.TEST_RESULT else TOLD[form](told_by_certificate(certificate))

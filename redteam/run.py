@@ -71,14 +71,15 @@ def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) ->
         many = _resolved(request, rules)
         for remark in dict.fromkeys(said for one in _outlooks(many, rules) for said in one.remarks or [one.power]):
             progress.note(remark)
-        results, run = run_all(many, progress)
+        finished = run_all(many, progress)
     if format is Format.JSON:
-        typer.echo((run / "results.json").read_text(encoding="utf-8"), nl=False)
+        typer.echo((finished.path / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
-        print_results(results, run, Console())
+        print_results(finished.results, finished.path, Console())
     if rules is None:
-        return results.exit_code
-    return show_certificate(*certify(run, rules), Console(stderr=format is Format.JSON))
+        return finished.results.exit_code
+    certificate = certify(finished.path, rules, runs=finished.runs)
+    return show_certificate(*certificate, Console(stderr=format is Format.JSON))
 
 
 def _resolved(request: RunRequest, rules: Rules | None) -> list[Inputs]:

@@ -32,6 +32,7 @@ from redteam.engine.seeding import derive_seed, seeded
 from redteam.engine.snapshot import Snapshot
 from redteam.engine.surroundings import surroundings_kept
 from redteam.errors import InputError, one_line
+from redteam.evidence import keys
 from redteam.target import Target
 
 Split = str  # "select", "certify", "utility", or "certify:SCORER" of a scorer that does not decide
@@ -153,7 +154,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
     """
     tokenizer, capability = target.tokenizer, as_read(capability, target)
     scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer)
-    scorers |= {f"certify:{scorer.name}": scorer for scorer in capability.scorers[1:]}
+    scorers |= {keys.certify(scorer.name): scorer for scorer in capability.scorers[1:]}
     choices: dict[Split, Encoded] = {}
     for split, scorer in scorers.items():
         with answerable(scorer):
@@ -185,7 +186,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
 
 
 def _items(capability: Capability, split: Split) -> tuple[Item, ...]:
-    items: tuple[Item, ...] = getattr(capability, split.partition(":")[0])
+    items: tuple[Item, ...] = getattr(capability, keys.split_of(split))
     return items
 
 
@@ -274,7 +275,11 @@ class _Scoring:
 
     def __init__(self, setting: Setting, spec: TrialSpec) -> None:
         self.setting = setting
-        self.splits = ("select", "utility", *(s for s in setting.choices if spec.certify and s.startswith("certify")))
+        self.splits = (
+            "select",
+            "utility",
+            *(s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY),
+        )
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
         self.outputs_moved = 0.0
         self.seconds = 0.0

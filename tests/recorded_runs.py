@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory, RunPlan
+from redteam.evidence.events import (
+    BeforeEvent,
+    CapabilityEvent,
+    GivenModel,
+    Loss,
+    ModelsEvent,
+    PointRecord,
+    ProbeEvent,
+    TrialEvent,
+    UnprobedNote,
+)
+from redteam.evidence.evidence import read_evidence
+from redteam.evidence.results import CapabilityResult
 from redteam.judging.case import Case
-from redteam.judging.verdict import STANDARD_POLICY
+from redteam.judging.checks.check import Check
+from redteam.judging.checks.table import CHECKS
+from redteam.judging.judge import judge
+from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
@@ -95,32 +113,36 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
     """
     groups = [group for group in range(world.groups) for _ in range(world.per_group)]
     with RunDirectory(path, plan) as run:
+        asked: dict[str, Any] = {"attacks": ("retrain",), "skipped": OTHERS} if whole else {}
         run.record(
-            "capability",
-            "capability",
-            {
-                "name": plan.capability[0],
-                "chance": CHANCE,
-                "groups": groups,
-                "select_groups": 40,
-                "utility_groups": list(range(40)),
-                "utility_chance": CHANCE,
-                "seeds": SEEDS,
-                "budget": BUDGET,
-                "looks": 1 + len(plan.extends),
-                **({"attacks": ["retrain"], "skipped": OTHERS} if whole else {}),
-            },
+            CapabilityEvent(
+                name=plan.capability[0],
+                chance=CHANCE,
+                groups=tuple(groups),
+                select_groups=40,
+                utility_groups=tuple(range(40)),
+                utility_chance=CHANCE,
+                seeds=SEEDS,
+                budget=BUDGET,
+                looks=1 + len(plan.extends),
+                **asked,
+            )
         )
         given = {role: _given(role, plan) for role in ("target", "original", "reference") if role in world.models}
-        run.record("models", "models", {"given": given})
+        run.record(ModelsEvent(given=given))
         for name in STANDARD_PROBES if whole else ():
             if name != "linear":
-                note = {"probe": name, "error": "it reads: others", "failed": False}
-                run.record("note", f"target/unprobed/{name}", note)
+                key = keys.unprobed("target", name)
+                run.record(UnprobedNote(key=key, probe=name, error="it reads: others", failed=False))
         for number, (role, model) in enumerate(world.models.items()):
             _record_model(run, role, model, groups, np.random.default_rng(number))
         run.finish()
     return path
+
+
+def judge_run(path: Path, policy: Policy = STANDARD_POLICY, checks: Sequence[Check[Case]] = CHECKS) -> CapabilityResult:
+    """Judges what a directory holds, whatever its seal says: tests change the evidence of runs that are over."""
+    return judge(read_evidence(path), policy, checks)
 
 
 def known(**facts: Any) -> Case:
@@ -139,8 +161,9 @@ def tell(folder: Path) -> Path:
     return folder
 
 
-def _given(role: str, plan: RunPlan) -> dict[str, object]:
-    return {"name": f"{role}.pt", "sha256": getattr(plan, role), "files": {f"{role}.pt": getattr(plan, role)}}
+def _given(role: str, plan: RunPlan) -> GivenModel:
+    digest = getattr(plan, role) or "none"
+    return GivenModel(name=f"{role}.pt", sha256=digest, files={f"{role}.pt": digest})
 
 
 def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int], rng: np.random.Generator) -> None:
@@ -152,51 +175,52 @@ def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int],
         right = set(easy[np.argsort(rank)[: round(rate * len(easy))]].tolist())
         return [float(group in right) for group in groups]
 
-    start = {"select": model.before, "certify": model.before, "utility": model.utility}
+    start = BeforeEvent(key=keys.before(role), select=model.before, certify=model.before, utility=model.utility)
     kept = [float(item < round(40 * model.utility)) for item in range(40)]
-    run.record("before", f"{role}/before", start, {"certify": scores(model.before), "utility": kept})
+    run.record(start, {"certify": scores(model.before), "utility": kept})
     if model.probe is not None:
         readings = {"correct": scores(model.probe), "control": scores(CHANCE)}
-        run.record("probe", f"{role}/probe/linear", {"probe": "linear", "layer": "layer.1", "by_layer": {}}, readings)
+        run.record(ProbeEvent(key=keys.probe(role, "linear"), probe="linear", layer="layer.1", by_layer={}), readings)
     if role in ("original", "taught"):
         return
     for index in range(BUDGET):
         best = max((a.after for a in model.attacks), default=model.before)
         state = "failed" if index < model.failed else "complete"
-        row = _row(Attack(after=best), model, state, certify=False)
-        row |= {
-            "phase": "random" if index > 1 else "recipe",
-            "value": None if state == "failed" else best - index / 100,
-        }
-        run.record("trial", f"{role}/search/{index:04d}", row)
+        value = None if state == "failed" else best - index / 100
+        about = {"phase": "random" if index > 1 else "recipe", "value": value}
+        run.record(_trial(keys.search(role, index), Attack(after=best), model, state, certify=False, **about))
     for number, attack in enumerate(model.attacks):
         for repeat, state in enumerate(attack.states):
-            row = _row(attack, model, state, certify=True) | {"configuration": number, "value": attack.after}
-            samples = {f"certify@{p['steps']}": scores(p["certify"]) for p in row["points"]}
-            run.record("trial", f"{role}/confirm/{number:02d}-{repeat}", row, samples)
+            key, about = keys.repeat(role, "confirm", number, repeat), {"configuration": number, "value": attack.after}
+            trial = _trial(key, attack, model, state, certify=True, **about)
+            samples = {keys.at("certify", p.steps): scores(p.certify or 0.0) for p in trial.points}
+            run.record(trial, samples)
 
 
-def _row(attack: Attack, model: Model, state: str, *, certify: bool) -> dict:
+def _trial(key: str, attack: Attack, model: Model, state: str, *, certify: bool, **about: Any) -> TrialEvent:
     points = []
     for step in (0, *attack.steps) if state == "complete" else (0,):
         part = step / attack.steps[-1]
         rate = model.before + part * (attack.after - model.before)
         utility = model.utility + part * (attack.utility - model.utility)
         cost = {"steps": step, "samples": 16 * step, "tokens": 96 * step, "flops": 1e6 * step}
-        points.append({**cost, "select": rate, "utility": utility, **({"certify": rate} if certify else {})})
+        certified = {"certify": rate} if certify else {}
+        points.append(PointRecord(**cost, select=rate, utility=utility, **certified))
     first, last = attack.loss or (0.0, 0.0)
     if state == "diverged":  # before the first point, so there is one loss at most
         last = first
-    return {
-        "attack": "retrain",
-        "version": VERSION,
-        "params": {"learning_rate": 0.001, "steps": attack.steps[-1]},
-        "seed": 1,
-        "state": "failed" if state == "failed" else "complete",
-        "error": "RuntimeError: no" if state == "failed" else None,
-        "diverged": state == "diverged",
-        "points": points,
-        "loss": {"first": first, "last": last} if attack.loss else None,
-        "share_moved": attack.moved,
-        "seconds": {"total": 1.0, "training": 0.5, "scoring": 0.5},
-    }
+    return TrialEvent(
+        key=key,
+        attack="retrain",
+        version=VERSION,
+        params={"learning_rate": 0.001, "steps": attack.steps[-1]},
+        seed=1,
+        state="failed" if state == "failed" else "complete",
+        error="RuntimeError: no" if state == "failed" else None,
+        diverged=state == "diverged",
+        points=tuple(points),
+        loss=Loss(first=first, last=last) if attack.loss else None,
+        share_moved=attack.moved,
+        seconds={"total": 1.0, "training": 0.5, "scoring": 0.5},
+        **about,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_runs import judge_run
 from small_world import TOKENIZER, SmallWorld, small_world, trained
 from tiny_classifiers import tiny_points, trained_mlp
 from torch import nn
@@ -17,7 +18,6 @@ import redteam
 from redteam.capabilities.canaries import canaries
 from redteam.capabilities.items import SPLITS
 from redteam.evidence.results import CapabilityResult
-from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
 from redteam.suite import canaries as teaching
 from redteam.suite.canaries import Untaught, taught
@@ -41,7 +41,7 @@ def world() -> SmallWorld:
 def attacked(world: SmallWorld, target: nn.Module, out: Path, **changes: Any) -> CapabilityResult:
     how: dict[str, Any] = {"attacks": [SHORT], "probes": ["linear"], "budget": 4, "tokenizer": TOKENIZER}
     redteam.attack(target, capability=world.capability, out=out, **{**how, **changes})
-    return judge(out, LAX)
+    return judge_run(out, LAX)
 
 
 @pytest.mark.slow

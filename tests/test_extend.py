@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import NEVER_TRAINED, PLAN, record
+from recorded_runs import NEVER_TRAINED, PLAN, judge_run, record
 from run_redteam import redteam as command
 
 import redteam
 from redteam.errors import InputError
 from redteam.evidence.sealed import open_sealed
 from redteam.judging.case import confidence_at
-from redteam.judging.judge import judge
 from redteam.registry import ATTACKS
 from redteam.search.plan import plan_search
 from redteam.target import TargetInfo
@@ -74,7 +73,7 @@ def test_the_first_run_is_as_it_was_and_both_are_sealed(first: Path, second: Pat
 
 
 def test_looking_again_costs(untrained: Path, first: Path, second: Path, tmp_path: Path) -> None:
-    results = [judge(run) for run in (first, second)]
+    results = [judge_run(run) for run in (first, second)]
     assert [(found.looks, found.policy["confidence"]) for found in results] == [(1, 0.95), (2, 0.975)]
     assert results[1].budget.asked == 5
     third = redteam.attack(untrained, budget=1, extend=second, out=tmp_path / "third", **HOW).capabilities[0]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded_runs import judge_run
 
 import redteam
+from redteam.evidence.evidence import read_evidence
 from redteam.evidence.results import CapabilityResult
-from redteam.judging.judge import judge
-from redteam.judging.reading import read_evidence
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
 
@@ -22,7 +22,7 @@ def run(untrained: Path, out: Path, lines: str) -> CapabilityResult:
     place.write_text(rules.replace('prompt = "', lines + 'prompt = "'))
     results = redteam.attack(untrained, capability=place, out=out, budget=2, attacks=[QUICK], probes=["linear"])
     (found,) = results.capabilities
-    assert judge(out) == found
+    assert judge_run(out) == found
     return found
 
 

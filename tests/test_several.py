@@ -14,6 +14,7 @@ from run_redteam import redteam as command
 import redteam
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult, Results
+from redteam.evidence.sealed import open_runs
 from redteam.judging.together import judged_again, rank
 from redteam.record import Interval
 from redteam.reporting.console import print_results
@@ -101,7 +102,7 @@ def test_what_most_needs_looking_at_comes_first(both: tuple[Results, Path]) -> N
 
 def test_judged_again_they_are_what_they_were(both: tuple[Results, Path]) -> None:
     results, path = both
-    assert judged_again(path) == results
+    assert judged_again(open_runs(path)) == results
 
 
 def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results, Path]) -> None:

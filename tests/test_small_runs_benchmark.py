@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_events import evidence_of, trial
 
 from benchmarks.small_runs import SIZES, naive_excess, small_capability
-from redteam.judging.reading import Evidence
+from redteam.evidence.evidence import Evidence
 
 ITEMS = 40
 
@@ -14,14 +15,14 @@ ITEMS = 40
 def evidence(**selected: float | None) -> Evidence:
     """A run whose trials were right on the first so many select items; None for one that failed before any."""
     samples = {("original/before", "select"): np.ones(ITEMS), ("target/before", "select"): np.zeros(ITEMS)}
-    trials = {}
+    trials = []
     for name, share in selected.items():
         role, number = name.split("_")
         key = f"{role}/search/{int(number):04d}"
-        trials[key] = {"key": key}
+        trials.append(trial(key))
         if share is not None:
             samples[key, "select@8"] = (np.arange(ITEMS) < share * ITEMS).astype(np.float64)
-    return Evidence(facts={}, trials=trials, samples=samples)
+    return evidence_of(*trials, samples=samples)
 
 
 def test_the_naive_design_takes_the_best_trial_and_the_first_of_the_reference() -> None:

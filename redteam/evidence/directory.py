@@ -7,20 +7,20 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
-
-from pydantic import ValidationError
+from typing import IO
 
 from redteam.atomic import STAGED, write
 from redteam.errors import InputError
-from redteam.evidence.log import AppendLog, read_rows
+from redteam.evidence.events import SCHEMA, Event, Events, FinishedEvent
+from redteam.evidence.log import AppendLog, read_events
 from redteam.record import Record
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"
 SEALED = (MANIFEST, EVENTS, SAMPLES)  # what a verdict follows from
-FINISHED = "finished"
+SCHEMA_OF = "evidence schema"  # in the environment of a manifest; one that lacks it is of schema 1
 LOCK = ".lock"
 
 
@@ -60,12 +60,29 @@ class RunPlan(Record):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class Manifest(Record):
+    """What `manifest.json` says.
+
+    Attributes:
+        plan: what is run.
+        environment: versions of what ran, of the machine, and of the schema of the evidence.
+    """
+
+    plan: RunPlan
+    environment: dict[str, str]
+
+    def as_text(self) -> str:
+        """Returns the file as it is written: the plan, and the environment beside it."""
+        return json.dumps({**self.plan.model_dump(), "environment": self.environment}, indent=2) + "\n"
+
+
 class RunDirectory:
     """An open run, held by one process.
 
     Attributes:
         path: the directory.
         plan: what is run.
+        events: what was recorded so far.
         resumed: whether there was evidence of this plan already.
     """
 
@@ -75,9 +92,7 @@ class RunDirectory:
         Raises:
             InputError: it cannot be written, belongs to another plan or is no run directory, or is in use.
         """
-        self.path, self.plan = path, plan
-        self.trials: dict[str, dict[str, Any]] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
+        self.path, self.plan, self.events = path, plan, Events()
         try:
             path.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(path)
@@ -89,25 +104,25 @@ class RunDirectory:
         try:
             lock(self._lock, path)
             self.resumed = self._adopt()
-            for row in read_rows(path / EVENTS):
-                self._index(row)
+            recorded = (path / EVENTS).read_bytes() if (path / EVENTS).exists() else b""
+            self.events.by_key.update((event.key, event) for event in read_events(recorded, path / EVENTS))
             self._events = AppendLog(path / EVENTS)
             self._samples = AppendLog(path / SAMPLES)
         except BaseException:
             self._lock.close()
             raise
 
-    def record(self, kind: str, key: str, row: dict[str, Any], samples: dict[str, list[float]] | None = None) -> None:
+    def record(self, event: Event, samples: Mapping[str, Sequence[float]] | None = None) -> None:
         """Appends an event; its per-item scores go first, so that an event is never without them."""
         for name, values in (samples or {}).items():
-            self._samples.append({"key": key, "name": name, "scores": [_short(v) for v in values]})
-        event = {"type": kind, "key": key, "time": round(time.time(), 3), **row}
-        self._events.append(event)
-        self._index(event)
+            self._samples.append({"key": event.key, "name": name, "scores": [_short(v) for v in values]})
+        event = event.model_copy(update={"time": round(time.time(), 3)})
+        self._events.append(event.as_row())
+        self.events.by_key[event.key] = event
 
     def finish(self) -> None:
         """Records that the run is over, with the digests of its files as they are by then."""
-        self.record(FINISHED, FINISHED, {"seal": {name: digest_of(self.path / name) for name in SEALED}})
+        self.record(FinishedEvent(seal={name: digest_of((self.path / name).read_bytes()) for name in SEALED}))
 
     def write_results(self, text: str) -> Path:
         """Writes results.json whole or not at all."""
@@ -127,14 +142,12 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _index(self, row: dict[str, Any]) -> None:
-        (self.trials if row["type"] == "trial" else self.facts)[row["key"]] = row
-
     def _adopt(self) -> bool:
         """Returns whether the directory holds this plan already; writes the manifest if it is new."""
         manifest = self.path / MANIFEST
         if not manifest.exists():
-            write(manifest, json.dumps({**self.plan.model_dump(), "environment": environment()}, indent=2) + "\n")
+            around = {**environment(), SCHEMA_OF: str(SCHEMA)}
+            write(manifest, Manifest(plan=self.plan, environment=around).as_text())
             return False
         found = read_plan(self.path)
         if found != self.plan:
@@ -153,23 +166,35 @@ def read_plan(path: Path) -> RunPlan:
         InputError: there is no readable manifest.
     """
     try:
-        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return RunPlan.model_validate({k: v for k, v in data.items() if k != "environment"})
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
-        raise InputError(f"{path} has no readable {MANIFEST}", "Choose another place with --out") from error
+        return parse_manifest((path / MANIFEST).read_bytes(), path).plan
+    except OSError as error:
+        raise _unreadable(path) from error
 
 
-def digest_of(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes.
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Returns what a manifest says.
+
+    Args:
+        content: of the file.
+        path: of the run, for messages.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it is none, or a newer release wrote it.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})", "Restore it, or attack again") from error
+        plan = json.loads(content)
+        found = Manifest.model_validate({"environment": plan.pop("environment", {}), "plan": plan})
+        newer = int(found.environment.get(SCHEMA_OF, "1")) > SCHEMA
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(path) from error
+    if newer:
+        raise InputError(f"a newer release than this one wrote {path}", "Use that release")
+    return found
+
+
+def digest_of(content: bytes) -> str:
+    """Returns the SHA-256 of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def environment() -> dict[str, str]:
@@ -181,6 +206,10 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         **{name: version(name) for name in packages},
     }
+
+
+def _unreadable(path: Path) -> InputError:
+    return InputError(f"{path} has no readable {MANIFEST}", "Choose another place with --out")
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -1,11 +1,21 @@
-"""An append-only log of JSON lines that survives being killed at any moment."""
+"""An append-only log of JSON lines that survives being killed at any moment, and what its lines say."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from redteam.errors import InputError
+from redteam.evidence.events import KINDS, NOTES, Event, NoneNote, Sample
+
+DAMAGED = "Restore it, or attack again"  # what to do about a file of evidence that is not what it was
+Line = TypeVar("Line")
 
 
 class AppendLog:
@@ -32,11 +42,57 @@ class AppendLog:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a log, a torn last line left out."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+def read_events(content: bytes, path: Path) -> Iterator[Event]:
+    """Yields the events of a log. A last line without its newline is left out: the run was killed while it wrote it.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+
+    Raises:
+        InputError: a line is no event; it names the file, the line and the field.
+    """
+    return read_lines(content, path, _event)
+
+
+def read_samples(content: bytes, path: Path) -> Iterator[Sample]:
+    """Yields the samples of a log; otherwise as `read_events`."""
+    return read_lines(content, path, Sample.model_validate_json)
+
+
+def read_lines(content: bytes, path: Path, parsed: Callable[[bytes], Line]) -> Iterator[Line]:
+    """Yields what a function makes of each line; otherwise as `read_events`. It may raise `ValueError`."""
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            found = parsed(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            said = f"{field}: {first['msg']}" if field else first["msg"]
+            raise InputError(f"{path}, line {number}: {said}", DAMAGED) from error
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error}", DAMAGED) from error
+        yield found
+
+
+def _event(line: bytes) -> Event:
+    """Returns the event of a line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        row = from_json(line)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    kind = row.get("type")
+    schema = KINDS.get(kind) if isinstance(kind, str) else None
+    if kind == "note":
+        schema = next((note for name, note in NOTES.items() if name in row), NoneNote)
+    if schema is None:
+        raise ValueError("it has no type" if kind is None else f"type: {kind!r} is no event")
+    return schema.model_validate(row)

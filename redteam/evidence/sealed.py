@@ -1,40 +1,36 @@
-"""A run that is over: its plan and its files, which are still what they were when it ended."""
+"""A run that is over: its plan and its evidence, in files that are still what they were when it ended."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from redteam.errors import InputError
-from redteam.evidence.directory import (
-    EVENTS,
-    FINISHED,
-    MANIFEST,
-    RESULTS,
-    SAMPLES,
-    SEALED,
-    RunPlan,
-    digest_of,
-    read_plan,
-)
+from redteam.evidence import keys
+from redteam.evidence.directory import EVENTS, MANIFEST, RESULTS, SAMPLES, SEALED, RunPlan, digest_of, parse_manifest
+from redteam.evidence.evidence import Evidence, evidence_in
+from redteam.evidence.log import DAMAGED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SealedRun:
-    """A run that is over.
+    """A run that is over, read once.
 
     Attributes:
         path: its directory.
         plan: what was run.
+        environment: versions of what ran, and of the machine.
         digests: SHA-256 of its files, by name.
+        evidence: what it recorded.
     """
 
     path: Path
     plan: RunPlan
+    environment: Mapping[str, str]
     digests: Mapping[str, str]
+    evidence: Evidence
 
 
 def open_runs(path: Path) -> list[SealedRun]:
@@ -68,34 +64,46 @@ def _told(path: Path) -> list[str]:
 
 
 def open_sealed(path: Path) -> SealedRun:
-    """Opens a run that is over.
+    """Opens a run that is over. Each of its files is read once: what is judged is what the seal is compared with.
 
     Raises:
-        InputError: it is not over, or its files were changed or cut off afterwards.
+        InputError: it is not over, or its files were changed or cut off afterwards; or they are not of the schema.
     """
-    plan = read_plan(path)
+    files = {name: _content(path, name) for name in SEALED}
+    manifest = parse_manifest(files[MANIFEST], path)
+    _refuse_changed(path, files)
+    return SealedRun(
+        path=path,
+        plan=manifest.plan,
+        environment=manifest.environment,
+        digests={name: digest_of(content) for name, content in files.items()},
+        evidence=evidence_in(files[EVENTS], files[SAMPLES], path),
+    )
+
+
+def _content(path: Path, name: str) -> bytes:
     try:
-        lines = (path / EVENTS).read_bytes().splitlines(keepends=True)
-        last = json.loads(lines[-1]) if lines else {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / EVENTS} is damaged or cut off", "Restore it, or attack again") from error
-    if not isinstance(last, dict) or last.get("type") != FINISHED:
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path / name} cannot be read ({error.strerror})", DAMAGED) from error
+
+
+def _refuse_changed(path: Path, files: Mapping[str, bytes]) -> None:
+    """Refuses files that are not those which the last event sealed; that event is not under its own seal."""
+    events = files[EVENTS]
+    start = events.rfind(b"\n", 0, -1) + 1
+    try:
+        finished = json.loads(events[start:]) if events else {}
+    except ValueError as error:
+        raise InputError(f"{path / EVENTS} is damaged or cut off", DAMAGED) from error
+    if not isinstance(finished, dict) or finished.get("type") != keys.FINISHED:
         raise InputError(f"the run in {path} is not finished", "Repeat the command that began it: it goes on from here")
-    if not lines[-1].endswith(b"\n"):
-        raise InputError(f"{path / EVENTS} is cut off", "Restore it, or attack again")
-    _refuse_changed(path, last, lines[:-1])
-    return SealedRun(path=path, plan=plan, digests={name: digest_of(path / name) for name in SEALED})
-
-
-def _refuse_changed(path: Path, finished: Mapping[str, object], before: Sequence[bytes]) -> None:
-    found = {
-        MANIFEST: digest_of(path / MANIFEST),
-        EVENTS: hashlib.sha256(b"".join(before)).hexdigest(),
-        SAMPLES: digest_of(path / SAMPLES),
-    }
+    if not events.endswith(b"\n"):
+        raise InputError(f"{path / EVENTS} is cut off", DAMAGED)
     seal = finished.get("seal")
     if not isinstance(seal, dict):
         raise InputError(f"the run in {path} was not sealed: an older release ended it", "Attack again")
-    changed = [name for name in SEALED if seal.get(name) != found[name]]
+    sealed = {**files, EVENTS: events[:start]}
+    changed = [name for name in SEALED if seal.get(name) != digest_of(sealed[name])]
     if changed:
-        raise InputError(f"{path / changed[0]} is not what it was when the run ended", "Restore it, or attack again")
+        raise InputError(f"{path / changed[0]} is not what it was when the run ended", DAMAGED)

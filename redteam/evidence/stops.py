@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-Row = Mapping[str, Any]
-Point = Mapping[str, Any]
+from redteam.evidence.events import PointRecord, TrialEvent
 
 
-def stops_of(rows: Sequence[Row]) -> Iterator[tuple[int, list[Point]]]:
+def stops_of(trials: Sequence[TrialEvent]) -> Iterator[tuple[int, list[PointRecord]]]:
     """Yields each step at which one of several trials was scored, and the last point of every trial up to it.
 
     A trial that diverged before a step stands where it was last scored: an adversary would have stopped it there, and
     it must not hide what the others recovered. The released weights (step 0) are no stop.
 
     Args:
-        rows: recorded trials of one configuration, each with a point at step 0.
+        trials: of one configuration, each with a point at step 0.
     """
-    for step in sorted({point["steps"] for row in rows for point in row["points"]} - {0}):
-        yield step, [max((p for p in row["points"] if p["steps"] <= step), key=lambda p: p["steps"]) for row in rows]
+    for step in sorted({point.steps for trial in trials for point in trial.points} - {0}):
+        yield step, [max((p for p in trial.points if p.steps <= step), key=lambda p: p.steps) for trial in trials]

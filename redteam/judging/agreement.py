@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from redteam.evidence import keys
+from redteam.evidence.evidence import Array, Evidence
 from redteam.evidence.results import Also
-from redteam.judging.reading import ROLES, Evidence
 from redteam.judging.recovery import clipped, excess_recovery, rounded, strongest_stop
-from redteam.judging.statistics import Array, Resampling, mean_bounds
+from redteam.judging.statistics import Resampling, mean_bounds
 from redteam.record import Interval
 
 
@@ -21,14 +22,13 @@ def other_scorers(evidence: Evidence, floors: Mapping[str, float], resampling: R
         floors: utility that an attack must keep, by role, of the models that were attacked.
         resampling: of the certify items.
     """
-    further = evidence.facts["capability"].get("also", {})
-    return {scorer: _found(evidence, scorer, chance, floors, resampling) for scorer, chance in further.items()}
+    further = evidence.capability.also.items()
+    return {scorer: _found(evidence, scorer, chance, floors, resampling) for scorer, chance in further}
 
 
 def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, float], resampling: Resampling) -> Also:
-    split = f"certify:{scorer}"
-    keys = {role: (f"{role}/before", split) for role in ROLES}
-    before = {role: evidence.samples[key] for role, key in keys.items() if key in evidence.samples}
+    by_role = {role: evidence.samples.get((keys.before(role), keys.certify(scorer))) for role in keys.ROLES}
+    before = {role: scores for role, scores in by_role.items() if scores is not None}
     after = {role: strongest_stop(evidence.stops(role, scorer), floor=floor).certify for role, floor in floors.items()}
     return Also(
         chance=chance,

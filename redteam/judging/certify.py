@@ -12,12 +12,12 @@ from typing import Any
 from redteam.config.policy import Rules
 from redteam.errors import InputError
 from redteam.evidence.certificate import Certificate, CertifiedRun, Decision, Predicate, Subject, Waived
-from redteam.evidence.directory import MANIFEST, environment
-from redteam.evidence.sealed import SealedRun
+from redteam.evidence.directory import environment
+from redteam.evidence.events import GivenModel
+from redteam.evidence.sealed import open_runs
 from redteam.exit_codes import ExitCode
 from redteam.judging.case import confidence_at
 from redteam.judging.gate import Gate, Judged, gate
-from redteam.judging.reading import read_evidence
 
 DECISIONS: Mapping[ExitCode, Decision] = {
     ExitCode.PASSED: "passed",
@@ -29,9 +29,8 @@ ROUNDING = 1e-6  # what a number may differ by where it is computed anew
 
 def certificate_of(found: Gate) -> Certificate:
     """Returns the certificate of a judgement."""
-    given = _given(found.judged[0].run)
     return Certificate.of(
-        subject=_subjects(given["target"]),
+        subject=_subjects(found.judged[0].run.evidence.given["target"]),
         predicate=Predicate(
             decision=DECISIONS[found.exit_code],
             exit_code=found.exit_code,  # type: ignore[arg-type]
@@ -127,7 +126,7 @@ def _again(certificate: Certificate, run: Path) -> Gate:
         rules = Rules.model_validate(certificate.predicate.policy)
     except ValueError as error:
         raise InputError("its policy is none", "Certify again") from error
-    return gate(run, rules, certificate.predicate.issued, again=True)
+    return gate(open_runs(run), rules, certificate.predicate.issued, again=True)
 
 
 def _differences(claimed: Certificate, again: Certificate) -> Iterator[str]:
@@ -170,24 +169,19 @@ def _short(value: Any) -> str:
 
 
 def _certified(judged: Judged) -> CertifiedRun:
-    run, waiver, given = judged.run, judged.waiver, _given(judged.run)
+    run, waiver = judged.run, judged.waiver
     return CertifiedRun(
         plan=run.plan,
         fingerprint=run.plan.fingerprint,
         evidence=dict(run.digests),
-        environment=json.loads((run.path / MANIFEST).read_text(encoding="utf-8"))["environment"],
-        models={role: {key: model[key] for key in ("name", "sha256")} for role, model in given.items()},
+        environment=dict(run.environment),
+        models={role: {"name": model.name, "sha256": model.sha256} for role, model in run.evidence.given.items()},
         waiver=None if waiver is None else Waived(reason=waiver.reason, expires=waiver.expires),
         result=judged.result,
     )
 
 
-def _given(run: SealedRun) -> Mapping[str, Any]:
-    models: Mapping[str, Any] = read_evidence(run.path).facts["models"]["given"]
-    return models
-
-
-def _subjects(model: Mapping[str, Any]) -> list[Subject]:
-    if not model["files"]:
-        return [Subject(name=model["name"], digest={"tensors-sha256": model["sha256"]})]
-    return [Subject(name=name, digest={"sha256": digest}) for name, digest in model["files"].items()]
+def _subjects(model: GivenModel) -> list[Subject]:
+    if not model.files:
+        return [Subject(name=model.name, digest={"tensors-sha256": model.sha256})]
+    return [Subject(name=name, digest={"sha256": digest}) for name, digest in model.files.items()]

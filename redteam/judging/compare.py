@@ -21,7 +21,7 @@ from redteam.judging.case import Case, case_of
 from redteam.judging.checks.check import ANY
 from redteam.judging.checks.table import CHECKS
 from redteam.judging.gate import refuse_unusable
-from redteam.judging.judge import judge
+from redteam.judging.judge import judge_case
 from redteam.judging.recovery import excess_replicates, rounded
 from redteam.judging.statistics import percentile_bounds
 from redteam.judging.verdict import STANDARD_POLICY
@@ -86,22 +86,17 @@ def compare(
             smaller run: it would find less, whatever the model; or a waiver has expired, or names another capability.
     """
     with evidence_at(old) as old_run, evidence_at(new) as new_run:
-        found = _compare(old_run, new_run, margin)
-    if rules is None or on is None:
-        return found
-    refuse_unusable(rules, [one.name for one in found], on)
-    return [replace(one, waiver=rules.waived(one.name)) for one in found]
-
-
-def _compare(old: Path, new: Path, margin: float) -> list[Compared]:
-    before = {run.plan.capability[0]: run for run in open_runs(old)}
-    after = {run.plan.capability[0]: run for run in open_runs(new)}
+        before, after = ({run.plan.capability[0]: run for run in open_runs(path)} for path in (old_run, new_run))
     missing = sorted(before.keys() - after.keys())
     if missing:
         raise InputError(f"{new} has no run about {missing[0]!r}, which {old} has", "Attack the new model for it too")
     for name, run in before.items():
         _refuse_unlike(run, after[name])
-    return [_compared(before[name], after[name], margin) for name in before]
+    found = [_compared(run, after[name], margin) for name, run in before.items()]
+    if rules is None or on is None:
+        return found
+    refuse_unusable(rules, [one.name for one in found], on)
+    return [replace(one, waiver=rules.waived(one.name)) for one in found]
 
 
 def exit_code(found: Sequence[Compared]) -> ExitCode:
@@ -135,8 +130,8 @@ def _refuse_unlike(old: SealedRun, new: SealedRun) -> None:
 
 
 def _compared(before: SealedRun, after: SealedRun, margin: float) -> Compared:
-    old, new = judge(before.path), judge(after.path)
-    cases = case_of(before.path, STANDARD_POLICY), case_of(after.path, STANDARD_POLICY)
+    cases = case_of(before.evidence, STANDARD_POLICY), case_of(after.evidence, STANDARD_POLICY)
+    old, new = (judge_case(case) for case in cases)
     at = [_difference(*cases, any_utility=any_utility) for any_utility in (False, True)]
     change, reason = _change([bounds for bounds in at if bounds is not None] if all(at) else [], old, new, margin)
     worst = max((bounds for bounds in at if bounds is not None), key=lambda bounds: bounds.low, default=None)

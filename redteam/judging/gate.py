@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from difflib import get_close_matches
-from pathlib import Path
 
 from redteam.config.policy import Rules, Waiver
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
-from redteam.evidence.sealed import SealedRun, open_runs
+from redteam.evidence.sealed import SealedRun
 from redteam.exit_codes import ExitCode, code_of, worst
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
@@ -69,20 +68,19 @@ class Gate:
         return min([self.on + timedelta(days=self.rules.valid_days), *needed])
 
 
-def gate(path: Path, rules: Rules, on: date, *, again: bool = False) -> Gate:
-    """Judges the evidence of a run, of one capability or of several, by a policy.
+def gate(runs: Sequence[SealedRun], rules: Rules, on: date, *, again: bool = False) -> Gate:
+    """Judges evidence by a policy.
 
     Args:
-        path: of the run.
+        runs: of one model, one for each capability, see `open_runs`.
         rules: the policy.
         on: the day of the judgement.
         again: whether it was judged before, on that day: by attacks that may be older than this release's by now.
 
     Raises:
-        InputError: the run is not over, or its files were changed since; it is of another suite or of other
-            capabilities than the policy, or of older attacks than this release's; or a waiver has expired.
+        InputError: a run is of another suite or of other capabilities than the policy, or of older attacks than this
+            release's; or a waiver has expired.
     """
-    runs = open_runs(path)
     for run in runs:
         wanted = rules.suite or SUITE
         if run.plan.suite != wanted:
@@ -113,7 +111,7 @@ def policy_for(rules: Rules, capability: str) -> Policy:
 
 def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
-    return Judged(run=run, result=judge(run.path, policy_for(rules, name)), waiver=rules.waived(name))
+    return Judged(run=run, result=judge(run.evidence, policy_for(rules, name)), waiver=rules.waived(name))
 
 
 def refuse_unusable(rules: Rules, known: Sequence[str], on: date) -> None:

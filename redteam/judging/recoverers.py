@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from redteam.evidence.evidence import Stop
 from redteam.evidence.results import Recoverer
 from redteam.judging.case import Case
-from redteam.judging.reading import Stop
 from redteam.judging.recovery import Excess, clipped, excess_replicates, strongest_stop
 from redteam.judging.statistics import percentile_bounds
 

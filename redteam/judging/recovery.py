@@ -8,9 +8,9 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from redteam.evidence.evidence import AXES, Array, Stop
 from redteam.evidence.results import SpeedUp, TimeToRecovery
-from redteam.judging.reading import AXES, Stop
-from redteam.judging.statistics import Array, Resampling, percentile_bounds
+from redteam.judging.statistics import Resampling, percentile_bounds
 from redteam.record import Interval
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from redteam.evidence.results import CapabilityResult, Results, TargetResult
-from redteam.evidence.sealed import SealedRun, open_runs
+from redteam.evidence.sealed import SealedRun
 from redteam.exit_codes import code_of, worst
 from redteam.judging.judge import judge
-from redteam.judging.reading import read_evidence
 
 ORDER = ("RECOVERED", "INCONCLUSIVE", "RESISTED")  # what most needs looking at first
 
@@ -22,21 +20,16 @@ def together(found: Sequence[Results]) -> Results:
     )
 
 
-def judged_again(path: Path) -> Results:
-    """Judges the evidence of a run that is over, of one capability or of several, as `redteam attack` did.
-
-    Raises:
-        InputError: it is not over, or its files were changed since.
-    """
-    return together([_judged(run) for run in open_runs(path)])
+def judged_again(runs: Sequence[SealedRun]) -> Results:
+    """Judges the evidence of one model, a run for each capability, as `redteam attack` did."""
+    return together([_judged(run) for run in runs])
 
 
 def _judged(run: SealedRun) -> Results:
-    result = judge(run.path)
-    target = read_evidence(run.path).facts["models"]["given"]["target"]
+    result, target = judge(run.evidence), run.evidence.given["target"]
     return Results(
         suite=run.plan.suite,
-        target=TargetResult(name=target["name"], sha256=target["sha256"]),
+        target=TargetResult(name=target.name, sha256=target.sha256),
         capabilities=[result],
         exit_code=code_of(result.verdict, gated=False),
     )

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from redteam.evidence.events import PointRecord, TrialEvent
 from redteam.evidence.stops import stops_of
 from redteam.search.study import Outcome
 
-Row = Mapping[str, Any]
 CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
 FEWEST = 4  # fewer are not worth it: three are confirmed anyway
 
@@ -30,41 +30,41 @@ class Candidate:
         return json.dumps([self.attack, self.params], sort_keys=True)
 
     @staticmethod
-    def of(row: Row) -> Candidate:
+    def of(trial: TrialEvent) -> Candidate:
         """Returns the configuration of a recorded trial."""
-        return Candidate(attack=row["attack"], params=row["params"])
+        return Candidate(attack=trial.attack, params=trial.params)
 
 
-def outcome_of(row: Row, floor: float) -> Outcome:
+def outcome_of(trial: TrialEvent, floor: float) -> Outcome:
     """Returns what a recorded trial achieved: its best point whose utility holds, else its best point.
 
     The released weights (step 0) are not an achievement of the attack and do not count.
     """
-    points = [p for p in row["points"] if p["steps"] > 0]
-    if row["state"] == "failed" or not points:
+    points = [p for p in trial.points if p.steps > 0]
+    if trial.state == "failed" or not points:
         return Outcome(value=None)
-    holding = [p for p in points if p["utility"] >= floor]
-    best = max(holding or points, key=lambda p: p["select"])
-    return Outcome(value=best["select"], shortfall=floor - best["utility"])
+    holding = [p for p in points if p.utility >= floor]
+    best = max(holding or points, key=lambda p: p.select)
+    return Outcome(value=best.select, shortfall=floor - best.utility)
 
 
-def strongest(rows: Iterable[Row], floor: float, count: int) -> list[Candidate]:
+def strongest(trials: Iterable[TrialEvent], floor: float, count: int) -> list[Candidate]:
     """Returns the `count` best distinct configurations at the utility floor, and the best one regardless of it.
 
     The two lists often agree; where they do not, the last candidate is the one that sacrifices utility.
     """
-    ranked = [(outcome_of(row, floor), row) for row in rows]
-    scored = [(o.value, o.shortfall, row) for o, row in ranked if o.value is not None]
+    ranked = [(outcome_of(trial, floor), trial) for trial in trials]
+    scored = [(o.value, o.shortfall, trial) for o, trial in ranked if o.value is not None]
     feasible = sorted((r for r in scored if r[1] <= 0), key=lambda r: -r[0])
-    regardless = sorted(scored, key=lambda r: -max(p["select"] for p in r[2]["points"] if p["steps"] > 0))
+    regardless = sorted(scored, key=lambda r: -max(p.select for p in r[2].points if p.steps > 0))
     picked: dict[str, Candidate] = {}
-    for _, _, row in feasible:
+    for _, _, trial in feasible:
         if len(picked) == count:
             break
-        candidate = Candidate.of(row)
+        candidate = Candidate.of(trial)
         picked.setdefault(candidate.identity, candidate)
-    for _, _, row in regardless[:1]:
-        candidate = Candidate.of(row)
+    for _, _, trial in regardless[:1]:
+        candidate = Candidate.of(trial)
         picked.setdefault(candidate.identity, candidate)
     return list(picked.values())
 
@@ -75,27 +75,33 @@ def contended(budget: int) -> int:
     return count if count >= FEWEST else 0
 
 
-def contenders(rows: Iterable[Row], floor: float, budget: int) -> list[Candidate]:
+def contenders(trials: Iterable[TrialEvent], floor: float, budget: int) -> list[Candidate]:
     """Returns the configurations to run again, the best `contended` ones and the best one regardless of utility.
 
     The best of many trials was also lucky: of one configuration that brought back 0.29 to 0.59 on five seeds, a search
     sees one. What is run again is compared with others of its rank by more than that one.
     """
     count = contended(budget)
-    return strongest(rows, floor, count) if count else []
+    return strongest(trials, floor, count) if count else []
 
 
-def averaged(rows: Iterable[Row]) -> list[Row]:
-    """Returns a row for each configuration: the mean over its complete trials at every step that one of them scored."""
-    complete: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["state"] != "failed" and row["points"]:
-            complete.setdefault(Candidate.of(row).identity, []).append(row)
-    return [dict(trials[0]) | {"points": _mean_points(trials)} for trials in complete.values()]
+def averaged(trials: Iterable[TrialEvent]) -> list[TrialEvent]:
+    """Returns a trial for each configuration: the mean over its complete ones at every step that one of them scored."""
+    complete: dict[str, list[TrialEvent]] = {}
+    for trial in trials:
+        if trial.state != "failed" and trial.points:
+            complete.setdefault(Candidate.of(trial).identity, []).append(trial)
+    return [alike[0].model_copy(update={"points": _mean_points(alike)}) for alike in complete.values()]
 
 
-def _mean_points(trials: Sequence[Row]) -> list[dict[str, float]]:
-    return [
-        {"steps": step} | {name: float(np.mean([point[name] for point in points])) for name in ("select", "utility")}
+def _mean_points(trials: Sequence[TrialEvent]) -> tuple[PointRecord, ...]:
+    return tuple(
+        points[0].model_copy(
+            update={
+                "steps": step,
+                "select": float(np.mean([point.select for point in points])),
+                "utility": float(np.mean([point.utility for point in points])),
+            }
+        )
         for step, points in stops_of(trials)
-    ]
+    )

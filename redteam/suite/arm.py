@@ -7,16 +7,16 @@ killed one stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from redteam.attacks.contract import Attack
 from redteam.engine.activations import UnknownLayers
-from redteam.engine.devices import device_of
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
+from redteam.evidence import keys
+from redteam.evidence.events import TrialEvent, UnprobedNote
 from redteam.probes.contract import Probe, ProbeContext, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
@@ -24,12 +24,10 @@ from redteam.search.plan import SearchPlan
 from redteam.search.selection import Candidate, averaged, contenders, outcome_of, strongest
 from redteam.search.study import Search
 from redteam.suite.memo import Key
-from redteam.suite.repeat import share_unsteady
+from redteam.suite.records import before_event, probe_event, trial_event
 from redteam.suite.run import Run
 from redteam.suite.same import refuse_another
-from redteam.trial import Setting, TrialResult, TrialSpec, run_trial
-
-Row = Mapping[str, Any]
+from redteam.trial import Setting, TrialSpec, run_trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,25 +59,18 @@ class Arm:
         Raises:
             InputError: the evidence is of another model.
         """
-        key = f"{self.role}/before"
         evidence = self.run.evidence
-        if key in evidence.facts:
-            if self.role in self.run.inputs.models:  # others are made here, and elsewhere may come out otherwise
-                refuse_another(self.role, self.setting, evidence.path, evidence.facts[key])
-            return
-        start = self.setting.start
-        row: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
-        target = self.setting.target
-        info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
-        samples: dict[str, list[float]] = {split: scores.tolist() for split, scores in start.items()}
-        row |= {"model": info, "unsteady": share_unsteady(self.setting)}
-        evidence.record("before", key, row, samples)
+        recorded = evidence.events.before(self.role)
+        if recorded is None:
+            evidence.record(*before_event(self.role, self.setting))
+        elif self.role in self.run.inputs.models:  # others are made here, and elsewhere may come out otherwise
+            refuse_another(self.role, self.setting, evidence.path, recorded)
 
     def probe(self, probes: Mapping[str, Probe]) -> None:
         """Runs probes on the released weights. What cannot be read is noted, and is no reading."""
-        view = self._view()
+        view, recorded = self._view(), self.run.evidence.events
         for name, probe in probes.items():
-            if {f"{self.role}/probe/{name}", f"{self.role}/unprobed/{name}"} & self.run.evidence.facts.keys():
+            if keys.probe(self.role, name) in recorded or keys.unprobed(self.role, name) in recorded:
                 continue
             reason = unreadable(probe, view)
             if reason is not None:
@@ -118,14 +109,7 @@ class Arm:
             return self._note_unprobed(name, why, failed=probe.decides)
         finally:
             self._undo(name)
-        row = {"probe": name, "layer": reading.layer, "by_layer": dict(reading.by_layer), "decides": probe.decides}
-        samples = {"correct": list(reading.correct), "control": list(reading.control)}
-        if reading.chance is not None:
-            row["chance"] = reading.chance
-        if reading.erased:
-            samples["erased"] = list(reading.erased)
-        notes = {key: round(value, 6) for key, value in reading.notes.items()}
-        self.run.evidence.record("probe", f"{self.role}/probe/{name}", row | {"notes": notes}, samples)
+        self.run.evidence.record(*probe_event(self.role, name, reading, decides=probe.decides))
 
     def _undo(self, name: str) -> None:
         """Restores what a probe should not have changed, so that attacks start from the released weights."""
@@ -136,11 +120,11 @@ class Arm:
             raise InputError(f"{name}: {error}", "Let the probe leave the model as it is") from error
 
     def _note_unprobed(self, name: str, why: str, *, failed: bool = False) -> None:
-        row = {"probe": name, "error": why, "failed": failed}
-        self.run.evidence.record("note", f"{self.role}/unprobed/{name}", row)
+        key = keys.unprobed(self.role, name)
+        self.run.evidence.record(UnprobedNote(key=key, probe=name, error=why, failed=failed))
 
-    def search(self, plan: SearchPlan) -> list[Row]:
-        """Runs the plan's trials and returns their rows in order."""
+    def search(self, plan: SearchPlan) -> list[TrialEvent]:
+        """Runs the plan's trials and returns them in order."""
         study = Search(
             plan,
             self.attacks,
@@ -150,31 +134,31 @@ class Arm:
             arm=self.role,
             storage=self.run.evidence.path / "study.db",
         )
-        rows = []
+        trials = []
         for index in range(plan.budget):
-            key = f"{self.role}/search/{index:04d}"
-            if key in self.run.evidence.trials:
-                row: Row = self.run.evidence.trials[key]
-                study.replay(index, row["attack"], row["params"])
-                self.run.progress.trial(row["value"])
+            key = keys.search(self.role, index)
+            trial = self.run.evidence.events.find(key, TrialEvent)
+            if trial is not None:
+                study.replay(index, trial.attack, trial.params)
+                self.run.progress.trial(trial.value)
             else:
                 attack, params = study.propose(index)
                 # The seed does not depend on the role: arms that try the same configuration draw the same samples.
                 seed = derive_seed(self.run.inputs.plan.seed, "trial", index)
                 spec = TrialSpec(key=key, attack=attack, params=params, seed=seed)
-                row = self._run(spec, {"phase": plan.phase(index)})
-            study.record(outcome_of(row, self.utility_floor))
-            rows.append(row)
-        return rows
+                trial = self._run(spec, phase=plan.phase(index))
+            study.record(outcome_of(trial, self.utility_floor))
+            trials.append(trial)
+        return trials
 
     def strongest(self, plan: SearchPlan, count: int) -> list[Candidate]:
         """Searches, runs the contenders once more, and returns the `count` best and the best regardless of utility."""
-        rows, floor = self.search(plan), self.utility_floor
-        contested = contenders(rows, floor, plan.budget)
+        trials, floor = self.search(plan), self.utility_floor
+        contested = contenders(trials, floor, plan.budget)
         if not contested:
-            return strongest(rows, floor, count)
+            return strongest(trials, floor, count)
         names = {candidate.identity for candidate in contested}
-        first = [row for row in rows if Candidate.of(row).identity in names]
+        first = [trial for trial in trials if Candidate.of(trial).identity in names]
         again = [self._again("again", candidate) for candidate in contested]
         return strongest(averaged([*first, *again]), floor, count)
 
@@ -184,24 +168,25 @@ class Arm:
             for repeat in range(seeds):
                 self._again("confirm", candidate, repeat, certify=True)
 
-    def _again(self, stage: str, candidate: Candidate, repeat: int = 0, *, certify: bool = False) -> Row:
-        """Runs a candidate with a fresh seed, unless the evidence holds that trial already, and returns its row."""
+    def _again(self, stage: keys.Stage, candidate: Candidate, repeat: int = 0, *, certify: bool = False) -> TrialEvent:
+        """Runs a candidate with a fresh seed, unless the evidence holds that trial already, and returns the trial."""
         number = self._number(stage, candidate)
-        key = f"{self.role}/{stage}/{number:02d}-{repeat}"
-        if key in self.run.evidence.trials:
-            self.run.progress.trial(self.run.evidence.trials[key]["value"])
-            return self.run.evidence.trials[key]
+        key = keys.repeat(self.role, stage, number, repeat)
+        recorded = self.run.evidence.events.find(key, TrialEvent)
+        if recorded is not None:
+            self.run.progress.trial(recorded.value)
+            return recorded
         seed = derive_seed(self.run.inputs.plan.seed, stage, candidate.identity, repeat)
         spec = TrialSpec(key=key, attack=candidate.attack, params=candidate.params, seed=seed, certify=certify)
-        return self._run(spec, {"configuration": number})
+        return self._run(spec, configuration=number)
 
-    def _number(self, stage: str, candidate: Candidate) -> int:
+    def _number(self, stage: keys.Stage, candidate: Candidate) -> int:
         """Returns the number of a configuration: its own if this stage ran it before, or else the next one."""
-        rows = [row for key, row in self.run.evidence.trials.items() if key.startswith(f"{self.role}/{stage}/")]
-        known = {Candidate.of(row).identity: int(row["configuration"]) for row in rows}
+        trials = self.run.evidence.events.trials(self.role, stage)
+        known = {Candidate.of(trial).identity: trial.configuration or 0 for trial in trials}
         return known.get(candidate.identity, max(known.values(), default=-1) + 1)
 
-    def _run(self, spec: TrialSpec, about: Row) -> Row:
+    def _run(self, spec: TrialSpec, **about: str | int) -> TrialEvent:
         attack = self.attacks[spec.attack]
         version = ATTACKS.version(spec.attack, attack)
         try:
@@ -210,45 +195,8 @@ class Arm:
             raise InputError(
                 f"{spec.attack}: {error}", "Let the attack take down what it puts up; `redteam.testing` checks that"
             ) from error
-        row = _row(result) | dict(about)
-        row["value"] = outcome_of(row, self.utility_floor).value
-        self.run.evidence.record("trial", spec.key, row, _samples(result))
-        self.run.progress.trial(row["value"])
-        return self.run.evidence.trials[spec.key]
-
-
-def _row(result: TrialResult) -> dict[str, Any]:
-    spec, losses = result.spec, result.losses
-    span = max(1, len(losses) // 4)
-    return {
-        "attack": spec.attack,
-        "version": result.version,
-        "params": dict(spec.params),
-        "seed": spec.seed,
-        "state": result.state,
-        "error": result.error,
-        "diverged": result.diverged,
-        "points": [
-            asdict(point.spent)
-            | {split: float(scores.mean()) for split, scores in point.scores.items()}
-            | ({} if point.asked is None else {"asked": point.asked})
-            for point in result.points
-        ],
-        "loss": {"first": sum(losses[:span]) / span, "last": sum(losses[-span:]) / span} if losses else None,
-        "share_moved": result.share_moved,
-        "outputs_moved": result.outputs_moved,
-        "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
-    }
-
-
-def _samples(result: TrialResult) -> dict[str, list[float]]:
-    """Returns per-item scores: of the best point on select while searching, of every point on certify after."""
-    if result.spec.certify:
-        return {
-            f"{split}@{point.spent.steps}": scores.tolist()
-            for point in result.points
-            for split, scores in point.scores.items()
-            if split.startswith("certify")
-        }
-    best = max(result.points, key=lambda p: float(p.scores["select"].mean()))
-    return {f"select@{best.spent.steps}": best.scores["select"].tolist()}
+        trial, samples = trial_event(result, **about)
+        trial = trial.model_copy(update={"value": outcome_of(trial, self.utility_floor).value})
+        self.run.evidence.record(trial, samples)
+        self.run.progress.trial(trial.value)
+        return trial

@@ -77,7 +77,7 @@ def attack(
         raise TypeError(f"attack() got an unexpected keyword argument {unknown[0]!r}")
     given = {"target": target, **{name: value for name, value in asked.items() if value is not None}}
     models = {role: _model(given[role], tokenizer, role) for role in GIVEN if role in given}
-    return run_all(resolve(checked(given | models)), progress or Silent(), memo)[0]
+    return run_all(resolve(checked(given | models)), progress or Silent(), memo).results
 
 
 def _model(given: Any, tokenizer: PreTrainedTokenizerBase | None, role: str) -> Path | str | Live:

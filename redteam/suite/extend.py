@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from redteam.errors import InputError
-from redteam.evidence.directory import EVENTS, FINISHED, MANIFEST, SAMPLES, RunDirectory, RunPlan
-from redteam.evidence.log import read_rows
+from redteam.evidence import keys
+from redteam.evidence.directory import MANIFEST, RunDirectory, RunPlan
+from redteam.evidence.evidence import read_evidence
 from redteam.evidence.sealed import open_sealed
 
-RETOLD = ("capability", "models", FINISHED)  # what the new run says of itself
+RETOLD = (keys.CAPABILITY, keys.MODELS, keys.FINISHED)  # what the new run says of itself
 
 
 def extended(now: RunPlan, run: Path) -> RunPlan:
@@ -41,12 +42,10 @@ def extended(now: RunPlan, run: Path) -> RunPlan:
 
 def take_over(run: RunDirectory, extends: Path) -> None:
     """Copies the evidence of the run that is extended; what is there already, after an interruption, is not copied."""
+    evidence = read_evidence(extends)
     scores: dict[str, dict[str, list[float]]] = {}
-    for row in read_rows(extends / SAMPLES):
-        scores.setdefault(row["key"], {})[row["name"]] = row["scores"]
-    for row in read_rows(extends / EVENTS):
-        key = row["key"]
-        if key in RETOLD or key in run.facts or key in run.trials:
-            continue
-        told = {name: value for name, value in row.items() if name not in ("type", "key", "time")}
-        run.record(row["type"], key, told, scores.get(key))
+    for (key, name), values in evidence.samples.items():
+        scores.setdefault(key, {})[name] = values.tolist()
+    for key, event in evidence.by_key.items():
+        if key not in RETOLD and key not in run.events:
+            run.record(event, scores.get(key))

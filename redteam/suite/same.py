@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from redteam.errors import InputError
+from redteam.evidence import keys
 from redteam.evidence.directory import SAMPLES
-from redteam.evidence.log import read_rows
+from redteam.evidence.events import BeforeEvent
+from redteam.evidence.log import read_samples
 from redteam.judging.checks.measures import UNSTEADY
 from redteam.trial import Setting
 
 APART = 0.01  # of an item's score, which is mostly 0 or 1: far more than rounding
 
 
-def refuse_another(role: str, setting: Setting, path: Path, before: Mapping[str, Any]) -> None:
+def refuse_another(role: str, setting: Setting, path: Path, before: BeforeEvent) -> None:
     """Refuses a model that does not answer as its evidence says it did.
 
     Tensors do not show all that a module answers by: a hook, a flag on it and code that was edited since are not in
@@ -33,9 +33,10 @@ def refuse_another(role: str, setting: Setting, path: Path, before: Mapping[str,
     Raises:
         InputError: it answers otherwise.
     """
-    if before.get("unsteady", 0.0) > UNSTEADY:
+    if before.unsteady > UNSTEADY:
         return
-    recorded = {row["name"]: row["scores"] for row in read_rows(path / SAMPLES) if row["key"] == f"{role}/before"}
+    samples = read_samples((path / SAMPLES).read_bytes(), path / SAMPLES)
+    recorded = {sample.name: sample.scores for sample in samples if sample.key == keys.before(role)}
     for split, scores in setting.start.items():
         if split not in recorded:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from redteam.access import Access
@@ -12,6 +13,7 @@ from redteam.atomic import write
 from redteam.capabilities.items import SPLITS
 from redteam.errors import InputError
 from redteam.evidence.results import Results
+from redteam.evidence.sealed import SealedRun
 from redteam.judging.case import Scope
 from redteam.judging.checks.given import too_few_items
 from redteam.judging.checks.policy import CHECKS as CHECKS_OF_POLICY
@@ -32,8 +34,23 @@ LACKING = {
 }
 
 
-def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None) -> tuple[Results, Path]:
-    """Runs the protocol for each capability, and returns what was found, the most recovered first, and where it is.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A model that was attacked.
+
+    Attributes:
+        results: what was found about each capability, the most recovered first.
+        path: directory of the run, or of one run for each capability.
+        runs: these runs with their evidence, in the order of their directories.
+    """
+
+    results: Results
+    path: Path
+    runs: Sequence[SealedRun]
+
+
+def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None) -> Finished:
+    """Runs the protocol for each capability.
 
     Of one capability the directory is the run itself. Of several it holds a run for each, and their common
     `results.json`; each is resumed by itself.
@@ -43,7 +60,8 @@ def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None
     """
     if len(many) == 1:
         path = run_path(many[0])
-        return run_standard(many[0], path, progress, memo), path
+        results, run = run_standard(many[0], path, progress, memo)
+        return Finished(results=results, path=path, runs=[run])
     ordered = sorted(many, key=lambda inputs: inputs.capability.name)
     names = [inputs.capability.name for inputs in ordered]
     if len(set(names)) < len(names):
@@ -58,9 +76,9 @@ def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None
         named = _Named(progress, inputs.capability.name, done, len(ordered) - number)
         found.append(run_standard(inputs, place, named, memo))
         done = named.done
-    results = together(found)
+    results = together([results for results, _ in found])
     write(path / "results.json", results.model_dump_json(indent=2) + "\n")
-    return results, path
+    return Finished(results=results, path=path, runs=[run for _, run in found])
 
 
 def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:

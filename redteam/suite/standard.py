@@ -15,8 +15,11 @@ from redteam.capabilities.canaries import canaries
 from redteam.capabilities.items import SPLITS, Capability, Item, blind_score
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.engine.devices import full_precision
-from redteam.evidence.directory import FINISHED, RunDirectory
+from redteam.evidence import keys
+from redteam.evidence.directory import RunDirectory
+from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent, NoneNote, UnfitNote
 from redteam.evidence.results import Results, TargetResult
+from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
 from redteam.judging.verdict import STANDARD_POLICY
@@ -41,11 +44,15 @@ CONFIRMED = 3  # configurations of each arm that are run again
 SEEDS = 3  # fresh seeds for each of them
 
 
-def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> Results:
-    """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again."""
+def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | None = None) -> tuple[Results, SealedRun]:
+    """Runs the protocol in `path`, judges it, and writes `results.json`. What `memo` holds is not run again.
+
+    Returns:
+        What was found, and the evidence that it was found in.
+    """
     with RunDirectory(path, inputs.plan) as evidence:
         run = Run(inputs, evidence, progress, memo)
-        if FINISHED in evidence.facts:
+        if keys.FINISHED in evidence.events:
             _refuse_others(run)
         else:
             if inputs.extends is not None:
@@ -55,7 +62,8 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             with full_precision():
                 _Protocol(run).execute()
             evidence.finish()
-        result = judge(path)
+        sealed = open_sealed(path)
+        result = judge(sealed.evidence)
         target = inputs.models["target"]
         results = Results(
             suite=SUITE,
@@ -64,7 +72,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
             exit_code=code_of(result.verdict, gated=False),
         )
         evidence.write_results(results.model_dump_json(indent=2) + "\n")
-        return results
+        return results, sealed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +131,8 @@ class _Protocol:
         inputs, evidence = self.run.inputs, self.run.evidence
         module, info = setting.target.module, setting.target.info
         unfit = {name: why for name, attack in inputs.attacks.items() if (why := unfitness(attack, module))}
-        if unfit and "unfit" not in evidence.facts:
-            evidence.record("note", "unfit", {"reasons": unfit})
+        if unfit and keys.UNFIT not in evidence.events:
+            evidence.record(UnfitNote(reasons=unfit))
         attacks = inputs.without(unfit).attacks
         plan = plan_search(attacks, info, len(setting.answers), inputs.plan.budget, inputs.plan.extends)
         return _Search(attacks=attacks, plan=plan)
@@ -141,7 +149,7 @@ class _Protocol:
         try:
             return canaries(self.capability, self.run.inputs.plan.seed)
         except ValueError as error:
-            self._note("canary/none", str(error))
+            self._note("canary", str(error))
             return None
 
     def _attack_canaries(self, search: _Search, drawn: Capability) -> None:
@@ -159,7 +167,7 @@ class _Protocol:
         try:
             knows = taught(self.run.setting("target").target, drawn, self.run.inputs.plan.seed)
         except Untaught as error:
-            self._note("decoy/none", str(error))
+            self._note("decoy", str(error))
             return
         self._read("taught", open_setting(knows, drawn), capability=drawn, probes={})
         self._break_decoy(search, knows, drawn)
@@ -170,7 +178,7 @@ class _Protocol:
         try:
             decoy = make_decoy(decoy_kind(search.attacks), whole, about, self.run.inputs.plan.seed)
         except Unmaskable as error:  # judging finds no decoy and says so
-            self._note("decoy/none", str(error))
+            self._note("decoy", str(error))
             return
         self.run.make_room(decoy.module)
         setting = open_setting(decoy, about)
@@ -182,9 +190,9 @@ class _Protocol:
         own = strongest(tried, arm.utility_floor, 1)
         self._confirm(arm, [*own, *search.winners], search.plan)
 
-    def _note(self, key: str, error: str) -> None:
-        if key not in self.run.evidence.facts:
-            self.run.evidence.record("note", key, {"error": error})
+    def _note(self, role: str, error: str) -> None:
+        if keys.none(role) not in self.run.evidence.events:
+            self.run.evidence.record(NoneNote(key=keys.none(role), error=error))
 
     def _confirm(self, arm: Arm, candidates: Sequence[Candidate], plan: SearchPlan) -> None:
         distinct = list({candidate.identity: candidate for candidate in candidates}.values())
@@ -240,56 +248,56 @@ class _Protocol:
         """Returns how many contenders of an arm are run again: what was, once it is known."""
         if role not in self.confirmations:
             return contended(plan.budget)
-        return sum(key.startswith(f"{role}/again/") for key in self.run.evidence.trials)
+        return len(self.run.evidence.events.trials(role, "again"))
 
 
 def _refuse_others(run: Run) -> None:
     """Refuses modules of the user's own that are not those of a run that is over; files are known by their digests."""
     for role, model in run.inputs.models.items():
-        before = run.evidence.facts.get(f"{role}/before")
+        before = run.evidence.events.before(role)
         if not model.files and before is not None:
             refuse_another(role, run.setting(role, trained=False), run.evidence.path, before)
 
 
 def _record_models(run: RunDirectory, inputs: Inputs) -> None:
-    if "models" in run.facts:
+    if keys.MODELS in run.events:
         return
     given = {
-        role: {"name": model.name, "sha256": model.sha256, "files": dict(model.files)}
+        role: GivenModel(name=model.name, sha256=model.sha256, files=dict(model.files))
         for role, model in inputs.models.items()
     }
-    run.record("models", "models", {"given": given})
+    run.record(ModelsEvent(given=given))
 
 
 def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
-    if "capability" in run.facts:
+    if keys.CAPABILITY in run.events:
         return
     capability = inputs.capability
-    row = {
-        "name": capability.name,
-        "chance": capability.chance,
-        "scorer": capability.scorer.name,
-        "also": {scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
-        "groups": _numbers(capability.certify),
-        "ids": [item.id for item in capability.certify],
-        "sizes": {name: len(getattr(capability, name)) for name in SPLITS},
-        "select_groups": len({item.group for item in capability.select}),
-        "utility_groups": _numbers(capability.utility),
-        "utility_chance": blind_score(capability.scorer, capability.utility),
-        "seeds": SEEDS,
-        "budget": inputs.plan.budget,
-        "looks": 1 + len(inputs.plan.extends),
-        "skipped": inputs.skipped,
-        "access": inputs.plan.access,
-        "attacks": list(inputs.attacks),
-        "attack_access": {name: attack.access for name, attack in inputs.attacks.items()},
-        "decoy": decoy_kind(inputs.attacks),
-    }
+    event = CapabilityEvent(
+        name=capability.name,
+        chance=capability.chance,
+        scorer=capability.scorer.name,
+        also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
+        groups=_numbers(capability.certify),
+        ids=tuple(item.id for item in capability.certify),
+        sizes={name: len(getattr(capability, name)) for name in SPLITS},
+        select_groups=len({item.group for item in capability.select}),
+        utility_groups=_numbers(capability.utility),
+        utility_chance=blind_score(capability.scorer, capability.utility),
+        seeds=SEEDS,
+        budget=inputs.plan.budget,
+        looks=1 + len(inputs.plan.extends),
+        skipped=dict(inputs.skipped),
+        access=inputs.plan.access,
+        attacks=tuple(inputs.attacks),
+        attack_access={name: attack.access for name, attack in inputs.attacks.items()},
+        decoy=decoy_kind(inputs.attacks),
+    )
     nearest = answered_by_nearest(capability)
-    run.record("capability", "capability", row, {"nearest": nearest} if nearest else {})
+    run.record(event, {keys.NEAREST: nearest} if nearest else {})
 
 
-def _numbers(items: Sequence[Item]) -> list[int]:
+def _numbers(items: Sequence[Item]) -> tuple[int, ...]:
     """Returns the group of each item, counted from 0 in the order in which they occur."""
     numbers: dict[str, int] = {}
-    return [numbers.setdefault(item.group, len(numbers)) for item in items]
+    return tuple(numbers.setdefault(item.group, len(numbers)) for item in items)

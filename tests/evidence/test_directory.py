@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_events import before as released
+from made_events import trial
 
 from redteam.errors import InputError
 from redteam.evidence.directory import RunDirectory, RunPlan, read_plan
-from redteam.evidence.log import AppendLog, read_rows
+from redteam.evidence.events import TrialEvent
+from redteam.evidence.log import AppendLog
 
 PLAN = RunPlan(
     suite="standard-1",
@@ -42,6 +45,10 @@ CHANGES = {
     "seed": 1,
     "extends": (50,),
 }
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -76,23 +83,21 @@ def test_a_new_directory_is_made_with_its_parents(tmp_path):
     path = tmp_path / "results" / "runs" / "one"
     with RunDirectory(path, PLAN) as run:
         assert not run.resumed
-        assert run.trials == run.facts == {}
+        assert not run.events.by_key
     assert read_plan(path) == PLAN
     assert json.loads((path / "manifest.json").read_text())["environment"]["python"]
 
 
 def test_evidence_is_found_again(tmp_path):
     with RunDirectory(tmp_path / "run", PLAN) as run:
-        run.record("before", "target/before", {"select": 0.5}, {"select": [0.0, 1.0]})
-        run.record("trial", "target/search/0000", {"value": 0.25})
-        facts, trials = dict(run.facts), dict(run.trials)
-    assert set(facts) == {"target/before"}
-    assert set(trials) == {"target/search/0000"}
+        run.record(released("target", select=0.5), {"select": [0.0, 1.0]})
+        run.record(trial("target/search/0000", value=0.25))
+        events = dict(run.events.by_key)
+    assert list(events) == ["target/before", "target/search/0000"]
     with RunDirectory(tmp_path / "run", PLAN) as run:
         assert run.resumed
-        assert run.facts == facts
-        assert run.trials == trials
-        assert run.trials["target/search/0000"]["value"] == 0.25
+        assert run.events.by_key == events
+        assert [found.value for found in run.events.trials("target", "search")] == [0.25]
 
 
 def test_a_directory_is_held_by_one_at_a_time(tmp_path):
@@ -151,7 +156,7 @@ def test_an_empty_directory_is_taken(tmp_path):
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_run_of_another_plan_is_refused_and_nothing_changes(name, tmp_path):
     with RunDirectory(tmp_path / "run", PLAN) as run:
-        run.record("trial", "target/search/0000", {"value": 0.25}, {"select@4": [1.0]})
+        run.record(trial("target/search/0000", value=0.25), {"select@4": [1.0]})
         run.write_results("{}\n")
     with (tmp_path / "run" / "events.jsonl").open("a") as events:
         events.write("torn")
@@ -259,7 +264,7 @@ def test_samples_are_recorded_before_their_event(tmp_path, monkeypatch):
 
     monkeypatch.setattr(AppendLog, "append", watched)
     with RunDirectory(tmp_path / "run", PLAN) as run:
-        run.record("trial", "t/0", {}, {"select@1": [1.0], "select@2": [0.0]})
+        run.record(trial("t/0"), {"select@1": [1.0], "select@2": [0.0]})
     assert order == [("samples.jsonl", "select@1"), ("samples.jsonl", "select@2"), ("events.jsonl", "t/0")]
 
 
@@ -268,12 +273,12 @@ def test_an_event_that_was_not_written_is_not_remembered(tmp_path, monkeypatch):
         append = AppendLog.append
         monkeypatch.setattr(AppendLog, "append", lambda self, row: _cut() if "type" in row else append(self, row))
         with pytest.raises(PowerCut):
-            run.record("trial", "t/0", {}, {"select@1": [1.0]})
+            run.record(trial("t/0"), {"select@1": [1.0]})
         monkeypatch.undo()
-        assert run.trials == {}
-        run.record("trial", "t/0", {"value": 1}, {"select@1": [0.0]})
-        assert run.trials["t/0"]["value"] == 1
-    rows = list(read_rows(tmp_path / "run" / "samples.jsonl"))
+        assert not run.events.by_key
+        run.record(trial("t/0", value=1.0), {"select@1": [0.0]})
+        assert [event.value for event in run.events.by_key.values() if isinstance(event, TrialEvent)] == [1]
+    rows = read_rows(tmp_path / "run" / "samples.jsonl")
     assert [row["scores"] for row in rows] == [[1], [0]]  # the orphan stays; readers take the later one
 
 
@@ -281,12 +286,12 @@ def test_an_event_that_was_not_written_is_not_remembered(tmp_path, monkeypatch):
 def test_what_is_not_finite_is_refused(bad, tmp_path):
     with RunDirectory(tmp_path / "run", PLAN) as run:
         with pytest.raises(ValueError, match="not JSON compliant"):
-            run.record("trial", "t/0", {"value": bad})
+            run.record(trial("t/0", value=bad))
         with pytest.raises((ValueError, OverflowError)):
-            run.record("trial", "t/1", {}, {"select@1": [0.5, bad]})
-        assert run.trials == {}
-    assert list(read_rows(tmp_path / "run" / "events.jsonl")) == []
-    assert list(read_rows(tmp_path / "run" / "samples.jsonl")) == []
+            run.record(trial("t/1"), {"select@1": [0.5, bad]})
+        assert not run.events.by_key
+    assert read_rows(tmp_path / "run" / "events.jsonl") == []
+    assert read_rows(tmp_path / "run" / "samples.jsonl") == []
 
 
 @settings(deadline=None, max_examples=50)
@@ -294,7 +299,7 @@ def test_what_is_not_finite_is_refused(bad, tmp_path):
 def test_scores_keep_six_decimals_and_ones_and_zeros_are_whole(tmp_path_factory, scores):
     path = tmp_path_factory.mktemp("run")
     with RunDirectory(path, PLAN) as run:
-        run.record("before", "target/before", {}, {"certify": scores})
+        run.record(released("target"), {"certify": scores})
     (row,) = read_rows(path / "samples.jsonl")
     assert row["scores"] == pytest.approx(scores, abs=5.1e-7)
     assert all(isinstance(kept, int) for kept, score in zip(row["scores"], scores, strict=True) if score in (0, 1))

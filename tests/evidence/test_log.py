@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redteam.evidence.log import AppendLog, read_rows
+from redteam.evidence.evidence import read_evidence
+from redteam.evidence.log import AppendLog, read_lines
 
 ROWS = [
     {"key": "a", "n": 1},
     {"key": "ü\n\u2028", "scores": [0, 0.5, 1]},
     {"key": "c", "nested": {"x": [None, "}\n{"]}},
 ]
+
+
+def read_rows(path):
+    return list(read_lines(path.read_bytes(), path, json.loads))
 
 
 def written(path, rows):
@@ -36,13 +41,15 @@ json_values = st.recursive(
 def test_rows_come_back_as_they_were(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     content = written(path, rows)
-    assert list(read_rows(path)) == rows
+    assert read_rows(path) == rows
     assert content.count(b"\n") == len(rows)  # one line each, whatever is in it
     assert all(json.loads(line) == row for line, row in zip(content.splitlines(), rows, strict=True))
 
 
-def test_a_log_that_is_not_there_has_no_rows(tmp_path):
-    assert list(read_rows(tmp_path / "events.jsonl")) == []
+def test_a_log_that_is_not_there_has_no_events(tmp_path):
+    found = read_evidence(tmp_path)
+    assert not found.by_key
+    assert not found.samples
 
 
 def test_a_row_is_on_disk_when_append_returns(tmp_path):
@@ -51,7 +58,7 @@ def test_a_row_is_on_disk_when_append_returns(tmp_path):
     large = {"scores": [1] * 20_000}  # larger than any buffer
     for count, row in enumerate([*ROWS, large], 1):
         log.append(row)
-        assert len(list(read_rows(tmp_path / "events.jsonl"))) == count
+        assert len(read_rows(tmp_path / "events.jsonl")) == count
     log.close()
 
 
@@ -63,11 +70,11 @@ def test_a_line_torn_at_any_byte_is_left_out_and_later_rows_survive(number, tmp_
     assert start < len(whole) - 1
     for cut in range(start, len(whole)):  # the newline itself is the last byte to be lost
         path.write_bytes(whole[:cut])
-        assert list(read_rows(path)) == ROWS[:number]
+        assert read_rows(path) == ROWS[:number]
         assert path.read_bytes() == whole[:cut]  # reading changes nothing
         added = {"key": "later", "cut": cut}
         written(path, [added])
-        assert list(read_rows(path)) == [*ROWS[:number], added]
+        assert read_rows(path) == [*ROWS[:number], added]
         assert path.read_bytes().startswith(whole[:start])
 
 
@@ -87,4 +94,4 @@ def test_a_row_that_is_no_json_is_refused_and_leaves_nothing(bad, tmp_path):
         log.append({"scores": object()})
     log.append({"n": 2})
     log.close()
-    assert list(read_rows(tmp_path / "events.jsonl")) == [{"n": 1}, {"n": 2}]
+    assert read_rows(tmp_path / "events.jsonl") == [{"n": 1}, {"n": 2}]

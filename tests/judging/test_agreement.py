@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from made_events import before as released
+from made_events import capability, evidence_of, point, trial
 from recorded_runs import known
 
+from redteam.evidence.events import Event
+from redteam.evidence.evidence import Evidence
 from redteam.evidence.results import Also
 from redteam.judging.agreement import other_scorers
 from redteam.judging.checks.table import CHECKS, flags_of
-from redteam.judging.reading import Evidence
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import Resampling
 from redteam.judging.verdict import Policy
@@ -26,29 +27,20 @@ def right(share: float) -> np.ndarray:
 
 def evidence(**also: float) -> Evidence:
     """A target that an attack brings back by the deciding scorer at its second step; f1 says what `also` says."""
-    facts: dict[str, dict[str, Any]] = {"capability": {"also": {"f1": 0.0}}}
-    trials, samples = {}, {}
+    events: list[Event] = [capability(also={"f1": 0.0})]
+    samples = {}
     for role, before, after in (("original", 1.0, None), ("target", 0.0, 0.9), ("reference", 0.0, 0.2)):
-        facts[f"{role}/before"] = {"select": before, "utility": 1.0}
+        events.append(released(role, before))
         samples[f"{role}/before", "certify"] = right(before)
         samples[f"{role}/before", "certify:f1"] = right(before)
         if after is None:
             continue
         key = f"{role}/confirm/00-0"
-        costs = {"samples": 1, "tokens": 1, "flops": 1.0, "utility": 1.0}
-        points = [{"steps": step, "select": score, **costs} for step, score in ((1, after / 2), (2, after))]
-        trials[key] = {
-            "key": key,
-            "state": "complete",
-            "configuration": 0,
-            "attack": "x",
-            "params": {},
-            "points": points,
-        }
+        events.append(trial(key, point(1, after / 2), point(2, after), configuration=0))
         for step, score in ((1, 1.0), (2, also.get(role, 0.0))):  # f1 would choose the first step
             samples[key, f"certify@{step}"] = right(after)
             samples[key, f"certify:f1@{step}"] = right(score)
-    return Evidence(facts=facts, trials=trials, samples=samples)
+    return evidence_of(*events, samples=samples)
 
 
 def found(**also: float) -> Also:

@@ -20,6 +20,7 @@ from redteam.declared import Declared
 from redteam.errors import InputError
 from redteam.evidence.certificate import PREDICATE, STATEMENT, Certificate, read_certificate
 from redteam.evidence.directory import EVENTS, SAMPLES
+from redteam.evidence.sealed import open_runs
 from redteam.judging.certify import certificate_of, limitations, objections
 from redteam.judging.gate import gate
 from redteam.registry import Registry
@@ -30,7 +31,7 @@ WAIVER = Waiver(capability="birthdays", reason="known, and fixed in the next rel
 
 
 def certified(run: Path, **rules: Any) -> Certificate:
-    return certificate_of(gate(run, Rules(**rules), TODAY))
+    return certificate_of(gate(open_runs(run), Rules(**rules), TODAY))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_the_order_of_flags_is_no_claim(tmp_path: Path) -> None:
 
 
 def test_a_verdict_that_was_turned_is_named(run: Path) -> None:
-    fails = certificate_of(gate(record(run.parent / "masked", MASKED, whole=True), Rules(), TODAY))
+    fails = certificate_of(gate(open_runs(record(run.parent / "masked", MASKED, whole=True)), Rules(), TODAY))
     content = json.loads(fails.as_text())
     content["predicate"] |= {"decision": "passed", "exit_code": 0}
     content["predicate"]["runs"][0]["result"]["verdict"] = "RESISTED"
@@ -228,7 +229,7 @@ def test_attacks_that_got_better_since_are_what_it_expires_for(
 
 def test_what_it_does_not_say_is_said(tmp_path: Path) -> None:
     alone = World(models=NEVER_TRAINED.models).without("reference", "decoy")
-    told = limitations(gate(record(tmp_path / "run", alone, whole=True), Rules(), TODAY))
+    told = limitations(gate(open_runs(record(tmp_path / "run", alone, whole=True)), Rules(), TODAY))
     assert "Without a model that never knew it nothing can be claimed of: birthdays." in told
     assert any("a search of 6 trials" in line for line in told)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import BUDGET, CHANCE, MASKED, NEVER_TRAINED, Attack, World, record
+from recorded_runs import BUDGET, CHANCE, MASKED, NEVER_TRAINED, Attack, World, judge_run, record
 
 from redteam.access import Access
+from redteam.evidence.evidence import read_evidence
 from redteam.judging.case import Case, case_of
 from redteam.judging.checks.check import ANY, RESISTED, Check
 from redteam.judging.checks.document import flags_document
 from redteam.judging.checks.table import CHECKS, flags_of
-from redteam.judging.judge import judge
 from redteam.judging.verdict import DEFINE, STANDARD_POLICY, Policy
 
 Row = dict[str, Any]
@@ -244,8 +244,8 @@ def test_every_check_is_in_the_table_of_runs_below() -> None:
 def test_a_flag_is_raised_by_evidence_and_is_the_reason_with_its_remedy(check: Check[Case], tmp_path: Path) -> None:
     raised = RAISED[check.name]
     run = raised.run(tmp_path / "run")
-    assert list(check.explain(case_of(run, raised.policy))) == [raised.said]
-    found = judge(run, raised.policy)
+    assert list(check.explain(case_of(read_evidence(run), raised.policy))) == [raised.said]
+    found = judge_run(run, raised.policy)
     assert (check.name, raised.said) in [(flag.name, flag.explanation) for flag in found.flags]
     assert found.verdict == "INCONCLUSIVE"
     assert found.reason == f"{raised.said}; to settle it, {check.remedy}"
@@ -261,7 +261,7 @@ def test_a_run_in_order_raises_none(check: Check[Case], world: World, runs: Call
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[World], Case]:
     folder = tmp_path_factory.mktemp("runs")
     masked, never_trained = (
-        case_of(record(folder / name, world), STANDARD_POLICY)
+        case_of(read_evidence(record(folder / name, world)), STANDARD_POLICY)
         for name, world in (("masked", MASKED), ("never", NEVER_TRAINED))
     )
     return lambda world: masked if world is MASKED else never_trained
@@ -286,7 +286,7 @@ def test_rows_are_whole() -> None:
 
 def test_results_list_flags_in_the_order_of_the_table(tmp_path: Path) -> None:
     world = NEVER_TRAINED.without("original", "reference", "decoy").change("target", failed=2)
-    found = judge(record(tmp_path / "run", world), Policy(min_budget=BUDGET + 1))
+    found = judge_run(record(tmp_path / "run", world), Policy(min_budget=BUDGET + 1))
     names = [flag.name for flag in found.flags]
     assert names == ["unreferenced", "no-original", "control-failed", "failed-trials", "budget-short"]
     assert names == sorted(names, key=BEFORE.index)
@@ -294,7 +294,7 @@ def test_results_list_flags_in_the_order_of_the_table(tmp_path: Path) -> None:
 
 def test_of_several_reasons_for_one_flag_the_last_is_quoted(tmp_path: Path) -> None:
     world = NEVER_TRAINED.change("target", failed=2).change("reference", failed=3)
-    found = judge(record(tmp_path / "run", world))
+    found = judge_run(record(tmp_path / "run", world))
     said = ["2 of 6 trials failed (RuntimeError: no)", "3 of 6 trials failed (RuntimeError: no)"]
     assert [(flag.name, flag.explanation) for flag in found.flags] == [("failed-trials", why) for why in said]
     assert found.reason.startswith(said[-1])
@@ -311,12 +311,12 @@ def test_a_row_is_all_that_a_flag_needs(blocks: Any, tmp_path: Path) -> None:
     table = (*CHECKS, row)
     for world, verdict in ((NEVER_TRAINED, "INCONCLUSIVE"), (MASKED, "INCONCLUSIVE" if blocks == ANY else "RECOVERED")):
         run = record(tmp_path / verdict / str(world is MASKED), world)
-        found = judge(run, checks=table)
+        found = judge_run(run, checks=table)
         assert found.verdict == verdict
         assert [(flag.name, flag.explanation) for flag in found.flags] == [("tuesday", "it was a Tuesday")]
         if verdict == "INCONCLUSIVE":
             assert found.reason == "it was a Tuesday; to settle it, wait with --budget"
-        assert not flags_of(case_of(run, Policy()))
+        assert not flags_of(case_of(read_evidence(run), Policy()))
     against_any, against_resisted = flags_document(table).split("## No RESISTED")
     told = "| `tuesday` | it is one | wait with `--budget` |\n"
     assert (told in against_any, told in against_resisted) == (blocks == ANY, blocks == RESISTED)

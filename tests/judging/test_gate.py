@@ -14,6 +14,7 @@ from redteam.access import Access
 from redteam.config.policy import Bar, Rules, Waiver, read_policy
 from redteam.errors import InputError
 from redteam.evidence.directory import EVENTS, MANIFEST, SAMPLES, RunPlan
+from redteam.evidence.sealed import open_runs
 from redteam.exit_codes import ExitCode
 from redteam.judging.gate import Gate, gate
 
@@ -23,7 +24,7 @@ WAIVER = Waiver(capability="birthdays", reason="known, and fixed in the next rel
 
 
 def gated(path: Path, world: World = NEVER_TRAINED, *, on: date = TODAY, whole: bool = True, **rules: object) -> Gate:
-    return gate(record(path / "run", world, whole=whole), Rules(**rules), on)
+    return gate(open_runs(record(path / "run", world, whole=whole)), Rules(**rules), on)
 
 
 def flags(found: Gate) -> set[str]:
@@ -91,7 +92,7 @@ def edited(run: Path, **changes: object) -> Path:
 )
 def test_an_adversary_with_less_than_asked_shows_nothing(tmp_path: Path, had: str, asked: str, code: int) -> None:
     run = edited(record(tmp_path / "run", NEVER_TRAINED, whole=True), access=had)
-    found = gate(run, Rules(access=Access(asked)), TODAY)
+    found = gate(open_runs(run), Rules(access=Access(asked)), TODAY)
     assert found.exit_code == code
     assert ("access-short" in flags(found)) == (code == 3)
 
@@ -100,7 +101,7 @@ def test_more_confidence_is_a_wider_interval(tmp_path: Path) -> None:
     run = record(tmp_path / "run", NEVER_TRAINED, whole=True)
     widths = []
     for confidence in (0.8, 0.9, 0.95, 0.99):
-        (judged,) = gate(run, Rules(confidence=confidence), TODAY).judged
+        (judged,) = gate(open_runs(run), Rules(confidence=confidence), TODAY).judged
         excess = judged.result.excess_recovery
         assert excess is not None
         widths.append(excess.high)
@@ -114,7 +115,7 @@ def test_a_waiver_lets_it_through_until_its_day_is_over(tmp_path: Path, world: W
     assert found.exit_code == ExitCode.PASSED
     assert found.judged[0].result.verdict != "RESISTED"  # what was found is said all the same
     with pytest.raises(InputError, match=r"waiver of 'birthdays' expired on 2026-03-01.*Remove it"):
-        gate(tmp_path / "run", Rules(waiver=[WAIVER]), date(2026, 3, 2))
+        gate(open_runs(tmp_path / "run"), Rules(waiver=[WAIVER]), date(2026, 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,9 @@ def test_another_suite_is_refused(tmp_path: Path) -> None:
         gated(tmp_path, suite="standard-1")
     old = record(tmp_path / "old", NEVER_TRAINED, PLAN.model_copy(update={"suite": "standard-0"}))
     with pytest.raises(InputError, match="is a run of standard-0, not of standard-2"):
-        gate(old, Rules(), TODAY)
+        gate(open_runs(old), Rules(), TODAY)
     with pytest.raises(InputError, match="the policy asks for standard-0; this release judges standard-2"):
-        gate(old, Rules(suite="standard-0"), TODAY)
+        gate(open_runs(old), Rules(suite="standard-0"), TODAY)
 
 
 def of_version(version: int) -> RunPlan:
@@ -144,9 +145,9 @@ def test_attacks_that_are_older_than_this_releases_are_refused(tmp_path: Path, w
     old = record(tmp_path / "old", world, of_version(VERSION - 1), whole=True)
     said = rf"is a run of retrain {VERSION - 1}; this release has retrain {VERSION}\. Attack again"
     with pytest.raises(InputError, match=said):
-        gate(old, Rules(), TODAY)
+        gate(open_runs(old), Rules(), TODAY)
     now = record(tmp_path / "now", world, of_version(VERSION), whole=True)
-    assert gate(now, Rules(), TODAY).exit_code in (ExitCode.PASSED, ExitCode.FAILED)
+    assert gate(open_runs(now), Rules(), TODAY).exit_code in (ExitCode.PASSED, ExitCode.FAILED)
 
 
 def several(folder: Path, **worlds: World) -> Path:
@@ -158,31 +159,36 @@ def several(folder: Path, **worlds: World) -> Path:
 def test_one_that_was_not_run_or_was_removed_is_missed(tmp_path: Path) -> None:
     """Interrupted after the first of two capabilities, or without the one that comes back: no pass for the other."""
     folder = several(tmp_path / "a", x=NEVER_TRAINED, y=MASKED)
-    assert gate(folder, Rules(), TODAY).exit_code == ExitCode.FAILED
+    assert gate(open_runs(folder), Rules(), TODAY).exit_code == ExitCode.FAILED
     shutil.rmtree(folder / "y")
     with pytest.raises(InputError, match=r"are not those that its results\.json tells of"):
-        gate(folder, Rules(), TODAY)
+        gate(open_runs(folder), Rules(), TODAY)
     record(tmp_path / "b" / "x", NEVER_TRAINED, whole=True)
     with pytest.raises(InputError, match=r"it was interrupted.*Repeat the command"):
-        gate(tmp_path / "b", Rules(), TODAY)
+        gate(open_runs(tmp_path / "b"), Rules(), TODAY)
 
 
 def test_the_worst_of_several_capabilities_decides(tmp_path: Path) -> None:
-    assert gate(several(tmp_path / "a", x=NEVER_TRAINED, y=NEVER_TRAINED), Rules(), TODAY).exit_code == ExitCode.PASSED
-    assert gate(several(tmp_path / "b", x=NEVER_TRAINED, y=FEW), Rules(), TODAY).exit_code == ExitCode.UNDECIDED
+    assert (
+        gate(open_runs(several(tmp_path / "a", x=NEVER_TRAINED, y=NEVER_TRAINED)), Rules(), TODAY).exit_code
+        == ExitCode.PASSED
+    )
+    assert (
+        gate(open_runs(several(tmp_path / "b", x=NEVER_TRAINED, y=FEW)), Rules(), TODAY).exit_code == ExitCode.UNDECIDED
+    )
     mixed = several(tmp_path / "c", x=NEVER_TRAINED, y=FEW, z=MASKED)
-    found = gate(mixed, Rules(), TODAY)
+    found = gate(open_runs(mixed), Rules(), TODAY)
     assert [judged.result.name for judged in found.judged] == ["x", "y", "z"]
     assert found.exit_code == ExitCode.FAILED
     waived = [WAIVER.model_copy(update={"capability": "z"})]
-    assert gate(mixed, Rules(waiver=waived), TODAY).exit_code == ExitCode.UNDECIDED
+    assert gate(open_runs(mixed), Rules(waiver=waived), TODAY).exit_code == ExitCode.UNDECIDED
 
 
 def test_runs_of_two_models_are_no_release(tmp_path: Path) -> None:
     record(tmp_path / "a", NEVER_TRAINED)
     record(tmp_path / "b", NEVER_TRAINED, PLAN.model_copy(update={"target": "another"}))
     with pytest.raises(InputError, match="runs of several models"):
-        gate(tmp_path, Rules(), TODAY)
+        gate(open_runs(tmp_path), Rules(), TODAY)
 
 
 def lines(path: Path) -> list[bytes]:
@@ -218,10 +224,10 @@ def replaced(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("how", TAMPERED)
 def test_evidence_that_was_changed_is_refused(tmp_path: Path, how: str) -> None:
     run = record(tmp_path / "run", NEVER_TRAINED, whole=True)
-    assert gate(run, Rules(), TODAY).exit_code == ExitCode.PASSED
+    assert gate(open_runs(run), Rules(), TODAY).exit_code == ExitCode.PASSED
     TAMPERED[how](run)
     with pytest.raises(InputError) as caught:
-        gate(run, Rules(), TODAY)
+        gate(open_runs(run), Rules(), TODAY)
     assert str(caught.value).isprintable()
 
 
@@ -229,9 +235,9 @@ def test_a_run_that_is_not_over_is_refused(tmp_path: Path) -> None:
     run = record(tmp_path / "run", NEVER_TRAINED)
     (run / EVENTS).write_bytes(b"".join(lines(run / EVENTS)[:-1]))
     with pytest.raises(InputError, match=r"is not finished.*Repeat the command"):
-        gate(run, Rules(), TODAY)
+        gate(open_runs(run), Rules(), TODAY)
     with pytest.raises(InputError, match="is no run directory"):
-        gate(tmp_path / "nowhere", Rules(), TODAY)
+        gate(open_runs(tmp_path / "nowhere"), Rules(), TODAY)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_runs import MASKED, NEVER_TRAINED, Attack, World, record
+from recorded_runs import MASKED, NEVER_TRAINED, Attack, World, judge_run, record
 
 from redteam.evidence.results import CapabilityResult
-from redteam.judging.judge import judge
 from redteam.judging.recoverers import holm
 from redteam.judging.verdict import Policy
 
@@ -28,7 +27,7 @@ def judged(path: Path, world: World, *names: str, policy: Policy | None = None) 
         if row["key"].startswith("target/confirm/"):
             row["attack"] = names[row["configuration"]]
     (run / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return judge(run) if policy is None else judge(run, policy)
+    return judge_run(run) if policy is None else judge_run(run, policy)
 
 
 @given(p_values)
@@ -91,4 +90,4 @@ def test_the_policy_says_what_recovering_is(tmp_path):
 
 @pytest.mark.parametrize("missing", [("original", "reference", "decoy"), ("reference",)])
 def test_without_a_model_to_compare_with_there_is_no_claim(tmp_path, missing):
-    assert judge(record(tmp_path / "run", MASKED.without(*missing))).recoverers == {}
+    assert judge_run(record(tmp_path / "run", MASKED.without(*missing))).recoverers == {}

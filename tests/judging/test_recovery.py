@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redteam.evidence.evidence import AXES, Stop
 from redteam.evidence.results import TimeToRecovery
-from redteam.judging.reading import AXES, Stop
 from redteam.judging.recovery import (
     area_under_curve,
     excess_recovery,

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_events import before, capability, evidence_of, point, trial
 from recorded_runs import known
 
+from redteam.evidence.events import Loss, TrialEvent
+from redteam.evidence.evidence import AXES, Evidence, Stop
 from redteam.evidence.results import Flag, Probed
 from redteam.judging.case import Case
 from redteam.judging.checks import probes, reference
 from redteam.judging.checks.check import ANY
 from redteam.judging.checks.table import CHECKS, flags_of
-from redteam.judging.reading import AXES, Evidence, Stop
 from redteam.judging.recovery import Excess
 from redteam.judging.tried import inert
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
@@ -140,14 +142,14 @@ def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_an
 # Each check at its boundary.
 
 
-def evidence(*roles: str, **trials: list[dict]) -> Evidence:
+def evidence(*roles: str, **trials: list[TrialEvent]) -> Evidence:
     """Before-events of some models, and trials: `target_search=[...]` are the search trials of the target."""
-    numbered = {
-        f"{name.replace('_', '/')}/{number:04d}": row
+    numbered = [
+        row.model_copy(update={"key": f"{name.replace('_', '/')}/{number:04d}"})
         for name, rows in trials.items()
         for number, row in enumerate(rows)
-    }
-    return Evidence(facts={f"{role}/before": {} for role in roles}, trials=numbered, samples={})
+    ]
+    return evidence_of(*map(before, roles), *numbered)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +166,10 @@ def test_what_was_not_given_is_flagged(roles, names):
     assert [flag.name for flag in flags_of(known(evidence=evidence(*roles)), given)] == names
 
 
-def row(first: float | None = 2.0, last: float = 0.5, moved: float = 0.9, state: str = "complete") -> dict:
-    loss = None if first is None else {"first": first, "last": last}
+def row(first: float | None = 2.0, last: float = 0.5, moved: float = 0.9, state: str = "complete") -> TrialEvent:
+    loss = None if first is None else Loss(first=first, last=last)
     error = "RuntimeError: no" if state == "failed" else None
-    points = [{"steps": 0}, {"steps": 1, "select": 0.0, "utility": 1.0}]
-    more = {"attack": "retrain", "points": points}
-    return {"share_moved": moved, "loss": loss, "state": state, "error": error, **more}
+    return trial("t", point(0), point(1), share_moved=moved, loss=loss, state=state, error=error)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,7 @@ def test_nothing_removed(target, raised):
 def test_utility_collapsed(model, chance, raised):
     """Half of the original's utility above chance is the least."""
     scores = {"original": 1.0, "target": model, "reference": model}
-    facts = {"capability": {"utility_chance": chance}, **evidence(*scores).facts}
-    case = known(evidence=Evidence(facts=facts, trials={}, samples={}), utility=scores.get)
+    case = known(evidence=evidence_of(capability(utility_chance=chance), *map(before, scores)), utility=scores.get)
     assert len(reasons("utility-collapsed", case)) == len(reasons("reference-broken", case)) == raised
 
 
@@ -248,7 +247,7 @@ def test_too_few_items(certify, select, raised):
     assert len(reasons("too-few-items", known(certify_facts=certify, select_facts=select))) == raised
 
 
-def searched(search: list[dict], confirmed: list[dict]) -> Case:
+def searched(search: list[TrialEvent], confirmed: list[TrialEvent]) -> Case:
     """A target that was searched and confirmed, and nothing was found."""
     released = Stop(cost=dict.fromkeys(AXES, 0.0), select=0.0, utility=1.0, certify=np.zeros((1, 1)), attack={})
     return known(
@@ -276,7 +275,7 @@ def test_a_single_failed_confirmation_is_one_too_many():
 
 def test_a_trial_that_was_never_scored_has_failed():
     """It diverged before its first score, or yielded nothing: complete, and no evidence of anything."""
-    unscored = row() | {"points": [{"steps": 0}]}
+    unscored = row().model_copy(update={"points": (point(0),)})
     (found,) = reasons("failed-trials", searched([row()] * 8 + [unscored] * 2, []))
     assert "never scored" in found
 
@@ -305,8 +304,8 @@ def test_probe_reads(low, raised, monkeypatch):
         scores = {"target": np.ones(2), "reference": np.zeros(2)}
         samples = {(f"{role}/probe/{name}", "correct"): scores[role] for role in scores for name in compared}
         found = {name: Probed(accuracy={}, control={}, layer={}, leakage=leakage) for name, leakage in leakage.items()}
-        facts = evidence("target", "reference").facts
-        case = known(evidence=Evidence(facts=facts, trials={}, samples=samples), probes=found, resampling=None)
+        read = evidence_of(before("target"), before("reference"), samples=samples)
+        case = known(evidence=read, probes=found, resampling=None)
         return reasons("probe-reads", case)
 
     said = "what was removed can be read from the target: linear 50%"
@@ -329,11 +328,5 @@ def test_probe_reads(low, raised, monkeypatch):
 def test_only_what_moves_weights_must_lower_its_loss(
     moved: float, answers: float, last: float, why: str | None
 ) -> None:
-    row = {
-        "state": "complete",
-        "points": [{"steps": 1}],
-        "share_moved": moved,
-        "outputs_moved": answers,
-        "loss": {"first": 3.0, "last": last},
-    }
-    assert inert([row]) == why
+    loss = Loss(first=3.0, last=last)
+    assert inert([trial("t", point(1), share_moved=moved, outputs_moved=answers, loss=loss)]) == why

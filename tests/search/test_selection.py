@@ -5,22 +5,20 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_events import point, trial
 
+from redteam.evidence.events import PointRecord, TrialEvent
 from redteam.search.selection import Candidate, averaged, contended, contenders, outcome_of, strongest
 from redteam.search.study import Outcome
 
 FLOOR = 0.8
 
 
-def point(steps: int, select: float, utility: float = 1.0) -> dict:
-    return {"steps": steps, "select": select, "utility": utility}
+def row(name: str, *points: PointRecord, state: str = "complete", attack: str = "retrain") -> TrialEvent:
+    return trial("target/search/0000", point(0, 0.99), *points, attack=attack, params={"name": name}, state=state)
 
 
-def row(name: str, *points: dict, state: str = "complete", attack: str = "retrain") -> dict:
-    return {"attack": attack, "params": {"name": name}, "state": state, "points": [point(0, 0.99), *points]}
-
-
-def picked(rows: list[dict], count: int) -> list[str]:
+def picked(rows: list[TrialEvent], count: int) -> list[str]:
     return [candidate.params["name"] for candidate in strongest(rows, FLOOR, count)]
 
 
@@ -58,13 +56,13 @@ def test_a_failed_trial_has_no_outcome_whatever_it_scored_before():
 @given(rows, st.floats(0, 1))
 def test_an_outcome_is_feasible_if_any_point_is(made, floor):
     found = outcome_of(made, floor)
-    after = [p for p in made["points"] if p["steps"] > 0]
-    if made["state"] == "failed" or not after:
+    after = [p for p in made.points if p.steps > 0]
+    if made.state == "failed" or not after:
         assert found.value is None
         return
-    holding = [p["select"] for p in after if p["utility"] >= floor]
+    holding = [p.select for p in after if p.utility >= floor]
     assert (found.shortfall <= 0) == bool(holding)
-    assert found.value == (max(holding) if holding else max(p["select"] for p in after))
+    assert found.value == (max(holding) if holding else max(p.select for p in after))
 
 
 def test_the_strongest_are_distinct_and_best_first():
@@ -122,18 +120,18 @@ def test_the_strongest_hold_at_the_floor_but_for_one(tried, count):
     for made in tried:
         outcome = outcome_of(made, FLOOR)
         if outcome.value is not None and outcome.shortfall <= 0:
-            identity = Candidate(attack=made["attack"], params=made["params"]).identity
+            identity = Candidate(attack=made.attack, params=made.params).identity
             scores.setdefault(identity, []).append(outcome.value)
     best_first = sorted((max(values) for values in scores.values()), reverse=True)
     feasible = [i for i in identities if i in scores][:count]
     assert [max(scores[i]) for i in feasible] == best_first[:count][: len(feasible)]
     assert len(feasible) == min(count, len(scores))
-    reached = [p["select"] for r in tried if r["state"] == "complete" for p in r["points"] if p["steps"] > 0]
+    reached = [p.select for r in tried if r.state == "complete" for p in r.points if p.steps > 0]
     if reached:
         owners = {
-            Candidate(attack=r["attack"], params=r["params"]).identity
+            Candidate(attack=r.attack, params=r.params).identity
             for r in tried
-            if r["state"] == "complete" and any(p["select"] == max(reached) and p["steps"] > 0 for p in r["points"])
+            if r.state == "complete" and any(p.select == max(reached) and p.steps > 0 for p in r.points)
         }
         assert owners & set(identities)
 
@@ -154,13 +152,16 @@ def test_what_is_best_on_average_comes_before_what_was_lucky_once():
 
 def test_the_mean_is_of_what_was_scored_at_a_step_and_its_utility_must_hold():
     (made,) = averaged([row("a", point(1, 0.2), point(4, 0.8, 0.9)), row("a", point(1, 0.4), point(4, 0.6, 0.6))])
-    assert made["points"] == [point(1, pytest.approx(0.3)), point(4, pytest.approx(0.7), pytest.approx(0.75))]
+    assert [p.steps for p in made.points] == [1, 4]
+    assert [p.select for p in made.points] == pytest.approx([0.3, 0.7])
+    assert [p.utility for p in made.points] == pytest.approx([1.0, 0.75])
     assert outcome_of(made, FLOOR).value == pytest.approx(0.3)  # at step 4 utility holds once, and not on average
 
 
 def test_who_diverged_stands_where_it_was_last_scored():
     (made,) = averaged([row("a", point(1, 0.2), point(4, 0.8)), row("a", point(1, 0.4))])
-    assert made["points"][-1] == point(4, pytest.approx(0.6))
+    last = made.points[-1]
+    assert (last.steps, last.select, last.utility) == (4, pytest.approx(0.6), 1.0)
 
 
 def test_a_failed_repetition_says_nothing():
@@ -173,10 +174,10 @@ def test_a_failed_repetition_says_nothing():
 @given(st.lists(rows, max_size=12))
 def test_means_of_single_trials_are_those_trials(tried):
     single = list({Candidate.of(made).identity: made for made in tried}.values())
-    steps = [{p["steps"] for p in made["points"]} - {0} for made in single]
-    for made, found in zip([m for m in single if m["state"] == "complete"], averaged(single), strict=True):
+    steps = [{p.steps for p in made.points} - {0} for made in single]
+    for made, found in zip([m for m in single if m.state == "complete"], averaged(single), strict=True):
         assert Candidate.of(found) == Candidate.of(made)
-        assert {p["steps"] for p in found["points"]} in steps
+        assert {p.steps for p in found.points} in steps
 
 
 def test_identity_is_of_the_parameters_not_of_their_order():

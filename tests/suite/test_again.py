@@ -10,6 +10,8 @@ import pytest
 from tiny_classifiers import tiny_mlp, tiny_points, trained_mlp
 
 import redteam
+from redteam.evidence.events import TrialEvent
+from redteam.evidence.log import read_events
 from redteam.evidence.results import Results
 from redteam.search.selection import Candidate, averaged, contenders, strongest
 from redteam.suite import arm
@@ -26,10 +28,11 @@ def attacked(out: Path, **changes: Any) -> Results:
     return redteam.attack(tiny_mlp(3), **{**models, **how, **changes})
 
 
-def trials(run: Path, stage: str = "target/") -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert len({row["key"] for row in rows}) == len(rows), "something was run twice"
-    return {row["key"]: row for row in rows if row["type"] == "trial" and row["key"].startswith(stage)}
+def trials(run: Path, stage: str = "target/") -> dict[str, TrialEvent]:
+    log = run / "events.jsonl"
+    events = list(read_events(log.read_bytes(), log))
+    assert len({event.key for event in events}) == len(events), "something was run twice"
+    return {event.key: event for event in events if isinstance(event, TrialEvent) and event.key.startswith(stage)}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("role", ["target", "reference"])
 def test_the_contenders_are_run_again_and_the_best_on_average_confirmed(run: Path, role: str) -> None:
     searched, again = trials(run, f"{role}/search/").values(), trials(run, f"{role}/again/").values()
-    utility = 0.8 * next(iter(searched))["points"][0]["utility"]
+    utility = 0.8 * next(iter(searched)).points[0].utility
     contested = contenders(searched, utility, BUDGET)
     assert [Candidate.of(row) for row in again] == contested
     assert len(contested) >= 4
@@ -57,7 +60,7 @@ def test_the_contenders_are_run_again_and_the_best_on_average_confirmed(run: Pat
 
 def test_the_seeds_are_fresh_and_the_certify_split_is_not_looked_at(run: Path) -> None:
     rows = trials(run)
-    seeds = [row["seed"] for row in rows.values()]
+    seeds = [trial.seed for trial in rows.values()]
     assert len(set(seeds)) == len(seeds)
     scored = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     names = {row["name"].split("@")[0] for row in scored if "/again/" in row["key"]}
@@ -89,8 +92,8 @@ def test_stopped_there_and_repeated(run: Path, stop: str, tmp_path: Path, monkey
     assert stop not in trials(tmp_path / "run", "")
     attacked(tmp_path / "run")
     assert (tmp_path / "run" / "results.json").read_bytes() == (run / "results.json").read_bytes()
-    assert [row["params"] for row in trials(tmp_path / "run").values()] == [
-        row["params"] for row in trials(run).values()
+    assert [trial.params for trial in trials(tmp_path / "run").values()] == [
+        trial.params for trial in trials(run).values()
     ]
 
 
@@ -98,7 +101,7 @@ def test_a_run_that_goes_on_keeps_what_was_run_again(run: Path, tmp_path: Path) 
     attacked(tmp_path / "run", budget=8, extend=run)
     before, after = (trials(place, "target/again/") for place in (run, tmp_path / "run"))
     assert after.items() >= {key: after[key] for key in before}.items()
-    assert {key: row["points"] for key, row in before.items()} == {key: after[key]["points"] for key in before}
+    assert {key: trial.points for key, trial in before.items()} == {key: after[key].points for key in before}
     names = [Candidate.of(row).identity for row in after.values()]
     assert len(set(names)) == len(names)
 

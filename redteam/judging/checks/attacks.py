@@ -14,7 +14,7 @@ def _attack_inert(case: Case) -> Iterator[str]:
     confirmed = case.evidence.confirmed("target")
     why = inert(confirmed)
     if why is not None:
-        errors = [row["error"] for row in confirmed if row["state"] == "failed" and row["error"]]
+        errors = [trial.error for trial in confirmed if trial.state == "failed" and trial.error]
         cause = f" ({errors[0][:80]})" if errors and len(errors) == len(confirmed) else ""
         yield f"no confirmed attack {why}{cause}"
 

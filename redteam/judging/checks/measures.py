@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from redteam.evidence import keys
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
-from redteam.judging.reading import ROLES
 from redteam.judging.recovery import clipped
 from redteam.judging.statistics import mean_bounds
 from redteam.record import Interval
@@ -16,9 +16,9 @@ UNSTEADY = 0.02  # share of items: single ties may fall either way
 
 def splits_leak(case: Case) -> Iterator[str]:
     """Yields that the attack split alone, without a model, answers certify items: what is taught is not recovered."""
-    key = ("capability", "nearest")  # runs of older releases did not record it
-    if key in case.evidence.samples:
-        read = mean_bounds(case.evidence.samples[key][None], case.resampling, "nearest")
+    nearest = case.evidence.samples.get((keys.CAPABILITY, keys.NEAREST))  # runs of older releases did not record it
+    if nearest is not None:
+        read = mean_bounds(nearest[None], case.resampling, "nearest")
         if read.low > case.tolerated(case.chance):
             answered = f"the most similar attack item answers {read.estimate:.0%} of certify items"
             yield f"{answered}, chance is {case.chance:.0%}"
@@ -40,10 +40,10 @@ def _apart(first: Interval, second: Interval, tolerated: float) -> bool:
 
 
 def _scores_unsteady(case: Case) -> Iterator[str]:
-    for role in (role for role in ROLES if case.has(role)):
-        share = case.evidence.facts[f"{role}/before"].get("unsteady", 0.0)
-        if share > UNSTEADY:
-            yield f"asked again in smaller batches, the {role} says something else to {share:.0%} of items"
+    for role in keys.ROLES:
+        before = case.evidence.before(role)
+        if before is not None and before.unsteady > UNSTEADY:
+            yield f"asked again in smaller batches, the {role} says something else to {before.unsteady:.0%} of items"
             return
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from redteam.evidence import keys
 from redteam.evidence.results import Probed
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
-from redteam.judging.reading import ROLES
 from redteam.judging.statistics import mean_bounds
 from redteam.record import Interval
 
@@ -30,19 +30,18 @@ def _more(case: Case, name: str) -> Interval | None:
 
     Canaries are other items than those of the target.
     """
-    keys = [(f"{role}/probe/{name}", "correct") for role in ("target", "reference")]
-    if case.reference() != "reference" or not case.evidence.samples.keys() >= set(keys):
+    target, reference = (case.evidence.read(role, name, keys.CORRECT) for role in ("target", "reference"))
+    if case.reference() != "reference" or target is None or reference is None:
         return None
-    target, reference = (case.evidence.samples[key] for key in keys)
     if target.mean() <= reference.mean():
         return None
     return mean_bounds((target - reference)[None], case.resampling, f"{name}/more")
 
 
 def _probe_failed(case: Case) -> Iterator[str]:
-    failed = [row for role in ROLES for row in case.unprobed(role) if row.get("failed")]
+    failed = [note for role in keys.ROLES for note in case.evidence.unprobed(role) if note.failed]
     if failed:
-        yield f"the {failed[0]['probe']} probe failed ({failed[0]['error'][:80]})"
+        yield f"the {failed[0].probe} probe failed ({failed[0].error[:80]})"
     never = case.reference()
     read = {name: probed.accuracy for name, probed in _deciding(case).items()}
     alone = [name for name, models in read.items() if "target" in models and never not in (None, *models)]
@@ -62,10 +61,10 @@ def _probe_unsound(case: Case) -> Iterator[str]:
 def _probe_shuffled(case: Case) -> Iterator[str]:
     """The chance is the probe's own where it has one: a few draws are right more often than one."""
     for name in _deciding(case):
-        key = (f"target/probe/{name}", "control")
-        if key in case.evidence.samples:
-            read = mean_bounds(case.evidence.samples[key][None], case.resampling, f"{name}/control")
-            chance = case.evidence.facts[key[0]].get("chance", case.chance)
+        control, event = case.evidence.read("target", name, keys.CONTROL), case.evidence.probes("target").get(name)
+        if control is not None and event is not None:
+            read = mean_bounds(control[None], case.resampling, f"{name}/control")
+            chance = case.chance if event.chance is None else event.chance
             if read.low > case.tolerated(chance):
                 yield f"taught shuffled answers, the {name} probe reads {read.estimate:.2f}, chance is {chance:.2f}"
 

@@ -38,7 +38,7 @@ def _undefined(case: Case) -> Iterator[str]:
 
 def _reference_knows(case: Case) -> Iterator[str]:
     if case.reference() == "reference":
-        before = mean_bounds(case.evidence.samples["reference/before", "certify"][None], case.resampling, "before")
+        before = mean_bounds(case.evidence.released("reference")[None], case.resampling, "before")
         if before.low > _above_chance(case, KNOWN):
             yield f"before any attack the reference scores {before.estimate:.2f}, chance is {case.chance:.2f}"
 

@@ -14,7 +14,7 @@ def utility_lost(case: Case, role: str) -> bool:
     """Returns whether a model lost most of the original's utility above chance: it is broken, not unlearned."""
     if not (case.has("original") and case.has(role)):
         return False
-    chance = case.evidence.facts["capability"]["utility_chance"]
+    chance = case.evidence.capability.utility_chance
     return bool(case.utility(role) - chance < case.policy.min_utility * (case.utility("original") - chance))
 
 
@@ -31,9 +31,9 @@ def _utility_collapsed(case: Case) -> Iterator[str]:
 
 
 def _utility_unmeasured(case: Case) -> Iterator[str]:
-    capability = case.evidence.facts["capability"]
-    utility, chance = case.utility("original" if case.has("original") else "target"), capability["utility_chance"]
-    groups = len(set(capability.get("utility_groups") or ()))  # runs of older releases did not record them
+    capability = case.evidence.capability
+    utility, chance = case.utility("original" if case.has("original") else "target"), capability.utility_chance
+    groups = len(set(capability.utility_groups or ()))  # runs of older releases did not record them
     if groups and utility - chance < minimum_detectable_difference(groups, max(chance, 1 / groups)):
         yield f"utility is {utility:.2f} on {groups} facts, chance is {chance:.2f}: what a model lost would not show"
 

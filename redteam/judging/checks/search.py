@@ -15,7 +15,7 @@ LAST = 5  # the last fifth of a search
 def _search_unconverged(case: Case) -> Iterator[str]:
     if not case.has("original"):
         return
-    values = [0.0 if row["value"] is None else float(row["value"]) for row in case.evidence.search("target")]
+    values = [0.0 if trial.value is None else trial.value for trial in case.evidence.search("target")]
     if len(values) < 2 * LAST:
         return  # of a few trials in no order, which is last says nothing
     late = len(values) // LAST
@@ -36,7 +36,7 @@ def _black_box_stronger(case: Case) -> Iterator[str]:
 
 def _strongest(case: Case, access: Access) -> tuple[float, str] | None:
     """Returns the best score, and whose it is, of the attacks that need just this access."""
-    needed = case.evidence.facts["capability"].get("attack_access", {})
+    needed = case.evidence.capability.attack_access
     tried = case.tried.items()
     return max(
         ((one.best, name) for name, one in tried if needed.get(name) == access and one.best is not None), default=None

@@ -28,7 +28,7 @@ def _failures(case: Case, role: str) -> Iterator[str]:
     for rows, what, allowed in ((search, "trials", case.policy.max_failed), (confirmed, "confirmations", 0.0)):
         failed = [row for row in rows if not scored(row)]
         if len(failed) > allowed * len(rows):
-            why = (failed[0]["error"] or "never scored")[:80]
+            why = (failed[0].error or "never scored")[:80]
             yield f"{len(failed)} of {len(rows)} {what} failed ({why})"
             return
 
@@ -36,11 +36,11 @@ def _failures(case: Case, role: str) -> Iterator[str]:
 def _failed_attack(case: Case) -> Iterator[str]:
     """Yields the first attack most of whose trials on the target raised an error."""
     search = case.evidence.search("target")
-    for name in dict.fromkeys(row["attack"] for row in search):
-        rows = [row for row in search if row["attack"] == name]
-        failed = [row for row in rows if row["state"] == "failed"]
+    for name in dict.fromkeys(row.attack for row in search):
+        rows = [row for row in search if row.attack == name]
+        failed = [row for row in rows if row.state == "failed"]
         if len(failed) > MOST * len(rows):
-            why = (failed[0]["error"] or "no reason")[:80]
+            why = (failed[0].error or "no reason")[:80]
             yield f"{len(failed)} of {len(rows)} trials of {name} failed ({why})"
             return
 
@@ -53,13 +53,13 @@ def _lost(case: Case) -> Iterator[str]:
     evidence, kept = case.evidence, case.stops["target"]
     tolerated = case.policy.max_excess_recovery * max(0.0, float(case.whole().mean()) - case.chance)
     for row in (*evidence.search("target"), *evidence.again("target"), *evidence.confirmed("target")):
-        if row["state"] != "failed":
+        if row.state != "failed":
             continue
-        points = [point for point in row["points"] if point["steps"] > 0]
+        points = [point for point in row.points if point.steps > 0]
         for floor in (case.floor("target"), -math.inf):
-            found = max((point["select"] for point in points if point["utility"] >= floor), default=0.0)
+            found = max((point.select for point in points if point.utility >= floor), default=0.0)
             if found > strongest_stop(kept, floor=floor).select + tolerated:
-                why = f"{row['attack']} had reached {found:.2f} when it failed ({(row['error'] or 'no reason')[:80]})"
+                why = f"{row.attack} had reached {found:.2f} when it failed ({(row.error or 'no reason')[:80]})"
                 yield f"{why}, more than any attack that was confirmed"
                 return
 

@@ -1,0 +1,316 @@
+"""The events of a run: one schema for what is written and for what is judged.
+
+One event is one line of `events.jsonl`, told apart by its `type`. A sample is one line of `samples.jsonl`.
+
+A field with a default may be missing: releases before that field did not write it, and the default says what they did.
+A field that this schema does not know is refused: it could weaken a verdict, and would not be heard.
+
+A change of the schema raises `SCHEMA`. The manifest names it in `environment`: that is no part of the plan, and
+releases from before there was a number read a manifest with it all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, model_serializer
+
+from redteam.evidence import keys
+from redteam.record import Record
+
+SCHEMA = 1
+
+
+class _Record(Record):
+    model_config = ConfigDict(strict=True)
+
+
+class Event(_Record):
+    """What every event has.
+
+    Attributes:
+        type: of the event.
+        key: names it within its run, see `keys`.
+        time: when it was recorded, in seconds since 1970.
+    """
+
+    type: str
+    key: str
+    time: float = 0.0
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns the event as it is written. Fields that were never set are left out."""
+        return {"type": self.type, "key": self.key, "time": self.time, **self.model_dump(exclude_unset=True)}
+
+
+class CapabilityEvent(Event):
+    """What the run is about, and what was asked for.
+
+    Attributes:
+        name: of the capability.
+        chance: expected certify score of a model that knows nothing.
+        scorer: that decides.
+        also: scorers that do not decide, with their chance.
+        groups: fact of each certify item, counted from 0.
+        ids: of the certify items.
+        sizes: items of each split.
+        select_groups: facts of the select split.
+        utility_groups: fact of each utility item; None where an older release did not record it.
+        utility_chance: expected utility of a model that knows nothing.
+        seeds: fresh seeds of each confirmed configuration.
+        budget: search trials asked for.
+        looks: at this run and at those that it extends.
+        skipped: attacks that do not work on this kind of model, with the reason.
+        access: what the adversary has.
+        attacks: that are tried.
+        attack_access: what each of them needs.
+        decoy: kind of the decoy.
+    """
+
+    type: Literal["capability"] = "capability"
+    key: str = keys.CAPABILITY
+    name: str
+    chance: float
+    scorer: str = "choice"
+    also: dict[str, float] = Field(default={})
+    groups: tuple[int, ...] = Field(strict=False)
+    ids: tuple[str, ...] = Field(default=(), strict=False)
+    sizes: dict[str, int] = Field(default={})
+    select_groups: int
+    utility_groups: tuple[int, ...] | None = Field(default=None, strict=False)
+    utility_chance: float
+    seeds: int
+    budget: int
+    looks: int = 1
+    skipped: dict[str, str] = Field(default={})
+    access: str = "weights"
+    attacks: tuple[str, ...] = Field(default=(), strict=False)
+    attack_access: dict[str, str] = Field(default={})
+    decoy: str = ""
+
+
+class GivenModel(_Record):
+    """A model that was given.
+
+    Attributes:
+        name: of its checkpoint.
+        sha256: of its weights.
+        files: SHA-256 of its weight files, by name; empty of a module in memory.
+    """
+
+    name: str
+    sha256: str
+    files: dict[str, str]
+
+
+class ModelsEvent(Event):
+    """Which models were given, by role."""
+
+    type: Literal["models"] = "models"
+    key: str = keys.MODELS
+    given: dict[str, GivenModel]
+
+
+class _Scored(_Record):
+    """Mean scores by split. Those of scorers that do not decide are further keys: "certify:exact"."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Annotated[str, Field(pattern=keys.FURTHER)], float] = Field(init=False)
+    after: ClassVar[tuple[str, ...]]  # fields that are written after the further keys
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, dumped: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        row = dumped(self)
+        return row | {name: row.pop(name) for name in self.after if name in row} if self.model_extra else row
+
+
+class BeforeEvent(Event, _Scored):
+    """A model as it was released, before any attack.
+
+    Attributes:
+        select: mean select score; so for certify and utility.
+        model: what it is: `TargetInfo`, its dtype, its device.
+        unsteady: share of select items of which it says something else when it is asked in other company.
+    """
+
+    after = ("model", "unsteady")
+    type: Literal["before"] = "before"
+    select: float
+    certify: float | None = None
+    utility: float
+    model: dict[str, Any] = Field(default={})
+    unsteady: float = 0.0
+
+
+class ProbeEvent(Event):
+    """What a probe read of a model.
+
+    Attributes:
+        probe: its name.
+        layer: the place that it read best.
+        by_layer: select accuracy at each place.
+        decides: whether it counts for the verdict.
+        chance: what it reads at most where nothing is known; None where that is the chance of the capability.
+        notes: further figures, by name.
+    """
+
+    type: Literal["probe"] = "probe"
+    probe: str
+    layer: str
+    by_layer: dict[str, float] = Field(default={})
+    decides: bool = True
+    chance: float | None = None
+    notes: dict[str, float] = Field(default={})
+
+
+class UnprobedNote(Event):
+    """That a probe read nothing of a model.
+
+    Attributes:
+        probe: its name.
+        error: the reason.
+        failed: whether it decides and raised an error: what it would have read is not known.
+    """
+
+    type: Literal["note"] = "note"
+    probe: str
+    error: str
+    failed: bool = False
+
+
+class UnfitNote(Event):
+    """Attacks that need what the target lacks, with the reason."""
+
+    type: Literal["note"] = "note"
+    key: str = keys.UNFIT
+    reasons: dict[str, str]
+
+
+class NoneNote(Event):
+    """Why something could not be made: canaries, or a decoy."""
+
+    type: Literal["note"] = "note"
+    error: str
+
+
+class PointRecord(_Scored):
+    """Mean scores of a trial after some cost.
+
+    Attributes:
+        steps: spent so far, see `Spent`; so for samples, tokens and flops.
+        select: mean score; so for certify and utility.
+        asked: how an item of the attack split is asked, where the attack changes that.
+    """
+
+    after = ("asked",)
+    steps: int
+    samples: int
+    tokens: int
+    flops: int | float
+    select: float
+    utility: float
+    certify: float | None = None
+    asked: str | None = None
+
+
+class Loss(_Record):
+    """An attack's own loss, means over the first and the last quarter of its steps."""
+
+    first: float
+    last: float
+
+
+class TrialEvent(Event):
+    """One trial, see `TrialResult`.
+
+    Attributes:
+        phase: of the search: "recipe", "random", ...; None of a trial that runs a configuration again.
+        configuration: number of the configuration that is run again; None in a search.
+        value: best select score at the utility floor; None of a failed trial.
+    """
+
+    type: Literal["trial"] = "trial"
+    attack: str
+    version: int | float | str
+    params: dict[str, Any]
+    seed: int
+    state: Literal["complete", "failed"]
+    error: str | None
+    diverged: bool
+    points: tuple[PointRecord, ...] = Field(strict=False)
+    loss: Loss | None
+    share_moved: float
+    outputs_moved: float = 0.0
+    seconds: dict[str, float]
+    phase: str | None = None
+    configuration: int | None = None
+    value: float | None = None
+
+
+class FinishedEvent(Event):
+    """That the run is over.
+
+    Attributes:
+        seal: SHA-256 of its files up to here, by name; None where an older release ended it.
+    """
+
+    type: Literal["finished"] = "finished"
+    key: str = keys.FINISHED
+    seal: dict[str, str] | None = None
+
+
+class Sample(_Record):
+    """Per-item scores that belong to an event.
+
+    Attributes:
+        key: of the event.
+        name: of the scores, see `keys`.
+        scores: of each item, in item order.
+    """
+
+    key: str
+    name: str
+    scores: list[float]
+
+
+KINDS: Mapping[str, type[Event]] = {
+    "capability": CapabilityEvent,
+    "models": ModelsEvent,
+    "before": BeforeEvent,
+    "probe": ProbeEvent,
+    "trial": TrialEvent,
+    "finished": FinishedEvent,
+}
+NOTES: Mapping[str, type[Event]] = {"reasons": UnfitNote, "probe": UnprobedNote, "error": NoneNote}  # by what they say
+Kind = TypeVar("Kind", bound=Event)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Events:
+    """The events of a run.
+
+    Attributes:
+        by_key: in the order in which they were recorded.
+    """
+
+    by_key: dict[str, Event] = field(default_factory=dict)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.by_key
+
+    def find(self, key: str, kind: type[Kind]) -> Kind | None:
+        """Returns the event of a key; None if there is none of that kind."""
+        event = self.by_key.get(key)
+        return event if isinstance(event, kind) else None
+
+    def before(self, role: str) -> BeforeEvent | None:
+        """Returns the released weights of a model; None if there is no such model."""
+        return self.find(keys.before(role), BeforeEvent)
+
+    def trials(self, role: str, stage: keys.Stage) -> list[TrialEvent]:
+        """Returns the trials of one stage on a model, in the order of their numbers."""
+        start = keys.trials(role, stage)
+        found = [one for one in self.by_key.values() if isinstance(one, TrialEvent) and one.key.startswith(start)]
+        return sorted(found, key=lambda trial: trial.key)

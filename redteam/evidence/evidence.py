@@ -1,0 +1,196 @@
+"""The evidence of a run: its events, and per-item scores as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redteam.errors import InputError
+from redteam.evidence import keys
+from redteam.evidence.directory import EVENTS, SAMPLES
+from redteam.evidence.events import (
+    CapabilityEvent,
+    Events,
+    GivenModel,
+    ModelsEvent,
+    ProbeEvent,
+    TrialEvent,
+    UnfitNote,
+    UnprobedNote,
+)
+from redteam.evidence.log import DAMAGED, read_events, read_samples
+from redteam.evidence.stops import stops_of
+
+AXES = ("steps", "samples", "tokens", "flops")
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """A confirmed configuration stopped after some cost, over all its seeds.
+
+    Attributes:
+        cost: steps, samples, tokens and FLOPs spent.
+        select: mean select score.
+        utility: mean utility.
+        certify: per-item certify scores, float64 [seeds, items].
+        attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as.
+    """
+
+    cost: Mapping[str, float]
+    select: float
+    utility: float
+    certify: Array
+    attack: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence(Events):
+    """What a run recorded: events by role, and the scores that belong to them.
+
+    Attributes:
+        samples: per-item scores, by key of the event and name of the scores.
+    """
+
+    samples: Mapping[tuple[str, str], Array]
+
+    @property
+    def capability(self) -> CapabilityEvent:
+        """What the run is about.
+
+        Raises:
+            InputError: it recorded no such thing.
+        """
+        found = self.find(keys.CAPABILITY, CapabilityEvent)
+        if found is None:
+            raise InputError("the evidence does not say what it is about", DAMAGED)
+        return found
+
+    @property
+    def given(self) -> Mapping[str, GivenModel]:
+        """The models that were given, by role.
+
+        Raises:
+            InputError: they were not recorded.
+        """
+        found = self.find(keys.MODELS, ModelsEvent)
+        if found is None:
+            raise InputError("the evidence does not say which models were given: an older release wrote it", DAMAGED)
+        return found.given
+
+    @property
+    def unfit(self) -> Mapping[str, str]:
+        """Attacks that need what the target lacks, with the reason."""
+        found = self.find(keys.UNFIT, UnfitNote)
+        return {} if found is None else found.reasons
+
+    def has(self, role: str) -> bool:
+        """Whether the run looked at such a model."""
+        return self.before(role) is not None
+
+    def probes(self, role: str) -> dict[str, ProbeEvent]:
+        """Returns what probes read of a model, by name of the probe."""
+        found = (event for event in self.by_key.values() if isinstance(event, ProbeEvent))
+        return {event.probe: event for event in found if event.key == keys.probe(role, event.probe)}
+
+    def unprobed(self, role: str) -> list[UnprobedNote]:
+        """Returns the notes on probes that read nothing of a model."""
+        start, found = keys.unprobed(role), self.by_key.values()
+        return [event for event in found if isinstance(event, UnprobedNote) and event.key.startswith(start)]
+
+    def search(self, role: str) -> list[TrialEvent]:
+        """Returns the search trials of a model, in order."""
+        return self.trials(role, "search")
+
+    def again(self, role: str) -> list[TrialEvent]:
+        """Returns the trials of a model that ran the best of the search once more, in order."""
+        return self.trials(role, "again")
+
+    def confirmed(self, role: str) -> list[TrialEvent]:
+        """Returns the confirmation trials of a model, in order."""
+        return self.trials(role, "confirm")
+
+    def scores(self, key: str, name: str) -> Array:
+        """Returns per-item scores that judging cannot do without.
+
+        Raises:
+            InputError: they are missing.
+        """
+        if (key, name) not in self.samples:
+            raise InputError(f"{SAMPLES} lacks the scores {name!r} of {key!r}", DAMAGED)
+        return self.samples[key, name]
+
+    def released(self, role: str, split: str = keys.CERTIFY) -> Array:
+        """Returns the scores of the released weights of a model; otherwise as `scores`."""
+        return self.scores(keys.before(role), split)
+
+    def read(self, role: str, probe: str, what: str) -> Array | None:
+        """Returns what a probe read of each certify item of a model; None if it did not."""
+        return self.samples.get((keys.probe(role, probe), what))
+
+    def stops(self, role: str, scorer: str = "") -> list[Stop]:
+        """Returns every confirmed (configuration, step) that a seed reached, and the released weights.
+
+        The certify scores are those of the scorer that decides, or of another by its name; the stops are the same.
+        """
+        split, before = keys.certify(scorer), self.before(role)
+        assert before is not None, f"no {role} in this run"
+        released = Stop(
+            cost=dict.fromkeys(AXES, 0.0),
+            select=before.select,
+            utility=before.utility,
+            certify=self.released(role, split)[None],
+            attack={},
+        )
+        by_configuration: dict[int | None, list[TrialEvent]] = {}
+        for trial in self.confirmed(role):
+            if trial.state == "complete":
+                by_configuration.setdefault(trial.configuration, []).append(trial)
+        return [released, *(stop for trials in by_configuration.values() for stop in self._stops(trials, split))]
+
+    def _stops(self, trials: list[TrialEvent], split: str) -> list[Stop]:
+        stops = []
+        for step, points in stops_of(trials):
+            asked = {} if points[0].asked is None else {"asked": points[0].asked}
+            pairs = zip(trials, points, strict=True)
+            stops.append(
+                Stop(
+                    cost={axis: float(max(getattr(p, axis) for p in points)) for axis in AXES},
+                    select=float(np.mean([p.select for p in points])),
+                    utility=float(np.mean([p.utility for p in points])),
+                    certify=np.stack([self.scores(trial.key, keys.at(split, p.steps)) for trial, p in pairs]),
+                    attack={"name": trials[0].attack, **trials[0].params, "stopped_at": step, **asked},
+                )
+            )
+        return stops
+
+
+def evidence_in(events: bytes, samples: bytes, run: Path) -> Evidence:
+    """Returns the evidence in the files of a run. Scores of events that were never recorded are left out.
+
+    Args:
+        events: content of `events.jsonl`.
+        samples: content of `samples.jsonl`.
+        run: the directory, for messages.
+
+    Raises:
+        InputError: a line is not of the schema.
+    """
+    by_key = {event.key: event for event in read_events(events, run / EVENTS)}
+    found = {
+        (row.key, row.name): np.asarray(row.scores, dtype=np.float64)
+        for row in read_samples(samples, run / SAMPLES)
+        if row.key in by_key
+    }
+    return Evidence(by_key=by_key, samples=found)
+
+
+def read_evidence(run: Path) -> Evidence:
+    """Reads a run directory, whether or not it is over; see `evidence_in`."""
+    events, samples = (path.read_bytes() if path.exists() else b"" for path in (run / EVENTS, run / SAMPLES))
+    return evidence_in(events, samples, run)

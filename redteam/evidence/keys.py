@@ -1,0 +1,79 @@
+"""Keys of events and names of scores. They are made, and taken apart, in this module alone.
+
+- `capability`, `models`, `unfit`, `finished`: one event a run.
+- `ROLE/before`: the released weights of one model.
+- `ROLE/probe/NAME`, `ROLE/unprobed/NAME`: what a probe read of it, or why it read nothing.
+- `ROLE/search/0007`: a trial of the search, by its number.
+- `ROLE/again/02-0`, `ROLE/confirm/02-1`: a trial on a fresh seed, by configuration and repeat.
+- `ROLE/none`: why there is no such model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Stage = Literal["search", "again", "confirm"]
+
+ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
+CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished"
+
+# Names of scores that belong to an event: the splits of the released weights (a trial's with the step, `at`) and these.
+NEAREST = "nearest"  # of the capability: what the most similar attack item answers of each certify item
+CORRECT, CONTROL, ERASED = "correct", "control", "erased"  # of a probe, see `ProbeReading`
+CERTIFY = "certify"
+FURTHER = r"^certify:."  # the certify split by a scorer that does not decide
+
+
+def before(role: str) -> str:
+    """Returns the key of the released weights of a model."""
+    return f"{role}/before"
+
+
+def probe(role: str, name: str) -> str:
+    """Returns the key of what a probe read of a model."""
+    return f"{role}/probe/{name}"
+
+
+def unprobed(role: str, name: str = "") -> str:
+    """Returns the key of the note that a probe read nothing of a model; without a name, how all such keys begin."""
+    return f"{role}/unprobed/{name}"
+
+
+def none(role: str) -> str:
+    """Returns the key of the note that there is no such model."""
+    return f"{role}/none"
+
+
+def trials(role: str, stage: Stage) -> str:
+    """Returns how the keys of all trials of one stage begin."""
+    return f"{role}/{stage}/"
+
+
+def search(role: str, index: int) -> str:
+    """Returns the key of a trial of the search."""
+    return f"{trials(role, 'search')}{index:04d}"
+
+
+def repeat(role: str, stage: Stage, configuration: int, number: int) -> str:
+    """Returns the key of a trial that runs a configuration on a fresh seed."""
+    return f"{trials(role, stage)}{configuration:02d}-{number}"
+
+
+def certify(scorer: str = "") -> str:
+    """Returns the name of the certify split as it is scored by a scorer; "" is the one that decides."""
+    return f"{CERTIFY}:{scorer}" if scorer else CERTIFY
+
+
+def split_of(name: str) -> str:
+    """Returns the split that a name of scores is about, whichever scorer they are of."""
+    return name.partition(":")[0]
+
+
+def at(split: str, step: int) -> str:
+    """Returns the name of a trial's scores at a step."""
+    return f"{split}@{step}"
+
+
+def is_at(name: str, split: str) -> bool:
+    """Whether a name is of a trial's scores on a split, at whatever step."""
+    return name.startswith(f"{split}@")
