@@ -16,7 +16,7 @@ from redteam.options import Format
 if TYPE_CHECKING:
     from redteam.config.policy import Rules
     from redteam.config.request import RunRequest
-    from redteam.judging.outlook import Outlook
+    from redteam.judging.preview import RunPreview
     from redteam.judging.verdict import Policy
     from redteam.suite.inputs import Inputs
 
@@ -28,15 +28,15 @@ def plan_and_tell(request: RunRequest, format: Format, policy: Path | None) -> i
         InputError: something given cannot be used.
     """
     from redteam.config.policy import read_policy
-    from redteam.reporting.planned import planned_json, print_planned
+    from redteam.reporting.previews import previews_json, print_previews
 
     rules = None if policy is None else read_policy(policy)
     with redirect_stdout(sys.stderr):
-        many = _outlooks(_resolved(request, rules), rules)
+        many = _previews(_resolved(request, rules), rules)
     if format is Format.JSON:
-        typer.echo(planned_json(many), nl=False)
+        typer.echo(previews_json(many), nl=False)
     else:
-        print_planned(many, Console())
+        print_previews(many, Console())
     return 0
 
 
@@ -69,7 +69,7 @@ def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) ->
         from redteam.suite.several import run_all
 
         many = _resolved(request, rules)
-        for remark in dict.fromkeys(said for one in _outlooks(many, rules) for said in one.remarks or [one.power]):
+        for remark in dict.fromkeys(said for one in _previews(many, rules) for said in one.remarks or [one.power]):
             progress.note(remark)
         finished = run_all(many, progress)
     if format is Format.JSON:
@@ -93,13 +93,13 @@ def _resolved(request: RunRequest, rules: Rules | None) -> list[Inputs]:
     return many
 
 
-def _outlooks(many: list[Inputs], rules: Rules | None) -> list[Outlook]:
+def _previews(many: list[Inputs], rules: Rules | None) -> list[RunPreview]:
     """Returns what each run could show; of what is waived no more is asked than is usual."""
     from redteam.judging.gate import policy_for
     from redteam.judging.verdict import STANDARD_POLICY
-    from redteam.suite.several import outlook
+    from redteam.suite.several import preview
 
     def policy(name: str) -> Policy:
         return STANDARD_POLICY if rules is None or rules.waived(name) else policy_for(rules, name)
 
-    return [outlook(inputs, policy(inputs.capability.name)) for inputs in many]
+    return [preview(inputs, policy(inputs.capability.name)) for inputs in many]

@@ -71,7 +71,11 @@ def test_other_commands_share_what_they_ask_for(name: str) -> None:
 # Flags that other commands spell alike, for what they make themselves.
 OTHERS = {"--seed", "--budget", "--out", "-o"}
 # Records of what was given, and of what it comes to: a reader has them without the request.
-RECORDS = {("config/manifest.py", "Manifest"), ("evidence/directory.py", "RunPlan"), ("judging/outlook.py", "Outlook")}
+RECORDS = {
+    ("config/manifest.py", "Manifest"),
+    ("evidence/directory.py", "RunPlan"),
+    ("judging/preview.py", "RunPreview"),
+}
 
 
 def flags_in(path: Path) -> set[str]:

@@ -17,7 +17,7 @@ from redteam.evidence.sealed import SealedRun
 from redteam.judging.case import Scope
 from redteam.judging.checks.given import too_few_items
 from redteam.judging.checks.policy import CHECKS as CHECKS_OF_POLICY
-from redteam.judging.outlook import Outlook
+from redteam.judging.preview import RunPreview
 from redteam.judging.together import together
 from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.suite.inputs import Inputs
@@ -81,10 +81,10 @@ def run_all(many: Sequence[Inputs], progress: Progress, memo: Memo | None = None
     return Finished(results=results, path=path, runs=[run for _, run in found])
 
 
-def outlook(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> Outlook:
+def preview(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> RunPreview:
     """Returns what would be run, and what it could show by a policy."""
     capability = inputs.capability
-    return Outlook(
+    return RunPreview(
         target=inputs.models["target"].name,
         capability=capability.name,
         chance=capability.chance,

@@ -110,7 +110,7 @@ class _Protocol:
         if drawn is not None:
             self._attack_canaries(search, drawn)
         if "original" in self.models:
-            self._break_decoy(search, self.run.setting("original").target, self.capability)
+            self._break_decoy(search, self.run.setting("original", trained=False).target, self.capability)
         elif drawn is not None:
             self._teach(search, drawn)
 
@@ -180,6 +180,7 @@ class _Protocol:
         except Unmaskable as error:  # judging finds no decoy and says so
             self._note("decoy", str(error))
             return
+        del whole  # the run may let go of it
         self.run.make_room(decoy.module)
         setting = open_setting(decoy, about)
         self._read("decoy", setting, capability=about, probes={})

@@ -9,7 +9,7 @@ from redteam.judging.statistics import minimum_detectable_difference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outlook:
+class RunPreview:
     """What would be run for one capability.
 
     Attributes:
