@@ -7,14 +7,13 @@ from pathlib import Path
 from redteam.errors import InputError
 from redteam.evidence import keys
 from redteam.evidence.directory import MANIFEST, RunDirectory, RunPlan
-from redteam.evidence.evidence import read_evidence
-from redteam.evidence.sealed import open_sealed
+from redteam.evidence.sealed import SealedRun, open_sealed
 
 RETOLD = (keys.CAPABILITY, keys.MODELS, keys.FINISHED)  # what the new run says of itself
 
 
-def extended(now: RunPlan, run: Path) -> RunPlan:
-    """Returns the plan that goes on with a run: its own budget and, beyond that, the budget that is asked for.
+def open_extended(now: RunPlan, run: Path) -> SealedRun:
+    """Opens the run that a plan goes on with.
 
     Args:
         now: what is asked for.
@@ -26,23 +25,28 @@ def extended(now: RunPlan, run: Path) -> RunPlan:
     """
     if not (run / MANIFEST).is_file():
         raise InputError(f"{run} is no run of one capability", "Extend the run of each capability by itself")
-    before = open_sealed(run).plan
+    before = open_sealed(run)
     differing = [
         name
         for name in RunPlan.model_fields
-        if name not in ("budget", "extends") and getattr(now, name) != getattr(before, name)
+        if name not in ("budget", "extends") and getattr(now, name) != getattr(before.plan, name)
     ]
     if differing:
         raise InputError(
             f"{run} is the run of another plan (it differs in: {', '.join(differing)})",
             "Give the models, the capability and the options of that run",
         )
+    return before
+
+
+def going_on(now: RunPlan, before: RunPlan) -> RunPlan:
+    """Returns the plan that goes on with another: the budget of that one and, beyond that, its own."""
     return now.model_copy(update={"budget": before.budget + now.budget, "extends": (*before.extends, before.budget)})
 
 
-def take_over(run: RunDirectory, extends: Path) -> None:
+def take_over(run: RunDirectory, extended: SealedRun) -> None:
     """Copies the evidence of the run that is extended; what is there already, after an interruption, is not copied."""
-    evidence = read_evidence(extends)
+    evidence = extended.evidence
     scores: dict[str, dict[str, list[float]]] = {}
     for (key, name), values in evidence.samples.items():
         scores.setdefault(key, {})[name] = values.tolist()

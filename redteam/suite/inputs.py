@@ -20,9 +20,10 @@ from redteam.config.request import InMemory, RunRequest
 from redteam.engine.devices import CPU, find_device
 from redteam.errors import InputError
 from redteam.evidence.directory import RunPlan
+from redteam.evidence.sealed import SealedRun
 from redteam.probes.contract import Probe
 from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES, SUITE, TESTBEDS
-from redteam.suite.extend import extended
+from redteam.suite.extend import going_on, open_extended
 from redteam.suite.models import Found, Source, find_models
 
 
@@ -49,7 +50,7 @@ class Inputs:
     skipped: dict[str, str]
     probes: dict[str, Probe]
     device: torch.device = CPU
-    extends: Path | None = None
+    extends: SealedRun | None = None
     out: Path | None = None
 
     def without(self, skipped: Mapping[str, str]) -> Inputs:
@@ -99,7 +100,8 @@ def resolve(request: RunRequest) -> list[Inputs]:
         return many
     if len(many) > 1:
         raise InputError(f"{request.extend} is no run of several capabilities", "Extend each run by itself")
-    return [_extending(many[0], request.extend)]
+    extended = open_extended(many[0].plan, request.extend)
+    return [replace(many[0], plan=going_on(many[0].plan, extended.plan), extends=extended)]
 
 
 def resolve_one(request: RunRequest) -> Inputs:
@@ -110,10 +112,6 @@ def resolve_one(request: RunRequest) -> Inputs:
     """
     (inputs,) = resolve(request)
     return inputs
-
-
-def _extending(inputs: Inputs, run: Path) -> Inputs:
-    return replace(inputs, plan=extended(inputs.plan, run), extends=run)
 
 
 def _plan(

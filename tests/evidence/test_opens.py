@@ -129,3 +129,11 @@ def test_so_it_does_where_a_policy_judges_it(
     assert done.exit_code in (1, 3), done.output
     assert (tmp_path / "run" / "certificate.json").is_file()
     assert parsed == [Path("run")]
+
+
+def test_an_extended_run_is_parsed_once_and_so_is_the_one_that_extends_it(tmp_path: Path, parsed: list[Path]) -> None:
+    how: dict[str, Any] = {**_models(), "attacks": [QUICK], "probes": ["means"], "budget": 1}
+    redteam.attack(**how, out=tmp_path / "run")
+    parsed.clear()
+    redteam.attack(**how, out=tmp_path / "more", extend=tmp_path / "run")
+    assert parsed == [tmp_path / "run", tmp_path / "more"]
