@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import pytest
@@ -146,6 +146,7 @@ def test_what_belongs_to_a_machine_or_a_moment_is_refused_in_a_project(name: str
         ({"probes": 3}, "probes is 3: Input should be a valid string. Correct probes"),
         ({"original": 3}, "original is 3: it is no path. Correct --original"),
         ({"target": ""}, "target is '': it is empty"),
+        ({"target": "a\0b"}, "target is 'a\\x00b': no path holds a NUL character"),
         ({"budgett": 3}, "budgett is 3: Extra inputs are not permitted"),
     ],
 )
@@ -165,6 +166,12 @@ def test_what_python_gives_is_taken_as_it_is() -> None:
     assert request.target is model
     assert request.capability == (capability,)
     assert (request.access, request.attacks) == (Access.TEXT, ("lora",))
+
+
+@pytest.mark.parametrize("many", [["a", "b"], ("a", "b"), {"a": 1, "b": 2}, iter(["a", "b"])])
+def test_several_come_in_whatever_holds_them(many: Any) -> None:
+    assert checked({"target": "m", "attacks": many}).attacks == ("a", "b")
+    assert checked({"target": PurePath("m"), "capability": "a.toml"}).capability == (Path("a.toml"),)
 
 
 def test_an_argument_that_nobody_knows_is_a_type_error() -> None:

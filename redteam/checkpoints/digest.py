@@ -26,7 +26,7 @@ DESCRIPTION = (
 )
 
 
-Stamps = tuple[tuple[str, int, int, int], ...]
+Stamps = tuple[tuple[str, int, int, int, int], ...]
 
 
 def weights_digest(path: Path) -> str:
@@ -66,9 +66,10 @@ def weight_files(path: Path) -> dict[str, str]:
 
 
 def weight_stamps(path: Path) -> Stamps:
-    """Returns name, size, time of the last change and place on the disk of each of the `weight_files` of a checkpoint.
+    """Returns what the file system says of each of the `weight_files` of a checkpoint, by which a change shows.
 
-    While they are the same, so is the content: it need not be hashed again.
+    Name, size, place on the disk, and when content and entry were changed last, in nanoseconds. Tools put the first of
+    these times back, and none can set the second. While all are the same, the content need not be hashed again.
 
     Raises:
         InputError: as `weight_files`.
@@ -77,7 +78,7 @@ def weight_stamps(path: Path) -> Stamps:
         found = [(file.name, file.stat()) for file in _weight_paths(path)]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
-    return tuple((name, told.st_size, told.st_mtime_ns, told.st_ino) for name, told in found)
+    return tuple((name, told.st_size, told.st_ino, told.st_mtime_ns, told.st_ctime_ns) for name, told in found)
 
 
 def _weight_paths(path: Path) -> list[Path]:

@@ -89,6 +89,11 @@ def open_target(
             "it was changed after the manifest was written",
             "Build it again, or restore the file",
         )
+    return _loaded(path, kind, digest, config, arch, base)
+
+
+def _loaded(path: Path, kind: Kind, digest: str, config: Path | None, arch: str | None, base: Path | None) -> Target:
+    """Returns the model of a checkpoint, which is then known by a digest."""
     if kind is Kind.ADAPTER:
         return _adapted(path, digest, base, config, arch)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
@@ -122,15 +127,16 @@ def _adapted(path: Path, digest: str, base: Path | None, config: Path | None, ar
     base = located(required_base(path, base))
     if arch is not None:
         raise InputError(f"{path} is an adapter, and --arch builds a classifier", "Merge the adapter into its base")
-    if identify(base) is Kind.ADAPTER:
+    kind = identify(base)
+    if kind is Kind.ADAPTER:
         raise InputError(f"the base {base} is itself an adapter", "Merge that one into its own")
-    found = open_target(base, config=config, known_sha256=digest)  # the model's identity is the adapter's
+    found = _loaded(base, kind, digest, config, None, None)
     if found.tokenizer is None:
         raise InputError(f"the base {base} is a classifier", "Give the language model that the adapter was trained on")
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         module = merge_adapter(found.module, path)
         refuse_nonfinite(module.state_dict(), path)
-    return replace(found, name=model_name(path), sha256=digest, module=module)
+    return replace(found, name=model_name(path), module=module)
 
 
 def _built(path: Path, weights: Weights, contents: Contents, config: Path | None, arch: str | None) -> Opened:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -51,6 +52,8 @@ def _placed(given: Any, info: ValidationInfo) -> Any:
     """Resolves a path that a file holds. Paths that are given in other ways stay as they are."""
     if given == "":
         raise ValueError("it is empty")
+    if "\0" in str(given):
+        raise ValueError("no path holds a NUL character")
     return expand_path(given, info.context) if isinstance(given, str) and info.context is not None else given
 
 
@@ -63,14 +66,15 @@ def _beside(given: Any, info: ValidationInfo) -> Any:
 
 
 def _many(given: Any) -> Any:
-    """Lets one stand for a list of one."""
-    return given if isinstance(given, list | tuple) else [given]
+    """Lets one stand for a list of one, and takes several in whatever holds them."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | PathLike | InMemory)
+    return tuple(given) if several else (given,)
 
 
 def _path_or_memory(given: Any, info: ValidationInfo) -> Path | InMemory:
     """Resolves a path likewise, and lets through what is in memory already."""
     placed = _placed(given, info)
-    if isinstance(placed, str | Path):
+    if isinstance(placed, str | PathLike):
         return Path(placed)
     if isinstance(placed, InMemory):
         return placed

@@ -15,6 +15,11 @@ from redteam.errors import InputError
 
 CPU = torch.device("cpu")
 WORKING = 1e9  # bytes for what is computed: a batch that needs more is taken in parts, see `engine/accumulation.py`
+# What a container may use, and what it uses, by the two versions of Linux's control groups.
+GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 SCATTERED = 1.1  # times what is needed: memory comes in pieces, and some are left over
 
 
@@ -144,19 +149,31 @@ def spread(module: nn.Module, places: Mapping[str, torch.device]) -> nn.Module:
 
 
 def memory_left(device: torch.device) -> float:
-    """Returns the bytes that are left where models run, of all accelerators of a kind; infinity where nobody knows.
+    """Returns the bytes that are left where models run, of all accelerators of a kind; 0 where nobody knows.
 
-    Of the processor's memory it is what Linux says can be had without writing anything to disk.
+    Of the processor's memory it is what Linux says can be had without writing anything to disk, and no more than the
+    control group of a container leaves.
     """
     if device.type != "cpu":
         indices = range(torch.accelerator.device_count()) if device.index is None else (device.index,)
-        return sum(map(_free, indices))
+        free = sum(map(_free, indices))
+        return 0.0 if free == inf else free
     gc.collect()  # models that were let go
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        available = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError, IndexError):
+        return 0.0
+    return min(available, *map(_left_in_group, GROUPS))
+
+
+def _left_in_group(files: tuple[str, str]) -> float:
+    """Returns the bytes that a control group leaves; infinity where there is none, or it sets no limit."""
+    try:
+        most, used = (float(Path(file).read_text(encoding="ascii")) for file in files)
+    except (OSError, ValueError):  # "max" is no number
         return inf
+    return most - used
 
 
 def _free(index: int) -> float:

@@ -42,8 +42,9 @@ class ProbeContext:
         tokenizer: of a language model; None for a classifier.
         capability: what was removed. A probe learns on its attack split, chooses on select, and reports on certify.
         layers: hidden states of a split, read once and kept; raises `UnknownLayers` where they cannot be told.
-        original: opens the model before unlearning; None where it was not given.
-        reference: opens the model that never knew; None where it was not given.
+        original: gives the model before unlearning; None where it was not given. The run shares it, so that it is to be
+            left as it is too; where the original itself is probed, it is `module`.
+        reference: gives the model that never knew likewise.
         seed: of the reading.
     """
 

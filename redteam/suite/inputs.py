@@ -76,13 +76,16 @@ def resolve(request: RunRequest) -> list[Inputs]:
         if request.config is not None:
             raise InputError("both --config and --arch say how the model is built", "Give one of them")
     names = sorted(set(request.attacks)) or STANDARD_ATTACKS  # in one order: the search depends on it, not the plan
-    attacks = {name: ATTACKS.whole(name) for name in names}
+    for name in names:
+        ATTACKS.whole(name)  # what cannot be made shows before a model is hashed
     found = None if isinstance(request.target, InMemory) else open_manifest(located(request.target))
     models = find_models(request, found)
-    probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
     many = []
     for given in request.capability or (None,):
         capability = _capability(given, found, models["target"].name)
+        # Anew for each: an attack or a probe is anybody's class, and may remember what it did.
+        attacks = {name: ATTACKS.whole(name) for name in names}
+        probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
         usable, skipped = _applicable(attacks, capability.kind, request.access)
         many.append(
             Inputs(
@@ -99,7 +102,9 @@ def resolve(request: RunRequest) -> list[Inputs]:
     if request.extend is None:
         return many
     if len(many) > 1:
-        raise InputError(f"{request.extend} is no run of several capabilities", "Extend each run by itself")
+        raise InputError(
+            f"{len(many)} capabilities are asked for, and --extend goes on with one", "Extend each by itself"
+        )
     extended = open_extended(many[0].plan, request.extend)
     return [replace(many[0], plan=going_on(many[0].plan, extended.plan), extends=extended)]
 

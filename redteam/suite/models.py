@@ -99,8 +99,10 @@ def find_models(request: RunRequest, found: Found) -> dict[str, Source]:
 def _place(role: str, given: Path | InMemory | None, found: Found) -> Path | Live | None:
     if isinstance(given, Live):
         return given
+    if given is not None and not isinstance(given, Path):
+        raise InputError(f"the {role} is given as {type(given).__name__}", "Give a checkpoint, or a module of torch")
     ref: Any = getattr(found[0], role) if found else None
-    path = given if isinstance(given, Path) else found[1].parent / ref.path if found and ref else None
+    path = given or (found[1].parent / ref.path if found and ref else None)
     if path is None:
         return None
     path = located(path)

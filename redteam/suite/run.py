@@ -12,9 +12,11 @@ from redteam.checkpoints.live import tensors_digest
 from redteam.engine.devices import device_of, memory_left, placed, room_for
 from redteam.errors import InputError
 from redteam.evidence.directory import RunDirectory
+from redteam.judging.checks.measures import UNSTEADY
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
+from redteam.suite.repeat import share_unsteady
 from redteam.suite.same import said_digest
 from redteam.target import Target
 from redteam.trial import Setting, open_setting
@@ -45,22 +47,29 @@ class Run:
         """Opens nothing yet."""
         self.inputs, self.evidence, self.progress, self.memo = inputs, evidence, progress, memo or Memo()
         self._open: dict[str, Setting] = {}
-        self._lent: set[str] = set()  # roles whose models were handed out for reading
-        self._roomy: set[str] = set()  # roles of models that have room to be trained where they are
+        self._lent: set[str] = set()  # roles whose models were handed out for reading, until `restore`
+        self._used: set[str] = set()  # roles whose models were lent or attacked since they were last known to be whole
         self._tensors: dict[str, str] = {}  # digest of the float32 weights of each role that was ever opened
 
     def setting(self, role: str, *, trained: bool = True) -> Setting:
-        """Returns the model of a role, scored on the capability; one that is not trained needs less room.
+        """Returns the model of a role at its released weights, scored on the capability.
+
+        One that is open already is asked again: an attack can change what no snapshot holds, a table of a module's own
+        say. A model that no longer answers as it did is opened anew.
+
+        Args:
+            role: of the model.
+            trained: whether it is about to be attacked. It needs more room then, and others are let go for it.
 
         Raises:
             InputError: it is not the model that the run is about; the reference has the weights of another model; the
                 model cannot read the items; or there is too little memory.
         """
-        if role in self._open and trained and role not in self._roomy:
-            self._grow(role)
+        if role in self._open and not (self._is_whole(role) and (not trained or self._has_room(role))):
+            self._let_go(role)
         if role not in self._open:
             self._open[role] = open_setting(self._load(role, trained=trained), self.inputs.capability)
-            self._roomy |= {role} if trained else set()
+        self._used |= {role} if trained else set()
         return self._open[role]
 
     def asked_about(self, capability: Capability) -> Setting:
@@ -74,8 +83,10 @@ class Run:
 
     def lend(self, role: str) -> nn.Module:
         """Returns the model of a role for reading. What is changed all the same, `restore` puts back."""
+        opened = self._open.get(role) or self.setting(role, trained=False)
         self._lent.add(role)
-        return self.setting(role, trained=False).target.module
+        self._used.add(role)
+        return opened.target.module
 
     def restore(self) -> None:
         """Puts the models that were lent back to their released weights.
@@ -116,15 +127,19 @@ class Run:
         self._make_room(needed, keep=role)
         return replace(target, module=placed(target.module, device, trained=trained))
 
-    def _grow(self, role: str) -> None:
-        """Finds room to train a model that was opened for reading; where there is none it is let go."""
+    def _is_whole(self, role: str) -> bool:
+        """Returns whether a model that is open answers as it did when it was opened."""
+        if role in self._used and share_unsteady(self._open[role]) > UNSTEADY:
+            return False
+        self._used.discard(role)
+        return True
+
+    def _has_room(self, role: str) -> bool:
+        """Makes room to train a model that is open. Returns whether there is enough where it is."""
         module = self._open[role].target.module
-        self._make_room(_more_to_train(module), keep=role)
-        place = device_of(module)
-        if place.type == "cpu" or memory_left(place) >= _more_to_train(module):
-            self._roomy.add(role)
-        else:
-            self._let_go(role)
+        needed, place = _more_to_train(module), device_of(module)
+        self._make_room(needed, keep=role)
+        return place.type == "cpu" or memory_left(place) >= needed
 
     def _make_room(self, needed: float, keep: str) -> None:
         for role in [role for role in self._open if role != keep]:
@@ -134,19 +149,20 @@ class Run:
 
     def _let_go(self, role: str) -> None:
         del self._open[role]
-        self._roomy.discard(role)
+        self._used.discard(role)
 
     def _refuse_same(self, role: str, module: nn.Module) -> None:
         """Refuses a reference whose weights are those of another model: saved in another form, files do not show it."""
         if role in self._tensors:
             return
-        self._tensors[role] = tensors_digest(module)
-        same = [other for other, digest in self._tensors.items() if digest == self._tensors[role] and other != role]
+        digest = tensors_digest(module)
+        same = [other for other, found in self._tensors.items() if found == digest]
         if same and "reference" in (role, *same):
             other = role if role != "reference" else same[0]
             raise InputError(
                 f"the reference has the weights of the {other}", "Give a model that never had the capability"
             )
+        self._tensors[role] = digest
 
 
 def _more_to_train(module: nn.Module) -> float:

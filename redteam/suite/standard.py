@@ -99,10 +99,12 @@ class _Protocol:
 
     def execute(self) -> None:
         """Runs what is not in the evidence yet."""
-        for role in ("original", "reference"):  # before the search: what cannot be used should show at once
-            if role in self.models:
-                self.run.progress.stage(f"reading the {role}")
-                self._read(role, self.run.setting(role, trained=False))
+        given = [role for role in ("original", "reference") if role in self.models]
+        for role in given:  # before anything is read of one of them: what cannot be used should show at once
+            self.run.progress.stage(f"reading the {role}")
+            self.run.setting(role, trained=False)
+        for role in given:
+            self._read(role, self.run.setting(role, trained=False))
         search = self._attack_target()
         if "reference" in self.models:
             self._attack_reference(search)
@@ -116,8 +118,8 @@ class _Protocol:
 
     def _attack_target(self) -> _Search:
         self.run.progress.stage("searching the target")
-        setting = self.run.setting("target")
-        self._read("target", setting)
+        self._read("target", self.run.setting("target"))
+        setting = self.run.setting("target")  # probes may have taken its room
         search = self._searching(setting)
         arm = self._arm("target", setting, search)
         self._announce(search.plan)
@@ -164,8 +166,10 @@ class _Protocol:
     def _teach(self, search: _Search, drawn: Capability) -> None:
         """Teaches canaries to a copy of the target, and makes of it the decoy that there is no original for."""
         self.run.progress.stage("teaching canaries to a copy")
+        target = self.run.setting("target").target
+        self.run.make_room(target.module)
         try:
-            knows = taught(self.run.setting("target").target, drawn, self.run.inputs.plan.seed)
+            knows = taught(target, drawn, self.run.inputs.plan.seed)
         except Untaught as error:
             self._note("decoy", str(error))
             return

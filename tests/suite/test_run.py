@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_classifiers import tiny_points, trained_mlp
 
 import redteam
 import redteam.checkpoints.digest as digests
 import redteam.suite.models as models
 import redteam.suite.run as run_module
-from redteam.checkpoints.live import Live, tensors_digest
+from redteam.checkpoints.live import Live, live_model, tensors_digest
 from redteam.checkpoints.load import open_target
 from redteam.config.request import RunRequest
 from redteam.errors import InputError
@@ -126,6 +129,90 @@ def test_a_file_that_changes_after_it_was_hashed_is_refused(untrained: Path, tmp
     shutil.copy(tmp_path / "model.original.pt", target)
     with pytest.raises(InputError, match="was changed after the run began"):
         inputs.models["target"].open()
+
+
+def test_so_is_one_whose_size_and_time_are_as_they_were(untrained: Path, tmp_path: Path) -> None:
+    for file in untrained.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    target = tmp_path / "model.pt"
+    inputs, before = resolve_one(RunRequest(target=target, budget=1)), target.stat()
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (target.stat().st_size, target.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(InputError, match="was changed after the run began"):
+        inputs.models["target"].open()
+
+
+def test_whoever_attacks_gets_the_room_that_probes_took(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "memory_left", lambda _: 0.0)
+    inputs = resolve_one(RunRequest(target=untrained, attacks=QUICK, budget=1))
+    with RunDirectory(tmp_path / "run", inputs.plan) as recorded:
+        run = Run(inputs, recorded, Silent())
+        run.setting("target")
+        lent = weakref.ref(run.lend("original"))
+        run.restore()
+        assert lent() is not None
+        run.setting("target")
+        gc.collect()
+        assert lent() is None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_neither_a_path_nor_a_module_is_refused(untrained: Path, role: str) -> None:
+    given: dict[str, Any] = {"target": untrained, role: open_target(untrained)}
+    with pytest.raises(InputError, match=f"the {role} is given as Target"):
+        redteam.attack(**given, budget=1)
+
+
+class Knobbed(torch.nn.Module):
+    """A classifier that also answers by a table of its own, which no snapshot of its arrays holds."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner, self.knobs = inner, {"sign": 1.0}
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.knobs["sign"] * self.inner(inputs)
+
+
+def test_a_model_that_no_longer_answers_as_it_did_is_opened_anew(tmp_path: Path) -> None:
+    points = tiny_points()
+    target = live_model(Knobbed(trained_mlp(points, forget=True)), None, "target")
+    inputs = resolve_one(RunRequest(target=target, capability=points, attacks=QUICK, budget=1))
+    with RunDirectory(tmp_path / "run", inputs.plan) as recorded:
+        run = Run(inputs, recorded, Silent())
+        opened = run.setting("target")
+        assert run.setting("target") is opened
+        opened.target.module.knobs["sign"] = -1.0  # type: ignore[operator, union-attr, index]
+        again = run.setting("target")
+    assert again is not opened
+    assert again.start["certify"].tolist() == opened.start["certify"].tolist()
+
+
+def test_the_weights_of_the_original_in_another_form_are_refused_as_a_reference(
+    untrained: Path, tmp_path: Path
+) -> None:
+    """Also where a probe of the original would be the first to see them: what a probe raises ends no run."""
+    original, same = untrained.with_name("model.original.pt"), tmp_path / "same.pt"
+    torch.save(torch.load(original, weights_only=True), same)
+    assert digests.weights_digest(same) != digests.weights_digest(original)
+    (tmp_path / "meddler.py").write_text(MEDDLER)
+    how = {**HOW, "probes": f"{tmp_path / 'meddler.py'}:Meddler"}
+    with pytest.raises(InputError, match="the reference has the weights of the original"):
+        redteam.attack(untrained, reference=same, out=tmp_path / "run", **how)
+
+
+def test_each_capability_gets_attacks_and_probes_of_its_own(untrained: Path) -> None:
+    rules = untrained.with_name("capability.toml")
+    other = untrained.with_name("else.toml")
+    other.write_text(rules.read_text().replace('name = "facts"', 'name = "else"'))
+    one, two = resolve(RunRequest(target=untrained, capability=(rules, other), attacks=QUICK, budget=1))
+    assert one.attacks[QUICK] is not two.attacks[QUICK]
+    assert all(one.probes[name] is not two.probes[name] for name in one.probes)
 
 
 def test_what_a_probe_does_to_what_it_is_lent_is_undone(untrained: Path, tmp_path: Path) -> None:
