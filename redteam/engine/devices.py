@@ -164,7 +164,7 @@ def memory_left(device: torch.device) -> float:
         available = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError, IndexError):
         return 0.0
-    return min(available, *map(_left_in_group, GROUPS))
+    return min([available, *map(_left_in_group, GROUPS)])
 
 
 def _left_in_group(files: tuple[str, str]) -> float:
