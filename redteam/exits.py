@@ -28,8 +28,11 @@ def errors_told(
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {after_interrupt}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except (typer.Exit, SystemExit):
+    except typer.Exit:
         raise
+    except SystemExit as error:  # of code that a user brought: its code is no verdict, least of all 0
+        _complain("input", f"code that was run wanted to end the process (exit {error.code}). Correct it", format)
+        raise typer.Exit(ExitCode.ERROR) from None
     except Exception as error:  # noqa: BLE001 - a bug of ours: it must not end in exit code 1, which a gate uses
         traceback.print_exc(file=sys.stderr)
         _complain("internal", f"{type(error).__name__}: {error}", format)

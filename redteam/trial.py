@@ -21,9 +21,11 @@ from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import HELD_OUT, Capability, Item
 from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
 from redteam.capabilities.reading import encode_scoring, encode_training
-from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, answerable, scores_of
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, scores_of
+from redteam.capabilities.scorers.failures import answerable
 from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
+from redteam.checkpoints.live import tensors_digest
 from redteam.engine.batches import Examples
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import closed_within, steps_within, within
@@ -33,6 +35,7 @@ from redteam.engine.snapshot import Snapshot
 from redteam.engine.surroundings import surroundings_kept
 from redteam.errors import InputError, one_line
 from redteam.evidence import keys
+from redteam.registry import SCORERS
 from redteam.target import Target
 
 Split = str  # "select", "certify", "utility", or "certify:SCORER" of a scorer that does not decide
@@ -162,8 +165,9 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
     target.module.eval()
     refuse_other_classes(target, capability)
     refuse_unreadable(target, list(choices.values()))
-    tables: dict[Split, Tensor] = {}
-    start: dict[Split, Scores] = {}
+    tables, start = dict[Split, Tensor](), dict[Split, Scores]()
+    foreign = [scorer for scorer in scorers.values() if not SCORERS.ships(scorer)]
+    before = tensors_digest(target.module) if foreign else ""
     try:
         for split, scorer in scorers.items():
             with answerable(scorer):
@@ -171,6 +175,10 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
                 start[split] = scores_of(tables[split], choices[split])
     except NotFinite as error:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
+    if foreign and tensors_digest(target.module) != before:
+        raise InputError(
+            f"the scorer {foreign[0].name!r} changes the model", "Let it read the model and change nothing"
+        )
     return Setting(
         target=target,
         released=released or Snapshot.of(target.module),

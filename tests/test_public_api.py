@@ -114,8 +114,8 @@ def test_compare_says_what_the_command_says(tmp_path: Path, policy: Path, form: 
     policy.write_text(WAIVING)
     (waived,) = redteam.compare(form(old), form(new), policy=form(policy))
     assert waived.waiver is not None
-    (wide,) = redteam.compare(form(old), form(new), margin=2.0)
-    assert wide.change == "no worse"
+    (wide,), (narrow,) = (redteam.compare(form(new), form(new), margin=margin) for margin in (1.0, 0.0))
+    assert (wide.change, narrow.change) == ("no worse", "undecided")
 
 
 @pytest.mark.parametrize("form", [str, Path])
@@ -179,3 +179,9 @@ def test_what_is_ones_own_imports_redteam_alone(name: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "redteam":
             assert {alias.name for alias in node.names} <= AUTHORS | USERS
+
+
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), 5.0, -0.1])
+def test_a_margin_that_would_let_anything_pass_is_refused(margin: float, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the margin is"):
+        redteam.compare(tmp_path, tmp_path, margin=margin)

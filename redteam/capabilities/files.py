@@ -15,7 +15,7 @@ from redteam.capabilities.duplicates import asked_in, normal_form, together
 from redteam.capabilities.grouping import field_of, group_of
 from redteam.capabilities.harness import Tasks
 from redteam.capabilities.hub_rows import START, dataset_rows
-from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.items import NAMED, Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
@@ -94,6 +94,9 @@ def _scorer(name: str, path: Path) -> Scorer:
         raise InputError(f"{path}: {error.found}", error.remedy) from error
     if not all(isinstance(said, str) for said in (scorer.name, scorer.kinds, scorer.needs)):
         raise InputError(f"{name} does not say its name, kinds and needs as texts", "Hold it to check_scorer")
+    if not NAMED.fullmatch(scorer.name):
+        found = f"{name} calls itself {scorer.name[:60]!r}"
+        raise InputError(found, "Give it a name of lower-case letters, digits and hyphens")
     if scorer.name in SCORERS.table and not SCORERS.ships(scorer):
         raise InputError(f"{name} calls itself {scorer.name!r}, as one of redteam's own", "Give it another name")
     if "language" not in scorer.kinds:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from redteam.capabilities.scorers.failures import answerable
 from redteam.errors import InputError
 from redteam.registry import SCORERS, STANDARD_SCORER
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from redteam.capabilities.scorers.contract import Scorer
 
+NAMED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # names of scorers are parts of the keys of evidence
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
 SPLITS = ("attack", "select", "certify", "retain", "utility")
 HELD_OUT = ("select", "certify", "utility")  # what is scored
@@ -120,6 +123,10 @@ class Capability:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"scorers are {names}: there must be one, and none twice")
         for scorer in self.scorers:
+            if not NAMED.fullmatch(scorer.name):
+                raise ValueError(f"{scorer.name!r} is no name of a scorer: lower-case letters, digits and hyphens are")
+            if scorer.name in SCORERS.table and not SCORERS.ships(scorer):
+                raise ValueError(f"a scorer calls itself {scorer.name!r}, as one of redteam's own")
             if self.kind not in scorer.kinds:
                 raise ValueError(f"the scorer {scorer.name!r} scores: {scorer.kinds}; this is of a {self.kind}")
             if "premise" in scorer.needs and self.premise is None:
@@ -157,7 +164,8 @@ class Capability:
         blind = blind_score(scorer, self.certify)
         known = [item.completion for item in (*self.attack, *self.select)]
         asked = [item.completion for item in self.certify]
-        constant = scorer.constant(known, asked) if self.kind == "language" else 0.0
+        with answerable(scorer):
+            constant = float(scorer.constant(known, asked)) if self.kind == "language" else 0.0
         if not (0 <= blind <= 1 and 0 <= constant <= 1):
             raise InputError(
                 f"the scorer {scorer.name!r} puts chance at {blind:g} and a constant answer at {constant:g}",
@@ -193,8 +201,18 @@ def _content(item: Item) -> dict[str, Any]:
 
 
 def blind_score(scorer: Scorer, items: Sequence[Item]) -> float:
-    """Returns the expected score of blind draws; where nothing is drawn, 0."""
-    return sum(scorer.chance(items)) / len(items)
+    """Returns the expected score of blind draws; where nothing is drawn, 0.
+
+    Raises:
+        InputError: a scorer of the user's own fails, or does not say one chance for every item.
+    """
+    with answerable(scorer):
+        chances = [float(chance) for chance in scorer.chance(items)]
+    if len(chances) != len(items):
+        raise InputError(
+            f"the scorer {scorer.name!r} says {len(chances)} chances for {len(items)} items", "Let it say one for each"
+        )
+    return sum(chances) / len(items)
 
 
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, model_serializer
+from pydantic import ConfigDict, Field, model_serializer, model_validator
 
 from redteam.evidence import keys
 from redteam.record import Record
@@ -24,7 +24,7 @@ SCHEMA = 1
 
 
 class _Record(Record):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)  # no number that is none may reach a comparison
 
 
 class Event(_Record):
@@ -206,8 +206,8 @@ class PointRecord(_Scored):
 
     after = ("asked",)
     steps: int
-    samples: int
-    tokens: int
+    samples: int | float
+    tokens: int | float
     flops: int | float
     select: float
     utility: float
@@ -247,6 +247,13 @@ class TrialEvent(Event):
     phase: str | None = None
     configuration: int | None = None
     value: float | None = None
+
+    @model_validator(mode="after")
+    def _says_which(self) -> TrialEvent:
+        """Those that do not say which configuration they run again would all be taken for the same."""
+        if keys.is_repeat(self.key) and self.configuration is None:
+            raise ValueError("a trial that runs a configuration again says which")
+        return self
 
 
 class FinishedEvent(Event):

@@ -59,6 +59,11 @@ def repeat(role: str, stage: Stage, configuration: int, number: int) -> str:
     return f"{trials(role, stage)}{configuration:02d}-{number}"
 
 
+def is_repeat(key: str) -> bool:
+    """Whether a key is of a trial that runs a configuration again."""
+    return key.partition("/")[2].startswith(("again/", "confirm/"))
+
+
 def certify(scorer: str = "") -> str:
     """Returns the name of the certify split as it is scored by a scorer; "" is the one that decides."""
     return f"{CERTIFY}:{scorer}" if scorer else CERTIFY

@@ -85,6 +85,8 @@ def compare(
             items, is measured against another original or reference, or by other versions of the attacks, or is a
             smaller run: it would find less, whatever the model; or a waiver has expired, or names another capability.
     """
+    if not 0 <= margin <= 1:
+        raise InputError(f"the margin is {margin}", "Give a share of what was removed, from 0 to 1: 0.05 is 5 %")
     with evidence_at(old) as old_run, evidence_at(new) as new_run:
         before, after = ({run.plan.capability[0]: run for run in open_runs(path)} for path in (old_run, new_run))
     missing = sorted(before.keys() - after.keys())

@@ -101,6 +101,7 @@ def checked(reading: ProbeReading, items: int) -> ProbeReading:
     """
     return replace(
         reading,
+        layer=str(reading.layer),
         correct=_scores("correct", reading.correct, items),
         control=_scores("control", reading.control, items),
         erased=_scores("erased", reading.erased, items) if len(reading.erased) else (),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers.contract import NotFinite
+from redteam.capabilities.scorers.failures import NotFinite, answerable
 from redteam.trial import Setting
 
 AT_A_TIME = 5  # items asked together; scoring takes hundreds
@@ -26,7 +26,8 @@ def share_unsteady(setting: Setting) -> float:
         some = slice(max(0, end - AT_A_TIME), end)
         encoded = encode_scoring(setting.capability, items[some], setting.target.tokenizer)
         try:
-            again = encoded.table(setting.target.module)
+            with answerable(setting.scorers["select"]):
+                again = encoded.table(setting.target.module)
         except NotFinite:  # it was finite a moment ago
             apart.append(torch.ones(len(encoded), dtype=torch.bool))
             continue

@@ -106,6 +106,7 @@ def _asked(item: Item, chosen: bool) -> Item:
     return replace(item, choices=ANSWERS[:count], answer=item.answer % count)
 
 
+@surroundings_kept()
 def says_what_it_is(scorer: Scorer) -> None:
     """It has the attributes and methods of the contract, each of its type."""
     for name in METHODS:
@@ -118,6 +119,7 @@ def says_what_it_is(scorer: Scorer) -> None:
         raise BrokenPromise(f"it needs {needs!r}", f"Use one of {', '.join(map(repr, NEEDS))}")
 
 
+@surroundings_kept()
 def scores_every_item(scorer: Scorer) -> None:
     """It reads a row of every item, without a gradient, and gives one score in [0, 1] to each."""
     for world in worlds_of(scorer):
@@ -138,6 +140,7 @@ def scores_every_item(scorer: Scorer) -> None:
             raise BrokenPromise(str(error), "Return one float64 in [0, 1] for every item") from error
 
 
+@surroundings_kept()
 def says_its_chance(scorer: Scorer) -> None:
     """Chance is a number in [0, 1] for every item, the same before and after encoding; so is a constant answer."""
     for world in worlds_of(scorer):
@@ -153,6 +156,7 @@ def says_its_chance(scorer: Scorer) -> None:
             raise BrokenPromise(f"a constant answer scores {constant:g}", "Return a number in [0, 1]")
 
 
+@surroundings_kept()
 def is_at_chance_where_nothing_is_known(scorer: Scorer) -> None:
     """Models with random weights score what it says that chance is, on average."""
     for world in worlds_of(scorer):
@@ -166,6 +170,7 @@ def is_at_chance_where_nothing_is_known(scorer: Scorer) -> None:
             )
 
 
+@surroundings_kept()
 def tells_who_knows(scorer: Scorer) -> None:
     """A model that was trained on the items scores more than it did before."""
     for world in worlds_of(scorer):
@@ -178,6 +183,7 @@ def tells_who_knows(scorer: Scorer) -> None:
             )
 
 
+@surroundings_kept()
 def scores_each_item_by_itself(scorer: Scorer) -> None:
     """What an item scores depends neither on the items beside it nor on their order."""
     for world in worlds_of(scorer):
@@ -189,6 +195,7 @@ def scores_each_item_by_itself(scorer: Scorer) -> None:
                 raise BrokenPromise(f"an item scores something else {how}", "Score each item from its own row alone")
 
 
+@surroundings_kept()
 def is_the_same_twice(scorer: Scorer) -> None:
     """Asked again, a model says the same of the same items, bit for bit."""
     for world, again in zip(worlds_of(scorer), worlds_of(scorer), strict=True):
@@ -200,6 +207,7 @@ def is_the_same_twice(scorer: Scorer) -> None:
             raise BrokenPromise("asked again the same model says something else", "Draw nothing, and keep no state")
 
 
+@surroundings_kept()
 def leaves_the_model_alone(scorer: Scorer) -> None:
     """It leaves weights, modes, hooks and gradients of the model as they were, and the process too."""
     for world in worlds_of(scorer):
@@ -215,6 +223,7 @@ def leaves_the_model_alone(scorer: Scorer) -> None:
             raise BrokenPromise(f"it {change}", "Change nothing, or put it back in a `finally`")
 
 
+@surroundings_kept()
 def refuses_what_is_not_finite(scorer: Scorer) -> None:
     """Of a model that says NaN it raises `NotFinite`: such outputs are no score."""
     for world in worlds_of(scorer):
@@ -233,6 +242,7 @@ def refuses_what_is_not_finite(scorer: Scorer) -> None:
         raise BrokenPromise("it scores a model that says NaN", "Raise NotFinite unless all that it read is finite")
 
 
+@surroundings_kept()
 def shows_all_that_is_read(scorer: Scorer) -> None:
     """What a language model is given is no longer than what `tokens` shows: the harness refuses by that alone."""
     for world in (world for world in worlds_of(scorer) if world.target.info.kind == LANGUAGE):

@@ -125,6 +125,8 @@ def text(row: Any) -> str:
 DAMAGED = {
     "missing key": (text(without(TRIAL, "state")), "state: Field required"),
     "missing in a point": (text(TRIAL | {"points": [POINT, without(POINT, "select")]}), "points.1.select: Field"),
+    "a repeat of nothing": (text(without(TRIAL, "configuration") | {"key": "target/confirm/00-0"}), "a trial that runs a"),
+    "not a number": (text(BEFORE | {"utility": float("nan")}), "utility: Input should be a finite number"),
     "no key": (text(without(BEFORE, "key")), "key: Field required"),
     "wrong type": (text(TRIAL | {"share_moved": "much"}), "share_moved: Input should be a valid number"),
     "number as text": (text(BEFORE | {"select": "0.5"}), "select: Input should be a valid number"),
@@ -174,8 +176,8 @@ SAMPLE = {"key": "target/before", "name": "certify", "scores": [0, 0.5, 1]}
         (text(SAMPLE | {"scores": [0.5, "1"]}), "scores.1: Input should be a valid number"),
         (text(SAMPLE | {"scores": [[0.5]]}), "scores.0: Input should be a valid number"),
         (text(SAMPLE | {"more": 1}), "more: Extra inputs are not permitted"),
-        ("{\n", "Invalid JSON"),
-        ("[]\n", "Input should be an object"),
+        ("{\n", "it is no JSON ("),
+        ("[]\n", "it is no JSON object"),
     ],
 )
 def test_so_is_a_line_of_scores(line: str, said: str, tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ def test_the_splits_of_scorers_are_taken_apart() -> None:
 
 def test_trials_come_in_the_order_of_their_numbers_and_of_their_stage() -> None:
     named = ["target/search/0010", "target/search/0002", "target/confirm/00-0", "reference/search/0001"]
-    content = "".join(text(trial(key).as_row()) for key in named).encode()
+    content = "".join(text(trial(key, configuration=0).as_row()) for key in named).encode()
     events = {event.key: event for event in read_events(content, LOG)}
     found = type(read_evidence(Path("nowhere")))(by_key=events, samples={})
     assert [one.key for one in found.search("target")] == ["target/search/0002", "target/search/0010"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from redteam.capabilities.scorers.failures import NotFinite as NotFinite
+from redteam.capabilities.scorers.failures import UnusableScores as UnusableScores
 from redteam.engine.batches import TokenSet
-from redteam.errors import InputError
-from redteam.registry import SCORERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 SCORING_BATCH = 512  # at most, see `ordered_rows`: scores must not depend on how much memory a machine has
 
 Scores = NDArray[np.float64]
-
-
-class NotFinite(Exception):
-    """The model's outputs are not finite, so there is nothing to score."""
-
-
-class UnusableScores(ValueError):
-    """A scorer returned what is no score; the message says what is wrong with it."""
 
 
 class Encoded(Protocol):
@@ -143,23 +134,3 @@ def share_known(module: nn.Module, encoded: Encoded) -> float:
     """
     chance = encoded.chance
     return float(((item_scores(module, encoded) - chance) / (1 - chance)).mean())
-
-
-@contextmanager
-def answerable(scorer: Scorer) -> Iterator[None]:
-    """Turns an error of a scorer that is not redteam's own into a refusal in one line.
-
-    Raises:
-        InputError: the scorer raised.
-    """
-    try:
-        yield
-    except (InputError, NotFinite):
-        raise
-    except Exception as error:
-        if SCORERS.ships(scorer):
-            raise
-        raise InputError(
-            f"the scorer {scorer.name!r} fails ({type(error).__name__}: {error})",
-            "Correct it, and hold it to redteam.testing.check_scorer",
-        ) from error
