@@ -125,7 +125,7 @@ def text(row: Any) -> str:
 DAMAGED = {
     "missing key": (text(without(TRIAL, "state")), "state: Field required"),
     "missing in a point": (text(TRIAL | {"points": [POINT, without(POINT, "select")]}), "points.1.select: Field"),
-    "a repeat of nothing": (text(without(TRIAL, "configuration") | {"key": "target/confirm/00-0"}), "a trial that runs a"),
+    "a repeat of nothing": (text(without(TRIAL, "configuration") | {"key": "target/confirm/00-0"}), "a trial that"),
     "not a number": (text(BEFORE | {"utility": float("nan")}), "utility: Input should be a finite number"),
     "no key": (text(without(BEFORE, "key")), "key: Field required"),
     "wrong type": (text(TRIAL | {"share_moved": "much"}), "share_moved: Input should be a valid number"),
