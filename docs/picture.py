@@ -24,7 +24,7 @@ def main() -> None:
     """Attacks the target as `make attack` does (or finds that run) and writes its report as SVG."""
     inputs = resolve_one(RunRequest(target=TARGET, budget=BUDGET))
     run = run_path(inputs)
-    results = run_standard(inputs, run, Silent())
+    results, _ = run_standard(inputs, run, Silent())
     console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
     print_results(results, run, console)
     # rich's template loads its font from the network; without that the reader's own monospace font is taken.
