@@ -292,7 +292,7 @@ TESTBEDS = Registry(
 )
 
 
-SUITE = "standard-2"  # the protocol, with its version
+SUITE = "standard-3"  # the protocol, with its version
 STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
 STANDARD_PROBES = tuple(PROBES.table)
 STANDARD_SCORER = "choice"

@@ -84,7 +84,6 @@ class LoRA:
         )
         trainable = [parameter for parameter in arena.module.parameters() if parameter.requires_grad]
         adapted = LoraModel(arena.module, {"attack": config}, "attack")
-        arena.module.train()
         try:
             yield from arena.fine_tune(
                 forget_data(arena, params),

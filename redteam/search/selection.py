@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from redteam.evidence.events import PointRecord, TrialEvent
-from redteam.evidence.stops import stops_of
+from redteam.evidence.stops import stops_of, usable_points
 from redteam.search.study import Outcome
 
 CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
@@ -38,14 +38,15 @@ class Candidate:
 def outcome_of(trial: TrialEvent, floor: float) -> Outcome:
     """Returns what a recorded trial achieved: its best point whose utility holds, else its best point.
 
-    The released weights (step 0) are not an achievement of the attack and do not count.
+    The released weights (step 0) are not an achievement of the attack and do not count. Of an attack that can be
+    switched off utility holds: other questions are asked without it.
     """
     points = [p for p in trial.points if p.steps > 0]
     if trial.state == "failed" or not points:
         return Outcome(value=None)
-    holding = [p for p in points if p.utility >= floor]
+    holding = usable_points(trial, floor)
     best = max(holding or points, key=lambda p: p.select)
-    return Outcome(value=best.select, shortfall=floor - best.utility)
+    return Outcome(value=best.select, shortfall=0.0 if holding else floor - best.utility)
 
 
 def strongest(trials: Iterable[TrialEvent], floor: float, count: int) -> list[Candidate]:
