@@ -247,7 +247,9 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
             "training": ledger.seconds,
             "scoring": watch.seconds,
         },
-        reversible=attack.access != Access.WEIGHTS and share_moved == 0 and setting.target.tokenizer is not None,
+        reversible=getattr(attack, "access", Access.WEIGHTS) != Access.WEIGHTS
+        and share_moved == 0
+        and setting.target.tokenizer is not None,
     )
 
 

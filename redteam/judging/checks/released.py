@@ -9,7 +9,7 @@ from redteam.judging.checks.check import RESISTED, Check
 from redteam.judging.statistics import minimum_detectable_difference
 from redteam.judging.verdict import STANDARD_POLICY
 
-MODE_GAP = 0.5  # nats: dropout of 0.1 in a model of two layers comes to less
+MODE_GAP = 1.0  # nats: dropout of 0.1 comes to 0.6 in a net of eight hidden units that knows all by heart
 
 
 def utility_lost(case: Case, role: str) -> bool:
