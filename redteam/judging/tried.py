@@ -9,7 +9,7 @@ from redteam.evidence.events import CapabilityEvent, TrialEvent
 from redteam.evidence.evidence import Evidence
 from redteam.evidence.results import Tried
 from redteam.evidence.stops import usable_points
-from redteam.registry import STANDARD_ATTACKS
+from redteam.registry import suite_of
 
 LOSS_WORTH_LOWERING = 0.1  # nats; below it there was nothing for an attack to learn
 
@@ -36,12 +36,13 @@ def adversary(capability: CapabilityEvent, tried: Sequence[str]) -> str:
     widest = min(needed, key=list(Access).index, default=Access(capability.access))
     limited = "" if widest == Access.WEIGHTS else f" with access to {widest} only"
     known = {*tried, *capability.skipped, *capability.attacks}
-    left = [name for name in STANDARD_ATTACKS if name not in known]
+    whole, _ = suite_of(capability.suite or "standard-2")
+    left = [name for name in whole if name not in known]
     if not left or not tried:
         return f"no attack of this suite{limited}"
     listed = ", ".join(tried[:5]) + (", ..." if len(tried) > 5 else "")
     verb = "was" if len(tried) == 1 else "were"
-    others = f"{'other ' if set(tried) & set(STANDARD_ATTACKS) else ''}{len(left)} attacks"
+    others = f"{'other ' if set(tried) & set(whole) else ''}{len(left)} attacks"
     return f"only {listed} {verb} tried, not the suite's {others}: none{limited}"
 
 
