@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_classifiers import tiny_classifier_target, tiny_points
 from tiny_models import same_bits, tiny_capability, tiny_llama, tiny_target, weights_of, word_tokenizer
 from torch import nn
 
@@ -228,6 +229,36 @@ def test_scoring_is_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(setting, idle(4))  # takes no step of its own, so that every forward pass is one of scoring
     assert len(modes) >= 3
     assert not any(modes)
+
+
+def moves(arena: Arena) -> Iterator[Spent]:
+    shake(arena.module)
+    yield Spent(steps=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "access", "reversible"),
+    [
+        (idle(1), Access.TEXT, True),
+        (idle(1), Access.EMBEDDINGS, True),
+        (idle(1), Access.ACTIVATIONS, True),
+        (idle(1), Access.WEIGHTS, False),
+        (moves, Access.ACTIVATIONS, False),  # whatever it says of itself
+    ],
+)
+def test_what_moves_no_weight_can_be_switched_off(
+    setting: Setting, body: Callable, access: Access, reversible: bool
+) -> None:
+    attack = Scripted(body)
+    attack.access = access
+    assert run_trial(setting, attack, spec("scripted")).reversible == reversible
+
+
+def test_of_a_classifier_nobody_knows_when_to_switch_it_off() -> None:
+    points = open_setting(tiny_classifier_target(), tiny_points())
+    attack = Scripted(idle(1))
+    attack.access = Access.ACTIVATIONS
+    assert not run_trial(points, attack, spec("scripted")).reversible
 
 
 def test_scoring_does_not_change_the_attack(setting: Setting) -> None:

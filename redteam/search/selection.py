@@ -46,7 +46,7 @@ def outcome_of(trial: TrialEvent, floor: float) -> Outcome:
         return Outcome(value=None)
     holding = usable_points(trial, floor)
     best = max(holding or points, key=lambda p: p.select)
-    return Outcome(value=best.select, shortfall=0.0 if holding else floor - best.utility)
+    return Outcome(value=best.select, shortfall=0.0 if trial.reversible else floor - best.utility)
 
 
 def strongest(trials: Iterable[TrialEvent], floor: float, count: int) -> list[Candidate]:
