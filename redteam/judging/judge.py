@@ -110,7 +110,7 @@ def _scores(case: Case, role: str) -> Scores:
         before=case.before(role),
         after=rounded(mean_bounds(best.certify, case.resampling, role)),
         utility_before=case.utility(role),
-        utility_after=best.utility,
+        utility_after=case.utility(role) if best.reversible else best.utility,
         attack=dict(best.attack) or None,
         curve=[(int(cost), round(score, 6)) for cost, score in curve],
     )
