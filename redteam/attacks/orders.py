@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from redteam.capabilities.wording import Rewrite
+from redteam.capabilities.wording import Rewrite, as_it_is
 
 Words = list[str]
 
@@ -61,7 +61,7 @@ SMALL = frozenset(
 def order_names() -> tuple[str, ...]:
     """Returns the names of all orders: "as it is", "reversed", "first to the end 2", ..."""
     counted = [f"{name} {count}" for name in COUNTED for count in range(1, MOST + 1)]
-    return (*WHOLE, *counted)
+    return (AS_IT_IS, *WHOLE, *counted)
 
 
 def reordered(order: str) -> Rewrite:
@@ -74,6 +74,8 @@ def reordered(order: str) -> Rewrite:
     Raises:
         KeyError: there is no such order.
     """
+    if order == AS_IT_IS:
+        return as_it_is
     name, _, number = order.rpartition(" ")
     if order in WHOLE:
         return lambda prompt: _in_question(prompt, WHOLE[order])
@@ -89,7 +91,7 @@ def _in_question(prompt: str, change: Callable[[Words], Words]) -> str:
     line = lines[longest]
     text = line.strip()
     start = line.index(text)
-    body = text.rstrip(MARKS) or text
+    body = text.rstrip(f"{MARKS} ") or text
     words = body.split()
     label = next((n for n, word in enumerate(words) if not word.endswith(":")), 0)
     if len(words) - label > 1:
@@ -145,10 +147,6 @@ def _without_last(words: Words, count: int) -> Words:
 def _subject_after(words: Words, count: int) -> Words:
     subject, rest = _apart(words)
     return rest[:count] + subject + rest[count:]
-
-
-def _as_it_is(words: Words) -> Words:
-    return words
 
 
 def _reversed(words: Words) -> Words:
@@ -247,7 +245,6 @@ def _line_after_subject(words: Words) -> Words:
 
 
 WHOLE: Mapping[str, Callable[[Words], Words]] = {
-    AS_IT_IS: _as_it_is,
     "reversed": _reversed,
     "halves swapped": _halves_swapped,
     "halves reversed": _halves_reversed,
