@@ -221,6 +221,7 @@ ATTACKS = Registry(
         "word-search": "redteam.attacks.word_search:WordSearch",
         "in-context": "redteam.attacks.in_context:InContext",
         "rephrase": "redteam.attacks.rephrase:Rephrase",
+        "reorder": "redteam.attacks.reorder:Reorder",
         "noop": "redteam.attacks.noop:NoOp",
     },
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from redteam.access import Access
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
-from redteam.capabilities.items import HELD_OUT, Capability, Item
+from redteam.capabilities.items import HELD_OUT, Capability
 from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, scores_of
@@ -39,7 +39,7 @@ from redteam.evidence import keys
 from redteam.registry import SCORERS
 from redteam.target import Target
 
-Split = str  # "select", "certify", "utility", or "certify:SCORER" of a scorer that does not decide
+Split = str  # "select", "certify", "utility", "certify:SCORER" of one that does not decide, "certify:wording 1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,8 @@ class Setting:
 
     Attributes:
         released: the weights every trial starts from.
-        scorers: the splits that are scored, and by what; certify once more by each scorer that does not decide.
+        scorers: the splits that are scored, and by what; certify once more by each scorer that does not decide, and
+            in each further wording.
         choices: these splits as the model reads them.
         answers: the attack split, loss on answers.
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
@@ -142,10 +143,13 @@ class Setting:
         """
         if rewrite is as_it_is:
             return self.choices[split]
-        items = asked(_items(self.capability, split), rewrite)
+        items = asked(self.capability.scored_as(split), rewrite)
         encoded = encode_scoring(self.capability, items, self.target.tokenizer, self.scorers[split])
-        refuse_unreadable(self.target, [encoded])
-        return encoded
+        long = (InputError,) if keys.wording_of(split) else ()  # no attack fails because a further wording is long
+        with suppress(*long):
+            refuse_unreadable(self.target, [encoded])
+            return encoded
+        return self.choices[split]
 
 
 def open_setting(target: Target, capability: Capability, released: Snapshot | None = None) -> Setting:
@@ -162,10 +166,11 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
     tokenizer, capability = target.tokenizer, as_read(capability, target)
     scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer)
     scorers |= {keys.certify(scorer.name): scorer for scorer in capability.scorers[1:]}
+    scorers |= {keys.certify(keys.wording(n + 1)): capability.scorer for n in range(capability.further_wordings)}
     choices: dict[Split, Encoded] = {}
     for split, scorer in scorers.items():
         with answerable(scorer):
-            choices[split] = encode_scoring(capability, _items(capability, split), tokenizer, scorer)
+            choices[split] = encode_scoring(capability, capability.scored_as(split), tokenizer, scorer)
     target.module.eval()
     refuse_other_classes(target, capability)
     refuse_unreadable(target, list(choices.values()))
@@ -195,11 +200,6 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
         says=tables["select"],
         capability=capability,
     )
-
-
-def _items(capability: Capability, split: Split) -> tuple[Item, ...]:
-    items: tuple[Item, ...] = getattr(capability, keys.split_of(split))
-    return items
 
 
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:

@@ -29,7 +29,14 @@ from redteam.errors import InputError
 from redteam.registry import ATTACKS, PROBES
 
 HERE, ROUNDING = Path(__file__).parent, 1e-5  # kernels sum float32 in an order of their own
-ASKED = {"suffix", "word-search", "soft-prompt", "in-context", "rephrase"}  # what only a language model can be given
+ASKED = {
+    "suffix",
+    "word-search",
+    "soft-prompt",
+    "in-context",
+    "rephrase",
+    "reorder",
+}  # what only a language model can be given
 LENSES = {"logit-lens", "tuned-lens"}
 NOT_OF = {
     "classifier": ASKED | LENSES | {"masked", "worded"},  # nothing hides one class of this tiny one

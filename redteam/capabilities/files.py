@@ -11,7 +11,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from redteam.capabilities.classes import classes_of
-from redteam.capabilities.duplicates import asked_in, normal_form, together
+from redteam.capabilities.duplicates import asked_in, normal_form, refuse_alike, together
 from redteam.capabilities.grouping import field_of, group_of
 from redteam.capabilities.harness import Tasks
 from redteam.capabilities.hub_rows import START, dataset_rows
@@ -71,7 +71,7 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more facts under forget and retain") from error
     refuse_starved(attack, forget, path)
-    return Capability(
+    capability = Capability(
         name=rules.name,
         attack=listed(attack),
         select=listed(select),
@@ -81,6 +81,8 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
         scorers=scorers,
         premise=_premise(scorers, rules, path),
     )
+    refuse_alike(capability, f"{path}: ")
+    return capability
 
 
 def _scorer(name: str, path: Path) -> Scorer:
@@ -107,13 +109,20 @@ def _scorer(name: str, path: Path) -> Scorer:
 def _refuse_unfit(scorers: Sequence[Scorer], rules: CapabilityFile, path: Path) -> None:
     """Refuses scorers that cannot be told apart, or that need what the rules do not give.
 
-    Options by letter are for scorers that compare choices: a letter is no answer by itself. A task of
-    lm-evaluation-harness has choices, and no premise.
+    Options by letter are for scorers that compare choices: a letter is no answer by itself. A further wording lists
+    them where the prompt does, since the choices are the same. A task of lm-evaluation-harness has choices, and no
+    premise.
     """
+    for wording in rules.wordings:
+        if _lists_options(wording) != _lists_options(rules.prompt):
+            raise InputError(
+                f"{path}: the prompt and the wording {wording[:60]!r} do not both list {{options}}",
+                "List them in both, or in neither",
+            )
     if len({scorer.name for scorer in scorers}) < len(scorers):
         raise InputError(f"{path}: two scorers have the name {scorers[-1].name!r}", "Give each a name of its own")
     for scorer in scorers:
-        if _lists_options(rules) and "choices" not in scorer.needs:
+        if _lists_options(rules.prompt) and "choices" not in scorer.needs:
             raise InputError(
                 f"{path}: the prompt lists {{options}}, and {scorer.name!r} chooses none",
                 "Leave {options} out of the prompt, or that scorer out of `scorer`",
@@ -147,9 +156,9 @@ class _Nothing(dict[str, str]):
         return "N/A"
 
 
-def _lists_options(rules: CapabilityFile) -> bool:
+def _lists_options(template: str) -> bool:
     with suppress(ValueError):  # what is wrong with a template the rows tell, with their line
-        return any(name == FIELD for _, name, _, _ in Formatter().parse(rules.prompt))
+        return any(name == FIELD for _, name, _, _ in Formatter().parse(template))
     return False
 
 
@@ -196,16 +205,29 @@ def _item(rules: CapabilityFile, row: Row, file: str, where: str) -> Item:
     assert rules.group is not None  # there are rows
     group = group_of(rules.group, row, where)
     choices, answer = _answers(rules, row, where)
+    fields = {**row, "group": group, FIELD: MARK}
+    return Item(
+        id=f"{file}:{where.rpartition(':')[2]}",
+        group=group,
+        prompt=_filled(rules.prompt, fields, "prompt", where),
+        choices=choices,
+        answer=answer,
+        chat=rules.chat,
+        wordings=tuple(_filled(wording, fields, "wordings", where) for wording in rules.wordings),
+    )
+
+
+def _filled(template: str, fields: Row, key: str, where: str) -> str:
+    """Returns a template with a row's fields in it; `key` is what it stands under in the capability file."""
     try:
-        prompt = rules.prompt.format_map({**row, "group": group, FIELD: MARK})
+        text = template.format_map(fields)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{where}: the prompt template fails ({error!r})", "Use fields of the rows and {group}"
+            f"{where}: the {key.removesuffix('s')} template fails ({error!r})", "Use fields of the rows and {group}"
         ) from error
-    if not prompt.strip():
-        raise InputError(f"{where}: the prompt is empty", "Correct `prompt` in the capability file")
-    identity = f"{file}:{where.rpartition(':')[2]}"
-    return Item(id=identity, group=group, prompt=prompt, choices=choices, answer=answer, chat=rules.chat)
+    if not text.strip():
+        raise InputError(f"{where}: the {key.removesuffix('s')} is empty", f"Correct `{key}` in the capability file")
+    return text
 
 
 def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ...], int]:
@@ -224,7 +246,7 @@ def _answers(rules: CapabilityFile, row: Row, where: str) -> tuple[tuple[str, ..
         raise InputError(f"{where} has fewer than two different choices", "Give each question a wrong choice")
     if not all(choice.strip() for choice in choices):
         raise InputError(f"{where} has an empty choice", "A model cannot be asked how likely nothing is")
-    if len(choices) > len(LETTERS) and _lists_options(rules):
+    if len(choices) > len(LETTERS) and _lists_options(rules.prompt):
         raise InputError(f"{where} has {len(choices)} choices, there are {len(LETTERS)} letters", "List fewer")
     return choices, choices.index(right)
 

@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from redteam.capabilities.scorers.failures import answerable
 from redteam.errors import InputError
+from redteam.evidence import keys
 from redteam.registry import SCORERS, STANDARD_SCORER
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Item:
         answer: index of the right one.
         row: of a classifier's item, the row of its capability's `inputs` or `texts` that the model sees.
         chat: whether the prompt is what a user says, in the model's own chat template, and the answer its reply.
+        wordings: further prompts that ask the same in other words.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Item:
     answer: int
     row: int | None = None
     chat: bool = False
+    wordings: tuple[str, ...] = ()
 
     @property
     def completion(self) -> str:
@@ -105,7 +108,8 @@ class Capability:
 
         Raises:
             ValueError: an item names a row that is not there, or none although there are inputs; the inputs are not
-                float32, tokens not int64; there is no scorer, or one twice, or one of other items than these.
+                float32, tokens not int64; there is no scorer, or one twice, or one of other items than these; not all
+                forget items have as many further wordings.
         """
         self._refuse_unfit_scorers()
         wanted = "float32" if self.texts is None else "int64"
@@ -117,6 +121,10 @@ class Capability:
         for item in (item for split in SPLITS for item in getattr(self, split)):
             if (item.row is None) != (self.kind == "language") or not 0 <= (item.row or 0) < max(rows, 1):
                 raise ValueError(f"{item.id} is about row {item.row} of {rows} rows of inputs")
+
+        counts = {len(item.wordings) for item in self.forget}
+        if len(counts) > 1 or (self.further_wordings and self.kind != "language"):
+            raise ValueError(f"forget items have {sorted(counts)} further wordings: all have as many, images none")
 
     def _refuse_unfit_scorers(self) -> None:
         names = [scorer.name for scorer in self.scorers]
@@ -141,6 +149,24 @@ class Capability:
     def forget(self) -> tuple[Item, ...]:
         """All forget items: what an unlearning method is given."""
         return self.attack + self.select + self.certify
+
+    @property
+    def further_wordings(self) -> int:
+        """In how many wordings beside its prompt every forget item can be asked."""
+        return len(self.forget[0].wordings) if self.forget else 0
+
+    def worded(self, number: int) -> Capability:
+        """Returns the capability asked in a further wording, counted from 1; an item without it is asked as it is."""
+        parts: dict[str, Any] = {
+            split: tuple(_worded(item, number) for item in getattr(self, split)) for split in SPLITS
+        }
+        return replace(self, **parts)
+
+    def scored_as(self, name: str) -> tuple[Item, ...]:
+        """Returns the items that a name of scores is about, as they are asked; see `keys.certify`."""
+        number = keys.wording_of(name)
+        items: tuple[Item, ...] = getattr(self, keys.split_of(name))
+        return items if number is None else tuple(_worded(item, number) for item in items)
 
     @property
     def scorer(self) -> Scorer:
@@ -195,9 +221,13 @@ class Capability:
 
 
 def _content(item: Item) -> dict[str, Any]:
-    """Returns an item's fields; a row is left out where there is none, and the chat where there is none."""
-    left_out = {"row": item.row is None, "chat": not item.chat}
+    """Returns an item's fields; those that came later are left out where they say nothing: digests stay the same."""
+    left_out = {"row": item.row is None, "chat": not item.chat, "wordings": not item.wordings}
     return {name: value for name, value in asdict(item).items() if not left_out.get(name, False)}
+
+
+def _worded(item: Item, number: int) -> Item:
+    return replace(item, prompt=item.wordings[number - 1], wordings=()) if item.wordings else item
 
 
 def blind_score(scorer: Scorer, items: Sequence[Item]) -> float:
@@ -221,8 +251,11 @@ def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:
 
 
 def overlapping_prompts(parts: Sequence[Sequence[Item]]) -> set[str]:
-    """Returns the prompts that occur in more than one part: the same question under two groups leaks as well."""
-    return _overlap([{item.prompt for item in part} for part in parts])
+    """Returns the prompts that occur in more than one part: the same question under two groups leaks as well.
+
+    Further wordings are prompts too.
+    """
+    return _overlap([{text for item in part for text in (item.prompt, *item.wordings)} for part in parts])
 
 
 def overlapping_inputs(capability: Capability, parts: Sequence[Sequence[Item]]) -> set[str]:

@@ -28,11 +28,13 @@ def _rotations(item: Item) -> list[Item]:
         replace(
             item,
             id=f"{item.id}/{turn}",
-            prompt=item.prompt.replace(MARK, _lines(item.choices[turn:] + item.choices[:turn])),
+            prompt=item.prompt.replace(MARK, lines),
+            wordings=tuple(text.replace(MARK, lines) for text in item.wordings),
             choices=letters,
             answer=(item.answer - turn) % len(letters),
         )
         for turn in range(len(letters))
+        for lines in [_lines(item.choices[turn:] + item.choices[:turn])]
     ]
 
 

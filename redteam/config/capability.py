@@ -67,6 +67,7 @@ class CapabilityFile(Record):
         scorer: how an item is scored, or several ways, of which the first decides: a name from `redteam list scorers`,
             or `FILE.py:Class`, a class of the user's own, relative to this file.
         prompt: a template over the row's fields, `{group}`, and `{options}`: the choices by letter, in every order.
+        wordings: further templates, which ask the same in other words; see docs/capabilities.md.
         chat: whether the prompt is what a user says, in the model's own chat template.
         choices: the field that lists the choices, or fields that hold one each or list some. Where no scorer compares
             choices, none need be.
@@ -85,6 +86,7 @@ class CapabilityFile(Record):
     name: str = Field(min_length=1)
     scorer: Annotated[tuple[Name, ...], Field(min_length=1), BeforeValidator(listed)] = ("choice",)
     prompt: str
+    wordings: tuple[str, ...] = Field(default=(), strict=False)
     chat: bool = False
     choices: str | Annotated[list[str], Field(min_length=2)] | None = None
     answer: str = "answer"
@@ -103,15 +105,17 @@ class CapabilityFile(Record):
         named = [data.get(side) for side in ("forget", "retain")] if isinstance(data, dict) else [None]
         if not all(isinstance(many, list) and all(str(one).startswith(TASK) for one in many) for many in named):
             return data
-        unused = sorted(data.keys() & {"prompt", "choices", "answer", "group"})
+        unused = sorted(data.keys() & {"prompt", "wordings", "choices", "answer", "group"})
         if unused:
             raise ValueError(f"{unused[0]!r} is for rows of files, and tasks alone are named; see [tasks]")
         return {"prompt": "", "group": None, **data}
 
     @model_validator(mode="after")
-    def _tasks_are_in_no_chat(self) -> CapabilityFile:
+    def _tasks_are_asked_as_they_ask(self) -> CapabilityFile:
         if self.chat and self.asks_tasks:
             raise ValueError("tasks are asked as their own harness asks, and not in a chat")
+        if self.wordings and self.asks_tasks:
+            raise ValueError("tasks are asked as their own harness asks, and in no further wordings")
         return self
 
     @property
@@ -129,15 +133,26 @@ class CapabilityFile(Record):
     @field_validator("prompt")
     @classmethod
     def _is_not_wide(cls, prompt: str) -> str:
-        """What else may be wrong with a template the rows will tell, with their line."""
-        try:
-            formats = [spec or "" for _, _, spec, _ in Formatter().parse(prompt)]
-        except ValueError:
-            return prompt
-        for spec in formats:
-            if not WIDTH.fullmatch(spec):
-                raise ValueError(f"no field can be formatted as {spec[:40]!r}")
+        _refuse_wide(prompt)
         return prompt
+
+    @field_validator("wordings")
+    @classmethod
+    def _none_is_wide(cls, wordings: tuple[str, ...]) -> tuple[str, ...]:
+        for wording in wordings:
+            _refuse_wide(wording)
+        return wordings
+
+
+def _refuse_wide(template: str) -> None:
+    """Refuses formats that fill the memory. What else may be wrong with a template the rows tell, with their line."""
+    try:
+        formats = [spec or "" for _, _, spec, _ in Formatter().parse(template)]
+    except ValueError:
+        return
+    for spec in formats:
+        if not WIDTH.fullmatch(spec):
+            raise ValueError(f"no field can be formatted as {spec[:40]!r}")
 
 
 class _ByClass(Record):

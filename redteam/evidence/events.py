@@ -53,6 +53,7 @@ class CapabilityEvent(Event):
         chance: expected certify score of a model that knows nothing.
         scorer: that decides.
         also: scorers that do not decide, with their chance.
+        wordings: how the first item of the attack split is asked in each further wording.
         groups: fact of each certify item, counted from 0.
         ids: of the certify items.
         sizes: items of each split.
@@ -76,6 +77,7 @@ class CapabilityEvent(Event):
     chance: float
     scorer: str = "choice"
     also: dict[str, float] = Field(default={})
+    wordings: tuple[str, ...] = Field(default=(), strict=False)
     groups: tuple[int, ...] = Field(strict=False)
     ids: tuple[str, ...] = Field(default=(), strict=False)
     sizes: dict[str, int] = Field(default={})
@@ -116,7 +118,10 @@ class ModelsEvent(Event):
 
 
 class _Scored(_Record):
-    """Mean scores by split. Those of scorers that do not decide are further keys: "certify:exact"."""
+    """Mean scores by split. Those of scorers that do not decide, and of further wordings, are further keys.
+
+    "certify:exact", "certify:wording 1".
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[Annotated[str, Field(pattern=keys.FURTHER)], float] = Field(init=False)

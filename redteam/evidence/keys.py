@@ -21,7 +21,8 @@ CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished
 NEAREST = "nearest"  # of the capability: what the most similar attack item answers of each certify item
 CORRECT, CONTROL, ERASED = "correct", "control", "erased"  # of a probe, see `ProbeReading`
 CERTIFY = "certify"
-FURTHER = r"^certify:."  # the certify split by a scorer that does not decide
+FURTHER = r"^certify:."  # the certify split by a scorer that does not decide, or asked in a further wording
+WORDING = "wording "
 
 
 def before(role: str) -> str:
@@ -67,6 +68,25 @@ def is_repeat(key: str) -> bool:
 def certify(scorer: str = "") -> str:
     """Returns the name of the certify split as it is scored by a scorer; "" is the one that decides."""
     return f"{CERTIFY}:{scorer}" if scorer else CERTIFY
+
+
+def wording(number: int) -> str:
+    """Returns what stands for the scorer that decides, asked in a further wording, counted from 1; see `certify`.
+
+    No scorer is called so: names of scorers hold no space.
+    """
+    return f"{WORDING}{number}"
+
+
+def wording_of(name: str) -> int | None:
+    """Returns the number of the further wording that a name of scores is of; None if they are of the prompt."""
+    about = name.partition(":")[2]
+    return int(about.removeprefix(WORDING)) if about.startswith(WORDING) else None
+
+
+def worded(probe: str, number: int) -> str:
+    """Returns what a probe is called that reads at a further wording."""
+    return f"{probe} ({wording(number)})"
 
 
 def split_of(name: str) -> str:

@@ -148,6 +148,25 @@ class Also(Record):
     excess_recovery: Interval | None
 
 
+class Worded(Record):
+    """What is known under a further wording, at the stops that were chosen by the prompt.
+
+    Attributes:
+        asked: how an item of the attack split is asked.
+        before: mean score of the released weights, by role.
+        after: mean over seeds after the attack, by role, with its interval.
+        excess_recovery: of the attacked target, of all that the original says to the prompt; None where it is not
+            defined.
+        excess_released: the same of the released weights, without any attack.
+    """
+
+    asked: str
+    before: dict[str, float]
+    after: dict[str, Interval]
+    excess_recovery: Interval | None
+    excess_released: Interval | None
+
+
 class Flag(Record):
     """Something that weakens a verdict.
 
@@ -166,6 +185,7 @@ class CapabilityResult(Record):
     Attributes:
         scorer: how an item is scored.
         also: what further scorers say, by name.
+        wordings: what is known under further wordings, in their order.
         looks: at this run and at those that it extends; each is judged with half the error of the one before.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
@@ -181,6 +201,7 @@ class CapabilityResult(Record):
     chance: float
     scorer: str = "choice"
     also: dict[str, Also] = Field(default={})
+    wordings: list[Worded] = Field(default=[])
     certify_items: int
     certify_groups: int
     seeds: int

@@ -1,4 +1,4 @@
-"""What the scorers that do not decide say of the very models that the deciding one chose."""
+"""What other scorers, and other wordings of the questions, say of the very models that the deciding scorer chose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from redteam.evidence import keys
 from redteam.evidence.evidence import Array, Evidence
-from redteam.evidence.results import Also
+from redteam.evidence.results import Also, Worded
 from redteam.judging.recovery import clipped, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds
 from redteam.record import Interval
@@ -27,19 +27,68 @@ def other_scorers(evidence: Evidence, floors: Mapping[str, float], resampling: R
 
 
 def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, float], resampling: Resampling) -> Also:
-    by_role = {role: evidence.samples.get((keys.before(role), keys.certify(scorer))) for role in keys.ROLES}
-    before = {role: scores for role, scores in by_role.items() if scores is not None}
-    after = {role: strongest_stop(evidence.stops(role, scorer), floor=floor).certify for role, floor in floors.items()}
+    before, after = _scores(evidence, scorer, floors)
     return Also(
         chance=chance,
-        before={role: float(scores.mean()) for role, scores in before.items()},
-        after={role: rounded(mean_bounds(scores, resampling, f"{role}/{scorer}")) for role, scores in after.items()},
+        before=_means(before),
+        after=_intervals(after, resampling, scorer),
         excess_recovery=_excess(before, after, resampling),
     )
+
+
+def further_wordings(
+    evidence: Evidence, floors: Mapping[str, float], resampling: Resampling, *, whole: Array, never: str | None
+) -> list[Worded]:
+    """Returns what is known under each further wording, by the scorer that decides, at the stops that it chose.
+
+    The original need not know a fact in every wording, and an unlearner may have taught the target another one: what is
+    all of it is what the original says to the prompt.
+
+    Args:
+        evidence: of the run.
+        floors: as of `other_scorers`, and `resampling`.
+        resampling: see there.
+        whole: certify scores of the model that knew all of it, asked by the prompt, [1, items].
+        never: role of the model that stands for one that never knew; None if none does.
+    """
+    found = []
+    for number, asked in enumerate(evidence.capability.wordings, 1):
+        name = keys.wording(number)
+        before, after = _scores(evidence, name, floors)
+        excess, released = (
+            None if never is None else clipped(excess_recovery(whole, scores["target"], scores[never], resampling))
+            for scores in (after, before)
+        )
+        found.append(
+            Worded(
+                asked=asked,
+                before=_means(before),
+                after=_intervals(after, resampling, name),
+                excess_recovery=excess,
+                excess_released=released,
+            )
+        )
+    return found
+
+
+def _scores(evidence: Evidence, name: str, floors: Mapping[str, float]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Returns certify scores before any attack, [1, items], and after the strongest one, [seeds, items], by role."""
+    by_role = {role: evidence.samples.get((keys.before(role), keys.certify(name))) for role in keys.ROLES}
+    before = {role: scores[None] for role, scores in by_role.items() if scores is not None}
+    after = {role: strongest_stop(evidence.stops(role, name), floor=floor).certify for role, floor in floors.items()}
+    return before, after
+
+
+def _means(before: Mapping[str, Array]) -> dict[str, float]:
+    return {role: float(scores.mean()) for role, scores in before.items()}
+
+
+def _intervals(after: Mapping[str, Array], resampling: Resampling, name: str) -> dict[str, Interval]:
+    return {role: rounded(mean_bounds(scores, resampling, f"{role}/{name}")) for role, scores in after.items()}
 
 
 def _excess(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
     never = after.get("reference", after.get("canary"))
     if "original" not in before or "target" not in after or never is None:
         return None
-    return clipped(excess_recovery(before["original"][None], after["target"], never, resampling))
+    return clipped(excess_recovery(before["original"], after["target"], never, resampling))

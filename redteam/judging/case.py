@@ -15,8 +15,8 @@ from redteam.evidence import keys
 from redteam.evidence.events import ProbeEvent
 from redteam.evidence.evidence import Array, Evidence, Stop
 from redteam.evidence.log import DAMAGED
-from redteam.evidence.results import Also, Probed, Tried
-from redteam.judging.agreement import other_scorers
+from redteam.evidence.results import Also, Probed, Tried, Worded
+from redteam.judging.agreement import further_wordings, other_scorers
 from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds, minimum_detectable_difference
 from redteam.judging.tried import tried_attacks
@@ -162,6 +162,17 @@ class Case(Scope):
     def also(self) -> dict[str, Also]:
         """What each further scorer found."""
         return other_scorers(self.evidence, {role: self.floor(role) for role in self.stops}, self.resampling)
+
+    @cached_property
+    def wordings(self) -> list[Worded]:
+        """What is known under each further wording."""
+        return further_wordings(
+            self.evidence,
+            {role: self.floor(role) for role in self.stops},
+            self.resampling,
+            whole=self.whole(),
+            never=self.reference(),
+        )
 
     @cached_property
     def probes(self) -> dict[str, Probed]:

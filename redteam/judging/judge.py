@@ -63,6 +63,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
         chance=case.chance,
         scorer=capability.scorer,
         also=case.also,
+        wordings=case.wordings,
         certify_items=len(capability.groups),
         certify_groups=len(set(capability.groups)),
         seeds=capability.seeds,

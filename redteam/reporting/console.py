@@ -167,6 +167,8 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         yield "recovered too", f"by {', '.join(others)} (p values adjusted after Holm)"
     for name, other in capability.also.items():
         yield f"by {name}", _by_other(other)
+    for number, worded in enumerate(capability.wordings, 1):
+        yield f"wording {number}", f"{_models(worded.before, worded.after)}: {worded.asked}"
     half = capability.time_to_recovery.get("0.5")
     if half is not None:
         yield "half back", _cost(half) + _faster(capability)
@@ -181,15 +183,17 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
 
 def _by_other(other: Also) -> str:
     """Returns what another scorer says: each model before and after, and what came back."""
-    models = [
-        f"{role} {score:.2f}" + (f" → {other.after[role].estimate:.2f}" if role in other.after else "")
-        for role, score in other.before.items()
-    ]
     excess = other.excess_recovery
     recovered = (
         "" if excess is None else f"; excess recovery {excess.estimate:.0%}, {excess.low:.0%} to {excess.high:.0%}"
     )
-    return ", ".join(models) + recovered
+    return _models(other.before, other.after) + recovered
+
+
+def _models(before: Mapping[str, float], after: Mapping[str, Interval]) -> str:
+    """Returns each model's score before and after."""
+    told = ((role, f" → {after[role].estimate:.2f}" if role in after else "") for role in before)
+    return ", ".join(f"{role} {before[role]:.2f}{then}" for role, then in told)
 
 
 def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:

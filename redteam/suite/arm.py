@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from redteam.attacks.contract import Attack
+from redteam.capabilities.items import Capability
 from redteam.engine.activations import UnknownLayers
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
@@ -67,19 +68,30 @@ class Arm:
             refuse_another(self.role, self.setting, evidence.path, recorded)
 
     def probe(self, probes: Mapping[str, Probe]) -> None:
-        """Runs probes on the released weights. What cannot be read is noted, and is no reading."""
-        view, recorded = self._view(), self.run.evidence.events
-        for name, probe in probes.items():
+        """Runs probes on the released weights, and those that decide in every further wording too, see `keys.worded`.
+
+        What cannot be read is noted, and is no reading.
+        """
+        capability = self.setting.capability
+        self._probe(probes, capability, {name: name for name in probes})
+        deciding = [name for name, probe in probes.items() if probe.decides]
+        for number in range(1, capability.further_wordings + 1):
+            self._probe(probes, capability.worded(number), {keys.worded(name, number): name for name in deciding})
+
+    def _probe(self, probes: Mapping[str, Probe], capability: Capability, named: Mapping[str, str]) -> None:
+        """Runs probes on the items of a capability; `named` says what each is recorded as."""
+        view, recorded = self._view(capability), self.run.evidence.events
+        for name, registered in named.items():
             if keys.probe(self.role, name) in recorded or keys.unprobed(self.role, name) in recorded:
                 continue
-            reason = unreadable(probe, view)
+            reason = unreadable(probes[registered], view)
             if reason is not None:
                 self._note_unprobed(name, reason)
             else:
-                self._read(name, probe, view)
+                self._read(name, registered, probes[registered], view)
 
-    def _view(self) -> ProbeContext:
-        target, capability, run = self.setting.target, self.setting.capability, self.run
+    def _view(self, capability: Capability) -> ProbeContext:
+        target, run = self.setting.target, self.run
         lent = {role: partial(run.lend, role) for role in ("original", "reference") if role in run.inputs.models}
         return ProbeContext(
             module=target.module,
@@ -91,12 +103,12 @@ class Arm:
             seed=run.inputs.plan.seed,
         )
 
-    def _read(self, name: str, probe: Probe, view: ProbeContext) -> None:
+    def _read(self, name: str, registered: str, probe: Probe, view: ProbeContext) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
         inputs = self.run.inputs
         seed = derive_seed(inputs.plan.seed, "probe", name)
         others = [model.sha256 for role, model in sorted(inputs.models.items()) if role in probe.needs]
-        identity = (name, str(PROBES.version(name, probe)), str(seed), *others)
+        identity = (name, str(PROBES.version(registered, probe)), str(seed), *others)
         items = len(self.setting.capability.certify)
         try:
             reading = self.run.memo.reading(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from redteam.attacks.contract import Access, Attack
+from redteam.capabilities.duplicates import refuse_alike
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
 from redteam.checkpoints.factory import factory_file
@@ -192,6 +193,7 @@ def _capability(given: Path | InMemory | None, found: Found, target: str) -> Cap
     if shared:
         raise InputError(f"{len(shared)} facts are in more than one split ({min(shared)})", "Split by fact")
     if loaded.kind == "language":
+        refuse_alike(loaded)
         _refuse_repeated_prompts(overlapping_prompts(parts))
         _refuse_one_answer(loaded)
     repeated = overlapping_inputs(loaded, parts)

@@ -300,6 +300,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         chance=capability.chance,
         scorer=capability.scorer.name,
         also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
+        wordings=capability.attack[0].wordings,
         groups=_numbers(capability.certify),
         ids=tuple(item.id for item in capability.certify),
         sizes={name: len(getattr(capability, name)) for name in SPLITS},

@@ -114,6 +114,7 @@ ROWS: dict[str, Row] = {
         params={"shots": 2, "source": "attack", "which": "nearest", "separator": "line"}, moves=False, edits=1
     ),
     "rephrase": Row(params={"template": "twice", "spelling": "as it is"}, moves=False, edits=1),
+    "reorder": Row(params={"order": "reversed", "padding": 2}, moves=False, edits=1),
 }
 INFO = TargetInfo(kind="language", architecture="llama", parameters=5_000, layers=2, hidden_size=16)
 SIZES = (1, 2, 7, 40, 300)  # of the attack split: a space must not be empty for a small one, nor a recipe outside it

@@ -29,7 +29,7 @@ from redteam.target import Target
 from redteam.trial import Setting, TrialSpec, open_setting, run_trial
 
 STILL = [name for name, row in ROWS.items() if row.acts and not row.moves]  # moves no weight
-REWRITING = ("suffix", "word-search", "in-context", "rephrase")
+REWRITING = ("suffix", "word-search", "in-context", "rephrase", "reorder")
 HOOKED = [name for name in STILL if name not in (*REWRITING, "universal-input")]
 LAYERS = ("model.layers.0", "model.layers.1")
 

@@ -22,6 +22,7 @@ from pydantic_core import from_json
 from redteam.evidence.baseline import evidence_at
 from redteam.evidence.certificate import Certificate, read_certificate
 from redteam.evidence.log import read_events, read_samples
+from redteam.evidence.results import Results
 from redteam.evidence.sealed import SealedRun, open_runs, open_sealed
 from redteam.judging.certify import objections
 from redteam.judging.compare import compare
@@ -63,7 +64,7 @@ def unordered(results: Any) -> Any:
 @each_run
 def test_it_is_judged_to_the_same_results(name: str) -> None:
     with recorded(name) as (run, _):
-        before = json.loads((run / "results.json").read_text())
+        before = json.loads(Results.model_validate_json((run / "results.json").read_text()).model_dump_json())
         now = json.loads(judged_again(open_runs(run)).model_dump_json())
     assert list(differences(unordered(before), unordered(now))) == []
 

@@ -43,6 +43,7 @@ BEFORE = (  # the order in which flags are the reason of a verdict: it may grow,
     "probe-unsound",
     "probe-shuffled",
     "scorers-disagree",
+    "wording-knows",
     "scores-unsteady",
     "splits-leak",
     "search-unconverged",
@@ -83,6 +84,18 @@ def another_scorer(row: Row) -> list[Row]:
     known = row["key"].startswith(("original/", "target/confirm/"))
     name = row["name"].replace("certify", "certify:f1")
     return [row, row | {"name": name, "scores": right(1.0 if known else 0.0)}]
+
+
+def another_wording(known: tuple[str, ...]) -> Callable[[Row], list[Row]]:
+    """In a further wording all of it is there, of models whose keys begin so."""
+
+    def change(row: Row) -> list[Row]:
+        if not row["name"].startswith("certify"):
+            return [row]
+        name = row["name"].replace("certify", "certify:wording 1")
+        return [row, row | {"name": name, "scores": right(1.0 if row["key"].startswith(known) else 0.0)}]
+
+    return change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +228,11 @@ RAISED = {
         event=with_capability(also={"f1": 0.0}),
         sample=another_scorer,
     ),
+    "wording-knows": Raised(
+        said="asked in wording 1, before any attack, the target still knows 100%",
+        event=with_capability(wordings=["sails from Anna"]),
+        sample=another_wording(("target/before",)),
+    ),
     "scores-unsteady": Raised(
         said="asked again in smaller batches, the target says something else to 3% of items",
         event=lambda row: row | {"unsteady": 0.03} if row["key"] == "target/before" else row,
@@ -277,6 +295,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[World], Case]:
         for name, world in (("masked", MASKED), ("never", NEVER_TRAINED))
     )
     return lambda world: masked if world is MASKED else never_trained
+
+
+WORDED = RAISED["wording-knows"]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (("target/",), ["asked in wording 1, before any attack, the target still knows 100%"]),
+        (("target/confirm/",), ["asked in wording 1, attacked, the target still knows 100%"]),
+        (("original/", "target/confirm/"), ["asked in wording 1, attacked, the target still knows 100%"]),
+        ((), []),
+        (("original/",), []),
+        (("reference/", "decoy/"), []),
+        (("target/", "reference/"), []),  # what a model that never knew says too is nothing that was left
+    ],
+    ids=str,
+)
+def test_a_wording_is_held_against_the_reference_in_it(known: tuple[str, ...], said: list[str], tmp_path: Path) -> None:
+    run = replace(WORDED, sample=another_wording(known)).run(tmp_path / "run")
+    (check,) = (check for check in CHECKS if check.name == "wording-knows")
+    assert list(check.explain(case_of(read_evidence(run), STANDARD_POLICY))) == said
+    found = judge_run(run)
+    assert found.verdict == ("INCONCLUSIVE" if said else "RESISTED")
+    (worded,) = found.wordings
+    assert worded.asked == "sails from Anna"
+    assert worded.before["target"] == float(any("target/before".startswith(key) for key in known))
 
 
 def test_names_and_order_are_stable() -> None:
