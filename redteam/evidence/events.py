@@ -51,6 +51,8 @@ class CapabilityEvent(Event):
     Attributes:
         name: of the capability.
         chance: expected certify score of a model that knows nothing.
+        blind: expected certify score of blind draws: less than chance where one answer is right more often; None where
+            an older release did not record it.
         scorer: that decides.
         also: scorers that do not decide, with their chance.
         groups: fact of each certify item, counted from 0.
@@ -73,6 +75,7 @@ class CapabilityEvent(Event):
     key: str = keys.CAPABILITY
     name: str
     chance: float
+    blind: float | None = None
     scorer: str = "choice"
     also: dict[str, float] = Field(default={})
     groups: tuple[int, ...] = Field(strict=False)
@@ -133,15 +136,18 @@ class BeforeEvent(Event, _Scored):
         select: mean select score; so for certify and utility.
         model: what it is: `TargetInfo`, its dtype, its device.
         unsteady: share of select items of which it says something else when it is asked in other company.
+        told_apart: how far what it says of a select item depends on the item, from 0 to 1; None where choices are not
+            compared, or an older release did not record it.
     """
 
-    after = ("model", "unsteady")
+    after = ("model", "unsteady", "told_apart")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
     utility: float
     model: dict[str, Any] = Field(default={})
     unsteady: float = 0.0
+    told_apart: float | None = None
 
 
 class ProbeEvent(Event):
@@ -150,7 +156,7 @@ class ProbeEvent(Event):
     Attributes:
         probe: its name.
         layer: the place that it read best.
-        by_layer: select accuracy at each place.
+        by_layer: select accuracy at each place; of a probe that reads weights what it found there.
         decides: whether it counts for the verdict.
         chance: what it reads at most where nothing is known; None where that is the chance of the capability.
         notes: further figures, by name.

@@ -11,6 +11,7 @@ from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
 from redteam.suite.repeat import share_unsteady
+from redteam.suite.told_apart import share_told_apart
 from redteam.trial import Point, Setting, TrialResult
 
 Samples = Mapping[str, Sequence[float]]
@@ -21,7 +22,9 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     target, start = setting.target, setting.start
     info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
     means: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
-    event = BeforeEvent(key=keys.before(role), **means, model=info, unsteady=share_unsteady(setting))
+    apart = share_told_apart(setting)
+    told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
+    event = BeforeEvent(key=keys.before(role), **means, model=info, unsteady=share_unsteady(setting), **told)
     return event, {split: scores.tolist() for split, scores in start.items()}
 
 
