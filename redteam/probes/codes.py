@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Substitution = Callable[[int], Indices]
 
-# Of one item, keys times choices. Sixty-four choices have room for every shift; sixteen for every affine key.
+# Of one item, keys times choices. Sixty-four choices leave room for every shift, sixteen for every affine key.
 MOST_CELLS = 4096
 
 
@@ -65,8 +65,9 @@ def plain(heard: Heard) -> Floats:
 
 
 def ranked(heard: Heard) -> Floats:
-    """What is meant has a fixed rank among what is said, the key: the second likeliest, or the least likely."""
-    keys = np.arange(heard.table.shape[1])[:, None]
+    """What is meant has a fixed rank among what is said, the key: the second likeliest, say. Of many the first few."""
+    most = heard.table.shape[1]
+    keys = np.arange(min(most, MOST_CELLS // most))[:, None]
     return np.asarray((heard.ranks[:, None, :] == keys) & np.isfinite(heard.table)[:, None, :], dtype=np.float64)
 
 
@@ -112,7 +113,7 @@ def substituted(substitution: Substitution, heard: Heard) -> Floats:
         heard: what was said.
     """
     most, belief = heard.table.shape[1], heard.belief
-    support = np.zeros((len(belief), len(substitution(most)), most))
+    support = np.zeros((len(belief), _keys(substitution, most), most))
     for count in np.unique(heard.counts):
         said, rows = substitution(int(count)), np.flatnonzero(heard.counts == count)
         support[rows, : len(said), :count] = np.where(said >= 0, belief[rows][:, said], 0.0)
@@ -120,5 +121,10 @@ def substituted(substitution: Substitution, heard: Heard) -> Floats:
 
 
 def usable(substitution: Substitution, choices: int) -> bool:
-    """Returns whether the keys for so many choices are few enough to be tried."""
-    return choices**2 <= MOST_CELLS and substitution(choices).size <= MOST_CELLS
+    """Returns whether the keys for so many choices and fewer are few enough to be tried."""
+    return choices**2 <= MOST_CELLS and _keys(substitution, choices) * choices <= MOST_CELLS
+
+
+def _keys(substitution: Substitution, most: int) -> int:
+    """Returns how many keys there are for any number of choices up to the most."""
+    return max(len(substitution(count)) for count in range(1, most + 1))

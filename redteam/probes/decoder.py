@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from redteam.capabilities.items import Item
+from redteam.engine.seeding import derive_seed
 from redteam.probes.codes import SUBSTITUTIONS, Code, Floats, Heard, plain, ranked, substituted, usable
 from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.hearings import FIRST, Hearings, hearings_of
@@ -180,7 +181,9 @@ class Decoder:
         encoded = encoded_parts(view, "attack", "select", "certify")
         tables = [part.table(view.module).double().numpy() for part in encoded]
         items = (view.capability.attack, view.capability.select, view.capability.certify)
-        drawn = [drawn_answers(part, view.seed + number).answers.tolist() for number, part in enumerate(encoded)]
+        drawn = [
+            drawn_answers(part, derive_seed(view.seed, number)).answers.tolist() for number, part in enumerate(encoded)
+        ]
         blindly = [
             tuple(replace(item, answer=answer) for item, answer in zip(some, answers, strict=True))
             for some, answers in zip(items, drawn, strict=True)
