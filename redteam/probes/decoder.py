@@ -11,10 +11,12 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from redteam.capabilities.items import Item
+from redteam.capabilities.scorers.choices import EncodedChoices
 from redteam.engine.seeding import derive_seed
 from redteam.probes.codes import SUBSTITUTIONS, Code, Floats, Heard, plain, ranked, substituted, usable
 from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.hearings import FIRST, Hearings, hearings_of
+from redteam.probes.next_words import next_words
 from redteam.probes.outputs import drawn_answers, encoded_parts
 from redteam.probes.prompt_words import PromptWords
 
@@ -23,7 +25,8 @@ ONE, WORDS, PAIRS = "one key", "a key by words", "a key by pairs of words"
 # matters.
 KEYS = ((ONE, 0.1), (WORDS, 0.1), (WORDS, 1.0), (PAIRS, 0.1), (PAIRS, 1.0))
 MOST_ITEMS = 1000  # that are learnt from: solving takes the third power. So many at a time are decoded
-PLAIN, RANK, BELIEF, LIKELIHOOD = "as said", "rank", "any, by belief", "any, by likelihoods"
+PLAIN, RANK = "as said", "rank"
+BELIEF, LIKELIHOOD, SPOKEN = "any, by belief", "any, by likelihoods", "any, by words that come next"
 
 Solver = Callable[[Floats], Floats]
 
@@ -35,15 +38,17 @@ class Asked:
     Attributes:
         items: in order.
         heard: by the way of listening.
+        words: probabilities of some tokens that may come next, [items, tokens]; of none where they were not read.
     """
 
     items: tuple[Item, ...]
     heard: Hearings
+    words: Floats
 
     def take(self, rows: Sequence[int]) -> Asked:
         """Returns some of the items."""
         heard = {name: one.take(rows) for name, one in self.heard.items()}
-        return Asked(items=tuple(self.items[row] for row in rows), heard=heard)
+        return Asked(items=tuple(self.items[row] for row in rows), heard=heard, words=self.words[rows])
 
     def blocks(self) -> Iterator[Asked]:
         """Yields the items, so many at a time that their tables are small."""
@@ -125,7 +130,10 @@ class Known:
                     keys = alike[KEYS[one.key][0]] @ by_key[one.key](explained)
                     yield np.einsum("ik,ikc->ic", keys, support)
                 continue
-            said, asks = (one.belief if code == BELIEF else one.standardised for one in (ours, theirs))
+            if code == SPOKEN:
+                said, asks = self.asked.words, asked.words
+            else:
+                said, asks = (one.belief if code == BELIEF else one.standardised for one in (ours, theirs))
             unit = float((said**2).sum(axis=1).mean()) or 1.0
             meant = np.zeros_like(ours.table)
             meant[right] = 1.0
@@ -137,6 +145,7 @@ class Known:
         """Returns all that are tried, those of one code and hearing together."""
         codes = [*self.codes, BELIEF, LIKELIHOOD]
         pairs = [(hearing, code) for hearing in self.asked.heard for code in codes]
+        pairs += [(FIRST, SPOKEN)] if self.asked.words.shape[1] else []
         return [
             Hypothesis(key=key, number=number, hearing=hearing, code=code)
             for number, (hearing, code) in enumerate(pairs)
@@ -153,7 +162,8 @@ class Decoder:
     says how well every key would explain it, which is the belief in what would be said of the right choice; regularised
     least squares on the words of the prompt, or on pairs of them, predicts that of other items; and a choice scores the
     belief in what would be said of it under each key, weighted by the key's prediction. Without any rule the right
-    choice itself is predicted, from what is said and the prompt at once.
+    choice itself is predicted, from what is said and the prompt at once; there what is said may be any word, no choice
+    of this question.
 
     Of all hypotheses within a standard error of what is best on the select split the simplest is taken, and the
     simplest is that the model says what it means. `layer` names it. Keys that no attack item shows (one for each
@@ -188,8 +198,9 @@ class Decoder:
             tuple(replace(item, answer=answer) for item, answer in zip(some, answers, strict=True))
             for some, answers in zip(items, drawn, strict=True)
         ]
-        chosen, by_place, correct = read_tables(items, tables)
-        _, _, control = read_tables(blindly, tables)
+        words = next_words(view.module, [part for part in encoded if isinstance(part, EncodedChoices)])
+        chosen, by_place, correct = read_tables(items, tables, words)
+        _, _, control = read_tables(blindly, tables, words)
         plainly = right_shares(tables[2], hearings_of(items[2], tables[2])[FIRST])
         return ProbeReading(
             layer=chosen,
@@ -200,12 +211,15 @@ class Decoder:
         )
 
 
-def read_tables(items: Sequence[tuple[Item, ...]], tables: Sequence[Floats]) -> tuple[str, dict[str, float], Floats]:
+def read_tables(
+    items: Sequence[tuple[Item, ...]], tables: Sequence[Floats], words: Sequence[Floats] | None = None
+) -> tuple[str, dict[str, float], Floats]:
     """Reads what a model means from what it says.
 
     Args:
         items: of the attack, the select and the certify split.
         tables: log-likelihoods of the choices of each, [items, most choices], -inf where an item has none.
+        words: probabilities of some tokens that may come next, [items, tokens], where they are known.
 
     Returns:
         The hypothesis that was chosen; the select accuracy of the best of each code, by name; and of each certify item
@@ -216,7 +230,8 @@ def read_tables(items: Sequence[tuple[Item, ...]], tables: Sequence[Floats]) -> 
     heard = [hearings_of(some, table) for some, table in zip(items, wide, strict=True)]
     names = [name for name in heard[0] if name == FIRST or any(_differ(one[name], one[FIRST]) for one in heard)]
     attack, select, certify = (
-        Asked(items=some, heard={name: one[name] for name in names}) for some, one in zip(items, heard, strict=True)
+        Asked(items=some, heard={name: one[name] for name in names}, words=spoken)
+        for some, one, spoken in zip(items, heard, words or [np.empty((len(some), 0)) for some in items], strict=True)
     )
     known, select = Known.of(_thinned(attack)), _thinned(select)
     tried = known.hypotheses()

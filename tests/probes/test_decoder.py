@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -10,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_classifiers import tiny_mlp, tiny_points
-from tiny_models import same_bits, weights_of
-from tiny_views import knowing_llama, near, view_of
+from tiny_models import same_bits, tiny_llama, weights_of, word_tokenizer
+from tiny_views import knowing_llama, near, text_capability, view_of
 
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.choices import encode_choices
 from redteam.probes.codes import MOST_CELLS, SUBSTITUTIONS, Floats, Heard, usable
 from redteam.probes.contract import unreadable
 from redteam.probes.decoder import Decoder, read_tables
+from redteam.probes.next_words import OF_EACH, next_words
 
 CHOICES, PARTS = 8, (40, 25, 40)  # people of each part, with three facts each
 FIRST, LAST = [f"A{n}" for n in range(10)], [f"B{n}x{n % 3 * 'y'}" for n in range(20)]
@@ -186,6 +190,46 @@ def test_choices_may_be_listed_in_any_order() -> None:
     chosen, _, correct = read_tables(parts, tables(parts, lambda items, seed: likely(items, said, seed), 0))
     assert correct.mean() > 0.85
     assert "by their text" in chosen
+
+
+WORDS: dict[str, tuple[Said, float]] = {
+    "a word for each answer": (lambda item: permuted(item.answer), 0.99),
+    "words by question": (lambda item: permuted(item.answer, asked(item)), 0.9),
+    "words by question, encrypted": (lambda i: permuted((i.answer + key(first(i))) % CHOICES, asked(i)), 0.25),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_answers_may_be_said_in_words_that_are_no_choices(name: str) -> None:
+    said, least = WORDS[name]
+    parts = people(0)
+    beliefs = [np.exp(likely(items, said, number)) for number, items in enumerate(parts)]
+    nothing = tables(parts, UNKNOWN["nothing"], 0)
+    chosen, _, correct = read_tables(parts, nothing, beliefs)
+    assert correct.mean() >= least, chosen
+    assert "words that come next" in chosen
+    assert read_tables(parts, nothing)[2].mean() < 0.2
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one token", "many tokens"])
+def test_words_that_come_next_are_those_after_the_prompt(many: bool) -> None:
+    capability, module, tokenizer = text_capability(many=many), tiny_llama(), word_tokenizer()
+    splits = [capability.attack, capability.certify]
+    encoded = [encode_choices(tokenizer, items) for items in splits]
+    found = next_words(module, encoded)
+    likeliest: Counter[int] = Counter()
+    whole = []
+    for items in splits:
+        with torch.no_grad():
+            logits = [module(torch.tensor([tokenizer(item.prompt)["input_ids"]])).logits[0, -1] for item in items]
+        whole.append(torch.stack(logits).softmax(-1).double().numpy())
+    for row in whole[0]:
+        likeliest.update(row.argsort()[::-1][:OF_EACH].tolist())
+    for belief, expected in zip(found, whole, strict=True):
+        assert belief.shape == (len(expected), len(likeliest))
+        columns = [np.abs(expected - column[:, None]).max(axis=0).argmin() for column in belief.T]
+        assert set(columns) == set(likeliest)
+        np.testing.assert_allclose(belief, expected[:, columns], atol=1e-6)
 
 
 @pytest.mark.parametrize("counts", [(2, 8), (3, 7)])

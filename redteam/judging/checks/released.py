@@ -99,7 +99,7 @@ CHECKS: tuple[Check[Case], ...] = (
         when="before any attack the target scores as if it knew nothing, and yet it is sure of another answer for each"
         f" question: their mutual information is more than {TOLD_APART:.0%} of the most there can be, beyond that of"
         " the reference. Something is known of these questions, whatever it stands for",
-        remedy="find out what the answers stand for (see the probe `decoder`), or give a reference that is as sure",
+        remedy="find out what the answers stand for: the probe decoder tries some codes",
         explain=_surely_wrong,
     ),
 )
