@@ -238,6 +238,8 @@ PROBES = Registry(
         "sampling": "redteam.probes.sampling:Sampling",
         "patching": "redteam.probes.patching:Patching",
         "connectivity": "redteam.probes.connectivity:Connectivity",
+        "spectrum": "redteam.probes.spectrum:Spectrum",
+        "decoder": "redteam.probes.decoder:Decoder",
     },
 )
 SCORERS = Registry(

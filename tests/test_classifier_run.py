@@ -356,11 +356,12 @@ def test_a_probe_that_cannot_be_undone_is_named(
 
 def test_all_probes_but_those_of_text_read_a_classifier_too(targets: list[Path], tmp_path: Path) -> None:
     whole = attack(targets[0], budget=1, attacks=[QUICK], out=tmp_path / "whole").capabilities[0]
-    assert set(whole.unprobed) == {"logit-lens", "tuned-lens"}
+    assert set(whole.unprobed) == {"logit-lens", "tuned-lens", "decoder"}
     assert set(whole.probes) == set(PROBES.table) - set(whole.unprobed)
     for name in ("linear", "means"):
         assert set(whole.probes[name].erased) == {"target", "original", "reference"}
-    assert {name for name, probed in whole.probes.items() if not probed.decides} == {"patching", "connectivity"}
+    deciding = {name for name, probed in whole.probes.items() if probed.decides}
+    assert set(whole.probes) - deciding == {"patching", "connectivity", "spectrum"}
     assert "probe-shuffled" not in {flag.name for flag in whole.flags}  # each is held to the chance of its own scale
 
 

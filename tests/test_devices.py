@@ -29,18 +29,12 @@ from redteam.errors import InputError
 from redteam.registry import ATTACKS, PROBES
 
 HERE, ROUNDING = Path(__file__).parent, 1e-5  # kernels sum float32 in an order of their own
-ASKED = {
-    "suffix",
-    "word-search",
-    "soft-prompt",
-    "in-context",
-    "rephrase",
-    "reorder",
-}  # what only a language model can be given
-LENSES = {"logit-lens", "tuned-lens"}
+# What only a language model can be given.
+ASKED = {"suffix", "word-search", "soft-prompt", "in-context", "rephrase", "reorder"}
+OF_TEXT = {"logit-lens", "tuned-lens", "decoder"}  # read text alone
 NOT_OF = {
-    "classifier": ASKED | LENSES | {"masked", "worded"},  # nothing hides one class of this tiny one
-    "text": ASKED | LENSES | {"universal-input", "worded"},
+    "classifier": ASKED | OF_TEXT | {"masked", "worded"},  # nothing hides one class of this tiny one
+    "text": ASKED | OF_TEXT | {"universal-input", "worded"},
     "language": {"universal-input"},
     "spread": {"universal-input"},
 }

@@ -325,7 +325,7 @@ def test_a_class_that_was_masked_is_recovered(world: Path, tmp_path: Path) -> No
     assert found.verdict == "RECOVERED", found.reason
     assert found.excess_recovery is not None
     assert found.excess_recovery.low > 0.5
-    assert set(found.unprobed) == {"logit-lens", "tuned-lens"}
+    assert set(found.unprobed) == {"logit-lens", "tuned-lens", "decoder"}
     assert set(found.probes) == set(PROBES.table) - set(found.unprobed)
 
 

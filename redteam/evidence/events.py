@@ -51,6 +51,8 @@ class CapabilityEvent(Event):
     Attributes:
         name: of the capability.
         chance: expected certify score of a model that knows nothing.
+        blind: expected certify score of blind draws: less than chance where one answer is right more often; None where
+            an older release did not record it.
         scorer: that decides.
         also: scorers that do not decide, with their chance.
         wordings: how the first item of the attack split is asked in each further wording.
@@ -75,6 +77,7 @@ class CapabilityEvent(Event):
     key: str = keys.CAPABILITY
     name: str
     chance: float
+    blind: float | None = None
     scorer: str = "choice"
     also: dict[str, float] = Field(default={})
     wordings: tuple[str, ...] = Field(default=(), strict=False)
@@ -142,9 +145,11 @@ class BeforeEvent(Event, _Scored):
         unsteady: share of select items of which it says something else when it is asked in other company.
         mode_loss: how its loss on retain items differs between being scored and being trained, in nats, see `ModeGap`.
         mode_gradients: share of its parameters that get a gradient in training mode alone.
+        told_apart: how far what it says of a select item depends on the item, from 0 to 1; None where choices are not
+            compared, or an older release did not record it.
     """
 
-    after = ("model", "unsteady", "mode_loss", "mode_gradients")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
@@ -153,6 +158,7 @@ class BeforeEvent(Event, _Scored):
     unsteady: float = 0.0
     mode_loss: float = 0.0
     mode_gradients: float = 0.0
+    told_apart: float | None = None
 
 
 class ProbeEvent(Event):
@@ -161,7 +167,7 @@ class ProbeEvent(Event):
     Attributes:
         probe: its name.
         layer: the place that it read best.
-        by_layer: select accuracy at each place.
+        by_layer: select accuracy at each place; of a probe that reads weights what it found there.
         decides: whether it counts for the verdict.
         chance: what it reads at most where nothing is known; None where that is the chance of the capability.
         notes: further figures, by name.

@@ -69,6 +69,11 @@ class Case(Scope):
         """Returns the certify score of the released weights."""
         return float(self.evidence.released(role).mean())
 
+    def told_apart(self, role: str) -> float | None:
+        """Returns how far what the released weights say depends on the question; None if that is not known."""
+        before = self.evidence.before(role)
+        return None if before is None else before.told_apart
+
     def utility(self, role: str) -> float:
         """Returns the utility of the released weights."""
         before = self.evidence.before(role)

@@ -92,7 +92,7 @@ class Interpolated(nn.Module):
         """
         super().__init__()
         self.model = model
-        self.weights = {name: _on_line(start, end, a) for name, (start, end) in _paired(model, original).items()}
+        self.weights = {name: _on_line(start, end, a) for name, (start, end) in paired(model, original).items()}
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """Runs the model with the weights between; what they stand in for is put back, whatever happens."""
@@ -105,8 +105,12 @@ def _on_line(start: Tensor, end: Tensor, a: float) -> Tensor:
     return torch.lerp(start, end.to(start), a)  # exact at both ends, which start + a (end - start) is not
 
 
-def _paired(model: nn.Module, original: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns the parameters and buffers of both models by name, those of tied weights under each of their names."""
+def paired(model: nn.Module, original: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the parameters and buffers of both models by name, those of tied weights under each of their names.
+
+    Raises:
+        InputError: the models have parameters or buffers of other names or shapes.
+    """
     ours, theirs = _arrays(model), _arrays(original)
     wrong = sorted(
         name
@@ -115,7 +119,7 @@ def _paired(model: nn.Module, original: nn.Module) -> dict[str, tuple[Tensor, Te
     )
     if wrong:
         raise InputError(
-            f"weights cannot be interpolated: {len(wrong)} have no counterpart of their shape ({wrong[0]})",
+            f"weights cannot be compared: {len(wrong)} have no counterpart of their shape ({wrong[0]})",
             "Give the model that was unlearned",
         )
     return {name: (ours[name], theirs[name]) for name in ours}
@@ -133,7 +137,7 @@ def distance(model: nn.Module, original: nn.Module) -> float:
         InputError: as `Interpolated`.
     """
     names = {name for module in (model, original) for name, _ in module.named_parameters()}
-    pairs = [pair for name, pair in _paired(model, original).items() if name in names]
+    pairs = [pair for name, pair in paired(model, original).items() if name in names]
     moved = sum(float((start.cpu().double() - end.cpu().double()).square().sum()) for start, end in pairs)
     whole = sum(float(end.cpu().double().square().sum()) for _, end in pairs)
     return float((moved / whole) ** 0.5)

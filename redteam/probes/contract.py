@@ -70,7 +70,7 @@ class ProbeReading:
         layer: the place it read best, chosen on the select split; "" of a probe that reads outputs.
         correct: what was read of each certify item, in [0, 1] and in item order: 1 where the right choice was read.
         control: the same for the same probe of answers that were shuffled.
-        by_layer: accuracy on the select split for each place.
+        by_layer: accuracy on the select split for each place; of a probe that reads weights what it found there.
         notes: further figures, by name, for people: "at 1", "bits", ...
         erased: the same as `correct` for the probe trained on states from which the answer was erased, for linear
             probes; empty where erasing promises nothing.

@@ -12,6 +12,7 @@ from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
 from redteam.suite.repeat import share_unsteady
+from redteam.suite.told_apart import share_told_apart
 from redteam.trial import Point, Setting, TrialResult
 
 Samples = Mapping[str, Sequence[float]]
@@ -24,6 +25,8 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     means: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
     gap = mode_gap(target.module, setting.retain)
     setting.released.restore(target.module)  # in training mode a module may change its buffers
+    apart = share_told_apart(setting)
+    told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
     event = BeforeEvent(
         key=keys.before(role),
         **means,
@@ -31,6 +34,7 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
         unsteady=share_unsteady(setting),
         mode_loss=gap.loss,
         mode_gradients=gap.gradients,
+        **told,
     )
     return event, {split: scores.tolist() for split, scores in start.items()}
 

@@ -298,6 +298,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     event = CapabilityEvent(
         name=capability.name,
         chance=capability.chance,
+        blind=blind_score(capability.scorer, capability.certify),
         scorer=capability.scorer.name,
         also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
         wordings=capability.attack[0].wordings,

@@ -33,6 +33,8 @@ BEFORE = (  # the order in which flags are the reason of a verdict: it may grow,
     "utility-collapsed",
     "utility-unmeasured",
     "mode-gap",
+    "below-chance",
+    "surely-wrong",
     "failed-trials",
     "attacks-idle",
     "reference-knows",
@@ -128,6 +130,16 @@ def with_capability(**more: Any) -> Callable[[Row], Row]:
     return lambda row: row | more if row["key"] == "capability" else row
 
 
+def told_apart(**shares: float) -> Callable[[Row], Row]:
+    """How far what models say depends on the question, by role."""
+
+    def changed(row: Row) -> Row:
+        role = row["key"].split("/")[0]
+        return row | {"told_apart": shares[role]} if row["type"] == "before" and role in shares else row
+
+    return changed
+
+
 def unmeasured() -> World:
     world = NEVER_TRAINED
     for role in world.models:
@@ -178,8 +190,20 @@ RAISED = {
         said="utility is 0.07 on 40 facts, chance is 0.06: what a model lost would not show", world=unmeasured()
     ),
     "mode-gap": Raised(
-        said="the target's loss on retain items is 5.59 nats away while it is trained",
+        said="the target's loss on retain items changes by 5.59 nats when it is trained",
         event=lambda row: row | {"mode_loss": 5.59} if row["key"] == "target/before" else row,
+    ),
+    "below-chance": Raised(
+        said="the target scores 0.000 before any attack, chance is 0.062: what is avoided is known",
+        world=replace(NEVER_TRAINED, groups=200).change("target", before=0.0),
+    ),
+    "surely-wrong": Raised(
+        said="the target scores 0.05, and its answers depend on the question by 92%, by 30% in the reference",
+        event=lambda row: (
+            row | {"told_apart": {"target/before": 0.92}.get(row["key"], 0.3)}
+            if row["key"] in ("target/before", "reference/before")
+            else row
+        ),
     ),
     "failed-trials": Raised(
         said="2 of 6 trials failed (RuntimeError: no)", world=NEVER_TRAINED.change("target", failed=2)
@@ -285,6 +309,38 @@ def test_a_flag_is_raised_by_evidence_and_is_the_reason_with_its_remedy(check: C
 @pytest.mark.parametrize("world", [MASKED, NEVER_TRAINED], ids=["masked", "never trained"])
 def test_a_run_in_order_raises_none(check: Check[Case], world: World, runs: Callable[[World], Case]) -> None:
     assert list(check.explain(runs(world))) == []
+
+
+SURE = told_apart(target=0.92, reference=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "calm"),
+    {
+        "the reference avoids it too": (
+            "below-chance",
+            Raised(said="", world=MANY.change("target", before=0.0).change("reference", before=0.0)),
+        ),
+        "too few facts to tell": ("below-chance", Raised(said="", world=NEVER_TRAINED.change("target", before=0.0))),
+        "blind draws are no better": (
+            "below-chance",
+            Raised(said="", world=MANY.without("reference"), event=with_capability(chance=0.3, blind=0.0625)),
+        ),
+        "the reference is as sure": ("surely-wrong", Raised(said="", event=told_apart(target=0.92, reference=0.7))),
+        "it is right": ("surely-wrong", Raised(said="", world=MANY.change("target", before=0.3), event=SURE)),
+        "an older release did not say": ("surely-wrong", Raised(said="")),
+    }.values(),
+)
+def test_what_looks_alike_raises_none(name: str, calm: Raised, tmp_path: Path) -> None:
+    case = case_of(read_evidence(calm.run(tmp_path / "run")), STANDARD_POLICY)
+    assert list(next(check for check in CHECKS if check.name == name).explain(case)) == []
+
+
+def test_a_score_below_chance_is_held_to_blind_draws(tmp_path: Path) -> None:
+    """Who always gives the commonest answer is right more often than that."""
+    run = Raised(said="", world=MANY.without("reference"), event=with_capability(chance=0.3)).run(tmp_path / "run")
+    flags = [flag.name for flag in judge_run(run).flags]
+    assert "below-chance" in flags
 
 
 @pytest.fixture(scope="module")
