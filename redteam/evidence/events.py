@@ -133,15 +133,20 @@ class BeforeEvent(Event, _Scored):
         select: mean select score; so for certify and utility.
         model: what it is: `TargetInfo`, its dtype, its device.
         unsteady: share of select items of which it says something else when it is asked in other company.
+        unused: layer -> how many of its channels do nothing on the items at hand, and how many it has; of layers with
+            any. Of the target, the original and the reference.
     """
 
-    after = ("model", "unsteady")
+    after = ("model", "unsteady", "unused")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
     utility: float
     model: dict[str, Any] = Field(default={})
     unsteady: float = 0.0
+    unused: dict[str, Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]] = (
+        Field(default={})
+    )
 
 
 class ProbeEvent(Event):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from redteam.engine.devices import device_of
+from redteam.engine.unused import count_unused
 from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
@@ -21,7 +22,9 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     target, start = setting.target, setting.start
     info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
     means: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
-    event = BeforeEvent(key=keys.before(role), **means, model=info, unsteady=share_unsteady(setting))
+    given = role in ("target", "original", "reference")  # others are made of these
+    unused = count_unused(target.module, setting.answers, setting.retain) if given else {}
+    event = BeforeEvent(key=keys.before(role), **means, model=info, unsteady=share_unsteady(setting), unused=unused)
     return event, {split: scores.tolist() for split, scores in start.items()}
 
 
