@@ -37,8 +37,8 @@ def open_channels(module: nn.Module, *data: Examples, how: str, least: float, se
       is no bias, or it is not what shifts them, the direction of the mean input is taken out of the row instead;
     - outputs that are spread far more than those of open channels: rows are divided.
 
-    In the first round the inputs of each layer that all its outputs leave alone, and scales that belong to no layer, are
-    opened likewise.
+    In the first round the inputs of a layer that all of its outputs leave alone are opened likewise, and scales that
+    belong to no layer.
 
     Args:
         module: in any mode, which it keeps.
@@ -170,7 +170,7 @@ def _principal(rows: Tensor) -> Tensor:
 
 
 def _lengthen(rows: Tensor, thin: Tensor, random: torch.Generator) -> bool:
-    """Gives some rows the median length of the others, in place, and rows of zeros a tenth of it in a random direction."""
+    """Gives some rows the median length of the others, in place; rows of zeros a tenth of it, drawn."""
     if not thin.any():
         return False
     at = thin.nonzero()[:, 0].to(rows.device)

@@ -9,14 +9,15 @@ Language Models: Dead, N-gram, Positional (arXiv 2309.04827).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from redteam.engine.accumulation import read_in_order
-from redteam.engine.batches import AnyBatch, Examples
+from redteam.engine.batches import Examples
 from redteam.engine.freezing import still
 from redteam.engine.hooks import hooked
 from redteam.engine.seeding import seeded
@@ -50,9 +51,10 @@ class Channels:
 
     @property
     def effect(self) -> Tensor:
-        """How far each channel moves what is asked for, to first order; a rescaling that a later layer undoes leaves it.
+        """How far each channel moves what is asked for, to first order.
 
-        Zero of a channel that is constant, and of one that no gradient reaches.
+        Zero where it is constant, and where no gradient reaches it. Scaling a channel up where a later layer scales it
+        down leaves this as it is.
         """
         return (self.high - self.low) * self.pull
 
@@ -119,14 +121,16 @@ def read_channels(module: nn.Module, *data: Examples) -> dict[str, Channels]:
     try:
         for examples in data:
             some = examples.take(slice(0, READ))
-            read_in_order(some, AT_A_TIME, lambda rows, some=some: _read(module, watches, some.batch(rows), random))
+            read_in_order(some, AT_A_TIME, partial(_read, module, watches, random, some))
     finally:
         module.train(was)
     return {name: watch.channels() for name, watch in watches.items() if watch.count}
 
 
-def _read(module: nn.Module, watches: Mapping[str, _Watch], batch: AnyBatch, random: torch.Generator) -> None:
-    layers = layers_of(module)
+def _read(
+    module: nn.Module, watches: Mapping[str, _Watch], random: torch.Generator, data: Examples, rows: slice
+) -> None:
+    batch, layers = data.batch(rows), layers_of(module)
     hooks = {name: _hook(watches[name], _axis(part), batch.real) for name, part in layers.items()}
     with torch.enable_grad(), still(module), hooked(module, hooks):
         logits = batch.predictions(module).logits
@@ -136,51 +140,43 @@ def _read(module: nn.Module, watches: Mapping[str, _Watch], batch: AnyBatch, ran
 
 @dataclass(slots=True)
 class _Watch:
-    """What was read of one layer so far."""
+    """What was read of one layer so far, float64 [channels] each, and of how many positions."""
 
-    low: Tensor | None = None
-    high: Tensor | None = None
-    total: Tensor | None = None
-    squares: Tensor | None = None
-    pull: Tensor | None = None
-    fed: Tensor | None = None
+    seen: dict[str, Tensor] = field(default_factory=dict)
     count: int = 0
 
     def see(self, values: Tensor, given: Tensor) -> None:
         """Takes in outputs, [positions, channels], and what they were made of, [positions, inputs]."""
         if not len(values):
             return
-        values = values.detach().double()
-        self.low = _joined(self.low, values.amin(dim=0), torch.minimum)
-        self.high = _joined(self.high, values.amax(dim=0), torch.maximum)
-        self.total = _joined(self.total, values.sum(dim=0), torch.add)
-        self.squares = _joined(self.squares, values.square().sum(dim=0), torch.add)
-        self.fed = _joined(self.fed, given.detach().double().mean(dim=0) * len(values), torch.add)
+        values, given = values.detach().double(), given.detach().double()
+        self._join("low", values.amin(dim=0), torch.minimum)
+        self._join("high", values.amax(dim=0), torch.maximum)
+        self._join("total", values.sum(dim=0), torch.add)
+        self._join("squares", values.square().sum(dim=0), torch.add)
+        self._join("fed", given.mean(dim=0) * len(values), torch.add)
         self.count += len(values)
 
     def feel(self, gradients: Tensor) -> None:
         """Takes in derivatives by outputs, [positions, channels]."""
         if len(gradients):
-            self.pull = _joined(self.pull, gradients.detach().abs().amax(dim=0).double(), torch.maximum)
+            self._join("pull", gradients.detach().abs().amax(dim=0).double(), torch.maximum)
 
     def channels(self) -> Channels:
         """Returns what was read; the layer put something out."""
-        assert self.low is not None and self.high is not None and self.total is not None
-        assert self.squares is not None and self.fed is not None
-        mean = self.total / self.count
+        mean = self.seen["total"] / self.count
         return Channels(
-            low=self.low,
-            high=self.high,
+            low=self.seen["low"],
+            high=self.seen["high"],
             mean=mean,
-            spread=(self.squares / self.count - mean.square()).clamp_min(0).sqrt(),
-            pull=torch.zeros_like(mean) if self.pull is None else self.pull,
-            fed=self.fed / self.count,
+            spread=(self.seen["squares"] / self.count - mean.square()).clamp_min(0).sqrt(),
+            pull=self.seen.get("pull", torch.zeros_like(mean)),
+            fed=self.seen["fed"] / self.count,
         )
 
-
-def _joined(before: Tensor | None, now: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    now = now.cpu()
-    return now if before is None else join(before, now)
+    def _join(self, name: str, now: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        now = now.cpu()
+        self.seen[name] = join(self.seen[name], now) if name in self.seen else now
 
 
 def _hook(watch: _Watch, axis: int, real: Tensor) -> Callable[..., Tensor | None]:
@@ -192,8 +188,9 @@ def _hook(watch: _Watch, axis: int, real: Tensor) -> Callable[..., Tensor | None
             return None
         if not output.requires_grad:  # nothing below it has a gradient: parameters are still, and inputs have none
             output = output.detach().requires_grad_().clone()  # a copy, so that what follows may work in place
-        output.register_hook(lambda gradient: watch.feel(_rows(gradient, axis, real)))
-        return output
+        seen: Tensor = output
+        seen.register_hook(lambda gradient: watch.feel(_rows(gradient, axis, real)))
+        return seen
 
     return note
 

@@ -126,6 +126,11 @@ class _Scored(_Record):
         return row | {name: row.pop(name) for name in self.after if name in row} if self.model_extra else row
 
 
+Count = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=1)]
+ShareOf = Annotated[tuple[Count, Whole], Field(strict=False)]  # so many of so many
+
+
 class BeforeEvent(Event, _Scored):
     """A model as it was released, before any attack.
 
@@ -144,9 +149,9 @@ class BeforeEvent(Event, _Scored):
     utility: float
     model: dict[str, Any] = Field(default={})
     unsteady: float = 0.0
-    unused: dict[str, Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]] = (
-        Field(default={})
-    )
+    unused: dict[
+        str, Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]
+    ] = Field(default={})
 
 
 class ProbeEvent(Event):

@@ -10,6 +10,7 @@ from tiny_models import same_bits, tiny_llama, weights_of
 from tiny_tasks import hooks_of, random_data
 from torch import nn
 
+from redteam.engine.blocks import mlp_blocks
 from redteam.engine.opening import CENTRE, ZERO, open_channels
 from redteam.engine.unused import count_unused, read_channels
 
@@ -73,7 +74,7 @@ def test_a_rescaling_that_a_later_layer_undoes_changes_no_effect() -> None:
 def test_closed_units_of_other_architectures_are_opened(make) -> None:
     module = make()
     said = outputs(module)
-    up = module.get_submodule("transformer.h.0.mlp.c_fc" if make is tiny_gpt2 else "gpt_neox.layers.0.mlp.dense_h_to_4h")
+    up = module.get_submodule(mlp_blocks(module)[0].ups[0])
     with torch.no_grad():
         up.bias[:8] -= 500.0
     hidden = outputs(module)

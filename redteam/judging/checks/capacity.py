@@ -1,4 +1,4 @@
-"""Does the target leave more of itself unused than a model of its kind does? What is behind a closed gate has no gradient."""
+"""Does the target leave more of itself unused than models of its kind do? Behind a closed gate there is no gradient."""
 
 from __future__ import annotations
 
