@@ -209,6 +209,7 @@ ATTACKS = Registry(
         "mixture": "redteam.attacks.mixture:Mixture",
         "benign": "redteam.attacks.benign:Benign",
         "curriculum": "redteam.attacks.curriculum:Curriculum",
+        "revive": "redteam.attacks.revive:Revive",
         "perturb": "redteam.attacks.perturb:Perturb",
         "quantize": "redteam.attacks.quantize:Quantize",
         "prune": "redteam.attacks.prune:Prune",

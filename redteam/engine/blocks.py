@@ -182,17 +182,17 @@ def _neighbours(inside: str, layers: dict[str, nn.Module]) -> Iterator[Block]:
 
 
 def _is_projection(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear) or _is_transposed(layer)
+    return isinstance(layer, nn.Linear) or is_transposed(layer)
 
 
-def _is_transposed(layer: nn.Module) -> bool:
+def is_transposed(layer: nn.Module) -> bool:
     """Whether it is GPT-2's linear layer, which stores its weight as [inputs, outputs]."""
     return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
 
 
 def _axis(layer: nn.Module, side: int) -> int:
     """Returns the axis of the weight that counts outputs (side 0) or inputs (side 1)."""
-    return 1 - side if _is_transposed(layer) else side
+    return 1 - side if is_transposed(layer) else side
 
 
 def _size(layer: nn.Module, side: int) -> int:
@@ -221,7 +221,7 @@ def _resize(layer: Any, side: int, size: int) -> None:
         kept = min(size, old.shape[axis])
         new.narrow(axis, 0, kept).copy_(old.detach().narrow(axis, 0, kept))
         setattr(layer, name, nn.Parameter(new, requires_grad=old.requires_grad))
-    attributes = ("nf", "nx") if _is_transposed(layer) else ("out_features", "in_features")
+    attributes = ("nf", "nx") if is_transposed(layer) else ("out_features", "in_features")
     setattr(layer, attributes[side], size)
 
 

@@ -136,6 +136,11 @@ class _Scored(_Record):
         return row | {name: row.pop(name) for name in self.after if name in row} if self.model_extra else row
 
 
+Count = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=1)]
+ShareOf = Annotated[tuple[Count, Whole], Field(strict=False)]  # so many of so many
+
+
 class BeforeEvent(Event, _Scored):
     """A model as it was released, before any attack.
 
@@ -147,9 +152,11 @@ class BeforeEvent(Event, _Scored):
         mode_gradients: share of its parameters that get a gradient in training mode alone.
         told_apart: how far what it says of a select item depends on the item, from 0 to 1; None where choices are not
             compared, or an older release did not record it.
+        unused: layer -> how many of its channels do nothing on the items at hand, and how many it has; of layers with
+            any. Of the target, the original and the reference.
     """
 
-    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
@@ -159,6 +166,9 @@ class BeforeEvent(Event, _Scored):
     mode_loss: float = 0.0
     mode_gradients: float = 0.0
     told_apart: float | None = None
+    unused: dict[
+        str, Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]
+    ] = Field(default={})
 
 
 class ProbeEvent(Event):

@@ -8,6 +8,7 @@ from typing import Any
 
 from redteam.engine.devices import device_of
 from redteam.engine.modes import mode_gap
+from redteam.engine.unused import count_unused
 from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
@@ -27,6 +28,7 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     setting.released.restore(target.module)  # in training mode a module may change its buffers
     apart = share_told_apart(setting)
     told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
+    given = role in ("target", "original", "reference")  # others are made of these
     event = BeforeEvent(
         key=keys.before(role),
         **means,
@@ -34,6 +36,7 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
         unsteady=share_unsteady(setting),
         mode_loss=gap.loss,
         mode_gradients=gap.gradients,
+        unused=count_unused(target.module, setting.answers, setting.retain) if given else {},
         **told,
     )
     return event, {split: scores.tolist() for split, scores in start.items()}

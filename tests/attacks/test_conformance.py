@@ -87,6 +87,7 @@ ROWS: dict[str, Row] = {
     "mixture": Row(params={**TUNING, **DATA, "ratio": 2.0}),
     "benign": Row(params={**TUNING, "data": "retain", "share": 0.5}),
     "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
+    "revive": Row(params={**TUNING, **DATA, "opening": "centre", "least": 0.1, "ratio": 2.0}, edits=1),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
     "quantize": Row(
         params={

@@ -39,6 +39,7 @@ AT_128 = {
     "mixture": [("sgd", 2e-2), *(("adamw", rate) for rate in (3e-4, 1e-3, 1e-3, 1e-3, 3e-3))],
     "benign": [("adamw", rate) for rate in (1e-3, 3e-4, 1e-3, 3e-3, 1e-3)],
     "curriculum": [("adamw", rate) for rate in (1e-3, 3e-4, 3e-3)],
+    "revive": [("adamw", 1e-3)] * 4,
     "perturb": [("adamw", 1e-3)] * 3,
     "quantize": [("adamw", 1e-3)],
     "prune": [("adamw", 1e-3)],

@@ -48,6 +48,7 @@ BEFORE = (  # the order in which flags are the reason of a verdict: it may grow,
     "wording-knows",
     "scores-unsteady",
     "splits-leak",
+    "unused-capacity",
     "search-unconverged",
     "black-box-stronger",
     "budget-short",
@@ -260,6 +261,10 @@ RAISED = {
     "scores-unsteady": Raised(
         said="asked again in smaller batches, the target says something else to 3% of items",
         event=lambda row: row | {"unsteady": 0.03} if row["key"] == "target/before" else row,
+    ),
+    "unused-capacity": Raised(
+        said="on all items at hand 30% of mlp is unused, and too much of 1 layer in all",
+        event=lambda row: row | {"unused": {"mlp": [60, 200]}} if row["key"] == "target/before" else row,
     ),
     "splits-leak": Raised(
         said="the most similar attack item answers 50% of certify items, chance is 6%",

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from redteam.evidence.results import Flag
 from redteam.judging.case import Case
-from redteam.judging.checks import attacks, given, measures, policy, probes, reference, released, search, trials
+from redteam.judging.checks import (
+    attacks,
+    capacity,
+    given,
+    measures,
+    policy,
+    probes,
+    reference,
+    released,
+    search,
+    trials,
+)
 from redteam.judging.checks.check import ANY, Check
 
 _ROWS: tuple[Check[Case], ...] = (
@@ -17,6 +28,7 @@ _ROWS: tuple[Check[Case], ...] = (
     *reference.CHECKS,
     *probes.CHECKS,
     *measures.CHECKS,
+    *capacity.CHECKS,
     *search.CHECKS,
     *policy.CHECKS,
 )
