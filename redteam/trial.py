@@ -20,7 +20,7 @@ from torch import Tensor
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import HELD_OUT, Capability, Item
 from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
-from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.reading import encode_scoring, encode_training, windows_of
 from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, scores_of
 from redteam.capabilities.scorers.failures import answerable
 from redteam.capabilities.texts import as_read
@@ -114,6 +114,7 @@ class Setting:
         answers: the attack split, loss on answers.
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
+        corpus: documents, in windows; None where there are none.
         start: scores of the released weights.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
         capability: the items themselves, texts to classify as this model reads them.
@@ -126,6 +127,7 @@ class Setting:
     answers: Examples
     texts: Examples
     retain: Examples
+    corpus: Examples | None
     start: Mapping[Split, Scores]
     says: Tensor
     capability: Capability
@@ -187,6 +189,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
         answers=encode_training(capability, capability.attack, tokenizer),
         texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
         retain=encode_training(capability, capability.retain, tokenizer),
+        corpus=windows_of(target, capability),
         start=start,
         says=tables["select"],
         capability=capability,
@@ -238,11 +241,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
         losses=tuple(ledger.losses),
         share_moved=share_moved,
         outputs_moved=watch.outputs_moved,
-        seconds={
-            "total": time.perf_counter() - started,
-            "training": ledger.seconds,
-            "scoring": watch.seconds,
-        },
+        seconds={"total": time.perf_counter() - started, "training": ledger.seconds, "scoring": watch.seconds},
     )
 
 
@@ -254,6 +253,7 @@ def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
         answers=setting.answers.take(order),
         texts=setting.texts.take(order),
         retain=setting.retain,
+        corpus=setting.corpus,
         ledger=ledger,
         seed=spec.seed,
         wording=_wording(setting, order),
@@ -283,11 +283,8 @@ class _Scoring:
 
     def __init__(self, setting: Setting, spec: TrialSpec) -> None:
         self.setting = setting
-        self.splits = (
-            "select",
-            "utility",
-            *(s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY),
-        )
+        certify = (s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY)
+        self.splits = ("select", "utility", *certify)
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
         self.outputs_moved = 0.0
         self.seconds = 0.0

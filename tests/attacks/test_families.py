@@ -428,7 +428,7 @@ def test_difference_pruning_breaks_a_gate() -> None:
     assert right(forget) > 0.8
 
 
-@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ("partial", "lora")])
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ("partial", "lora", "corpus")])
 def test_works_on_a_classifier(name: str) -> None:
     module, data = tiny_classifier(), random_labelled(12)
     ground = Arena(
