@@ -38,7 +38,7 @@ AT_128 = {
     "partial": [("adamw", rate) for rate in (1e-3, 1e-3, 1e-2, 1e-3)],
     "mixture": [("sgd", 2e-2), *(("adamw", rate) for rate in (3e-4, 1e-3, 1e-3, 1e-3, 3e-3))],
     "corpus": [("adamw", rate) for rate in (1e-3, 3e-3, 1e-3, 2e-5)],
-    "benign": [("adamw", rate) for rate in (1e-3, 3e-4, 1e-3, 3e-3, 1e-3)],
+    "benign": [("adamw", rate) for rate in (1e-3, 1e-3, 3e-4, 1e-3, 3e-3, 1e-3)],
     "curriculum": [("adamw", rate) for rate in (1e-3, 3e-4, 3e-3)],
     "perturb": [("adamw", 1e-3)] * 3,
     "quantize": [("adamw", 1e-3)],
