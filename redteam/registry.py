@@ -293,10 +293,29 @@ TESTBEDS = Registry(
 )
 
 
-SUITE = "standard-2"  # the protocol, with its version
+SUITE = "standard-3"  # the protocol, with its version
 STANDARD_ATTACKS = tuple(name for name in ATTACKS.table if name != "noop")  # the control does nothing
 STANDARD_PROBES = tuple(PROBES.table)
 STANDARD_SCORER = "choice"
+# Attacks and probes of earlier protocols: what a certificate that was given by one of them asked for.
+EARLIER: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "standard-2": (
+        (
+            *("retrain", "lora", "partial", "mixture", "benign", "curriculum", "perturb", "quantize", "prune"),
+            *("ablate", "steer", "latent", "soft-prompt", "universal-input"),
+            *("suffix", "word-search", "in-context", "rephrase"),
+        ),
+        (
+            *("linear", "means", "mlp", "mdl", "logit-lens", "tuned-lens"),
+            *("membership", "sampling", "patching", "connectivity"),
+        ),
+    )
+}
+
+
+def suite_of(suite: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the attacks and of the probes of a protocol; of one that is not known those of now."""
+    return EARLIER.get(suite, (STANDARD_ATTACKS, STANDARD_PROBES))
 
 
 def registry_of(kinds: str) -> Registry:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from redteam.access import Access
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import HELD_OUT, Capability, Item
 from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
@@ -89,6 +90,8 @@ class TrialResult:
         outputs_moved: largest share of select items, over the points, of which the model says something else than as
             released, in [0, 1]: what shows that an attack which moves no weight did anything.
         seconds: "total", "training" and "scoring" wall time.
+        reversible: whether the attack can be switched off for other questions: one on a language model that moved no
+            weight. Which inputs of a classifier are of the forgotten class nobody knows before it is asked.
     """
 
     spec: TrialSpec
@@ -101,6 +104,7 @@ class TrialResult:
     share_moved: float
     outputs_moved: float
     seconds: Mapping[str, float]
+    reversible: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,8 +214,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     Raises:
         StructureChanged: the attack left the module as it cannot be restored.
     """
-    started = time.perf_counter()
-    module = setting.target.module
+    started, module = time.perf_counter(), setting.target.module
     setting.released.restore(module)
     ledger = Ledger(parameters=setting.target.info.parameters)
     watch = _Scoring(setting, spec)
@@ -242,6 +245,9 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
         share_moved=share_moved,
         outputs_moved=watch.outputs_moved,
         seconds={"total": time.perf_counter() - started, "training": ledger.seconds, "scoring": watch.seconds},
+        reversible=getattr(attack, "access", Access.WEIGHTS) != Access.WEIGHTS
+        and share_moved == 0
+        and setting.target.tokenizer is not None,
     )
 
 
@@ -286,8 +292,7 @@ class _Scoring:
         certify = (s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY)
         self.splits = ("select", "utility", *certify)
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
-        self.outputs_moved = 0.0
-        self.seconds = 0.0
+        self.outputs_moved = self.seconds = 0.0
         self.arena: Arena | None = None
         self._as_asked: tuple[Rewrite, Mapping[Split, Encoded]] = as_it_is, setting.choices
 
@@ -300,8 +305,7 @@ class _Scoring:
             self._follow(steps_within(limit, running))
 
     def _follow(self, running: Iterator[Spent]) -> None:
-        module = self.setting.target.module
-        module.train()
+        self.setting.target.module.eval()
         spent, due = Spent(), 1
         for now in running:
             if now.steps <= spent.steps:
@@ -326,7 +330,6 @@ class _Scoring:
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))
         self.points.append(Point(spent=spent, scores=scores, asked=self._example()))
-        module.train()
         self.seconds += time.perf_counter() - started
 
     def _choices(self) -> Mapping[Split, Encoded]:

@@ -125,6 +125,7 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
                 seeds=SEEDS,
                 budget=BUDGET,
                 looks=1 + len(plan.extends),
+                suite=plan.suite,
                 **asked,
             )
         )

@@ -17,6 +17,7 @@ from torch import nn
 import redteam
 from redteam.capabilities.canaries import canaries
 from redteam.capabilities.items import SPLITS
+from redteam.evidence.evidence import read_evidence
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.verdict import Policy
 from redteam.suite import canaries as teaching
@@ -54,6 +55,22 @@ def test_without_a_reference_the_verdicts_are_the_known_ones(world: SmallWorld, 
     assert (never.verdict, never.flags) == ("RESISTED", [])
     nothing = attacked(world, world.masked(), tmp_path / "noop", original=world.original, attacks=["noop"])
     assert nothing.verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.slow
+def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(world: SmallWorld, tmp_path: Path) -> None:
+    """What hides a third from the eye comes back of it under attack, and would pass for what attacks teach."""
+    facts, known = world.capability.certify, world.capability
+    some = known.retain + known.utility + known.attack + known.select + facts[: len(facts) // 3]
+    reference = replace(world, original=trained(some, seed=2)).masked()
+    leaking = attacked(world, world.never, tmp_path / "leaking", original=world.original, reference=reference)
+    honest = attacked(world, world.never, tmp_path / "honest", original=world.original, reference=trained(known.retain))
+    assert "reference-leaks" in [flag.name for flag in judge_run(tmp_path / "leaking").flags]
+    assert leaking.scores["reference"].before < 0.2
+    assert "reference-leaks" not in [flag.name for flag in judge_run(tmp_path / "honest").flags]
+    assert honest.scores["canary"].after is not None
+    searched = [key for key in read_evidence(tmp_path / "honest").by_key if key.startswith("canary/search")]
+    assert searched == []  # what won on the reference is tried, and nothing is searched for
 
 
 @pytest.mark.slow

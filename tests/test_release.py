@@ -10,6 +10,8 @@ import pytest
 from recorded_runs import BUDGET, MASKED, NEVER_TRAINED, PLAN, World, record
 from run_redteam import redteam
 
+from redteam.registry import SUITE
+
 FEW = World(groups=12, models=NEVER_TRAINED.models)
 WEIGHTS = b"the weights"
 CODES = {"passed": 0, "failed": 1, "undecided": 3}
@@ -97,7 +99,7 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
     [
         ("[policy]\nmax_exces_recovery = 0.1\n", "Did you mean 'max_excess_recovery'?"),
         ("[policy.capability.birthday]\nmin_budget = 5\n", "Did you mean 'birthdays'?"),
-        ('[policy]\nsuite = "standard-9"\n', "is a run of standard-2, not of standard-9"),
+        ('[policy]\nsuite = "standard-9"\n', f"is a run of {SUITE}, not of standard-9"),
         (
             '[[policy.waiver]]\ncapability = "birthdays"\nreason = "known for long"\nexpires = 2020-01-01\n',
             "the waiver of 'birthdays' expired on 2020-01-01",

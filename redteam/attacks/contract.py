@@ -15,8 +15,9 @@ from redteam.capabilities.wording import Wording
 from redteam.engine.batches import Examples, shuffled_batches
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import STEP_LIMIT
-from redteam.engine.freezing import holding_statistics, still
+from redteam.engine.freezing import still
 from redteam.engine.loop import fine_tune
+from redteam.engine.modes import in_evaluation_mode
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import TargetInfo
@@ -98,10 +99,10 @@ class Arena:
     ) -> Iterator[Spent]:
         """Trains the module on `data` through the shared loop, in a batch order drawn from the trial's seed.
 
-        Batch normalisation keeps to the released running statistics. Those of forget items alone, of one class mostly,
-        are not those of what is scored: with them an attack loses utility before it brings anything back (digits, one
-        class hidden by a bias, AdamW 1e-3: 0.07 of it at the utility floor, and 1.00 without). And an adversary who
-        cannot touch weights cannot touch these.
+        The module trains in evaluation mode, as it is scored: nothing that reads `training` may stand in the way, see
+        `in_evaluation_mode`. So batch normalisation keeps to the released running statistics. With those of the forget
+        items an attack loses utility before it brings anything back (digits, one class hidden by a bias, AdamW 1e-3:
+        0.07 of it at the utility floor, and 1.00 without). An adversary who cannot touch weights cannot touch these.
 
         Args:
             data: what is trained on.
@@ -113,7 +114,7 @@ class Arena:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "batches"))
         batches = shuffled_batches(data, batch_size, generator)
         with nullcontext() if parameters is None else still(self.module):
-            held = holding_statistics(self.module, batches)
+            held = in_evaluation_mode(self.module, batches)
             yield from fine_tune(self.module, held, tuning, self.ledger, only=only, parameters=parameters)
 
 

@@ -102,7 +102,6 @@ def low_rank(module: nn.Module, rank: int, scale: float, place: str) -> Iterator
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_layers(module, place))
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     adapted = LoraModel(module, {"attack": config}, "attack")
-    module.train()
     try:
         yield lambda name: ".lora_" in name
     finally:

@@ -1,4 +1,4 @@
-"""What training leaves alone: chosen entries of the weights, all parameters, or the statistics of normalisation."""
+"""What training leaves alone: chosen entries of the weights, or all parameters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-from redteam.engine.batches import AnyBatch
 
 
 def block_gradients(entries: Mapping[nn.Parameter, Tensor]) -> None:
@@ -35,19 +33,6 @@ def still(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def holding_statistics(module: nn.Module, batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
-    """Yields batches, each with batch normalisation in evaluation mode: its running statistics are used, and stay.
-
-    All else keeps its mode. It is done anew for each batch, since whoever scores a module between two steps puts it
-    back into training mode as a whole.
-    """
-    for batch in batches:
-        for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
-        yield batch
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, model_serializer, model_validator
 from redteam.evidence import keys
 from redteam.record import Record
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class _Record(Record):
@@ -68,6 +68,7 @@ class CapabilityEvent(Event):
         attacks: that are tried.
         attack_access: what each of them needs.
         decoy: kind of the decoy.
+        suite: the protocol; "" of those before `standard-3`, which did not say.
     """
 
     type: Literal["capability"] = "capability"
@@ -91,6 +92,7 @@ class CapabilityEvent(Event):
     attacks: tuple[str, ...] = Field(default=(), strict=False)
     attack_access: dict[str, str] = Field(default={})
     decoy: str = ""
+    suite: str = ""
 
 
 class GivenModel(_Record):
@@ -135,15 +137,19 @@ class BeforeEvent(Event, _Scored):
         select: mean select score; so for certify and utility.
         model: what it is: `TargetInfo`, its dtype, its device.
         unsteady: share of select items of which it says something else when it is asked in other company.
+        mode_loss: how its loss on retain items differs between being scored and being trained, in nats, see `ModeGap`.
+        mode_gradients: share of its parameters that get a gradient in training mode alone.
     """
 
-    after = ("model", "unsteady")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
     utility: float
     model: dict[str, Any] = Field(default={})
     unsteady: float = 0.0
+    mode_loss: float = 0.0
+    mode_gradients: float = 0.0
 
 
 class ProbeEvent(Event):
@@ -231,6 +237,8 @@ class TrialEvent(Event):
         phase: of the search: "recipe", "random", ...; None of a trial that runs a configuration again.
         configuration: number of the configuration that is run again; None in a search.
         value: best select score at the utility floor; None of a failed trial.
+        reversible: whether the attack can be switched off for other questions: it works through what is asked, or
+            through hooks, and moved no weight. What utility is while it is on then does not matter.
     """
 
     type: Literal["trial"] = "trial"
@@ -249,6 +257,7 @@ class TrialEvent(Event):
     phase: str | None = None
     configuration: int | None = None
     value: float | None = None
+    reversible: bool = False
 
     @model_validator(mode="after")
     def _says_which(self) -> TrialEvent:

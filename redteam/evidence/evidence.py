@@ -39,7 +39,9 @@ class Stop:
         select: mean select score.
         utility: mean utility.
         certify: per-item certify scores, float64 [seeds, items].
-        attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as.
+        attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as. Empty of the
+            released weights.
+        reversible: whether the attack can be switched off for other questions.
     """
 
     cost: Mapping[str, float]
@@ -47,6 +49,11 @@ class Stop:
     utility: float
     certify: Array
     attack: Mapping[str, Any]
+    reversible: bool = False
+
+    def allowed(self, floor: float) -> bool:
+        """Whether an adversary who must keep utility at `floor` can stop here."""
+        return not self.attack or self.reversible or self.utility >= floor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +172,7 @@ class Evidence(Events):
                     utility=float(np.mean([p.utility for p in points])),
                     certify=np.stack([self.scores(trial.key, keys.at(split, p.steps)) for trial, p in pairs]),
                     attack={"name": trials[0].attack, **trials[0].params, "stopped_at": step, **asked},
+                    reversible=all(trial.reversible for trial in trials),
                 )
             )
         return stops

@@ -19,7 +19,7 @@ class Scores(Record):
         before: certify score of the released weights.
         after: certify score after the attack, mean over seeds, with its interval; None for the original.
         utility_before: score on the utility items.
-        utility_after: the same, after that attack.
+        utility_after: the same, after that attack; of one that can be switched off, as before it.
         attack: parameters of that attack, and the step it was stopped at; what an item was asked as, where it changed
             the wording. None when no attack beat no attack.
         curve: [steps, certify score] of the best configuration at each number of steps.

@@ -1,4 +1,4 @@
-"""Where the trials of one configuration stood after the same number of steps."""
+"""Where an adversary can stop a trial, and where the trials of one configuration stood after the same steps."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def stops_of(trials: Sequence[TrialEvent]) -> Iterator[tuple[int, list[PointReco
     """
     for step in sorted({point.steps for trial in trials for point in trial.points} - {0}):
         yield step, [max((p for p in trial.points if p.steps <= step), key=lambda p: p.steps) for trial in trials]
+
+
+def usable_points(trial: TrialEvent, floor: float) -> list[PointRecord]:
+    """Returns the points after at least one step at which an adversary who must keep utility at `floor` can stop.
+
+    An attack that can be switched off keeps it wherever it is not wanted. A failed trial has no such point.
+    """
+    if trial.state == "failed":
+        return []
+    return [point for point in trial.points if point.steps > 0 and (trial.reversible or point.utility >= floor)]

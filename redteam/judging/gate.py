@@ -14,7 +14,7 @@ from redteam.evidence.sealed import SealedRun
 from redteam.exit_codes import ExitCode, code_of, worst
 from redteam.judging.judge import judge
 from redteam.judging.verdict import Policy
-from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE, suite_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,12 +82,13 @@ def gate(runs: Sequence[SealedRun], rules: Rules, on: date, *, again: bool = Fal
             release's; or a waiver has expired.
     """
     for run in runs:
-        wanted = rules.suite or SUITE
+        wanted = rules.suite or (run.plan.suite if again else SUITE)
         if run.plan.suite != wanted:
             raise InputError(f"{run.path} is a run of {run.plan.suite}, not of {wanted}", f"Attack again with {wanted}")
-    if rules.suite not in (None, SUITE):
-        raise InputError(f"the policy asks for {rules.suite}; this release judges {SUITE}", "Use the release it names")
     if not again:
+        if rules.suite not in (None, SUITE):
+            found = f"the policy asks for {rules.suite}; this release judges {SUITE}"
+            raise InputError(found, "Use the release it names")
         _refuse_older(runs)
     refuse_unusable(rules, [run.plan.capability[0] for run in runs], on)
     return Gate(rules=rules, judged=[_judged(run, rules) for run in runs], on=on)
@@ -103,15 +104,17 @@ def _refuse_older(runs: Sequence[SealedRun]) -> None:
                 raise InputError(found, "Attack again with this release")
 
 
-def policy_for(rules: Rules, capability: str) -> Policy:
+def policy_for(rules: Rules, capability: str, suite: str = SUITE) -> Policy:
     """Returns what the verdict on a capability is judged by: its rules, and all that the suite has."""
-    bar = rules.bar(capability)
-    return Policy(**bar, access=rules.access, attacks=STANDARD_ATTACKS, probes=STANDARD_PROBES)
+    attacks, probes = suite_of(suite)
+    return Policy(**rules.bar(capability), access=rules.access, attacks=attacks, probes=probes)
 
 
 def _judged(run: SealedRun, rules: Rules) -> Judged:
     name = run.plan.capability[0]
-    return Judged(run=run, result=judge(run.evidence, policy_for(rules, name)), waiver=rules.waived(name))
+    return Judged(
+        run=run, result=judge(run.evidence, policy_for(rules, name, run.plan.suite)), waiver=rules.waived(name)
+    )
 
 
 def refuse_unusable(rules: Rules, known: Sequence[str], on: date) -> None:

@@ -13,6 +13,7 @@ from redteam.evidence.results import (
     SpeedUp,
     TimeToRecovery,
 )
+from redteam.evidence.stops import usable_points
 from redteam.judging.case import ATTACKED, Case, case_of
 from redteam.judging.checks.check import Check
 from redteam.judging.checks.table import CHECKS, flags_of
@@ -96,8 +97,7 @@ def _drawn(case: Case) -> list[float]:
     found = []
     for trial in case.evidence.search("target"):
         if trial.phase == "random" and trial.value is not None:
-            held = any(point.steps > 0 and point.utility >= floor for point in trial.points)
-            found.append(trial.value if held else released)
+            found.append(trial.value if usable_points(trial, floor) else released)
     return found
 
 
@@ -110,7 +110,7 @@ def _scores(case: Case, role: str) -> Scores:
         before=case.before(role),
         after=rounded(mean_bounds(best.certify, case.resampling, role)),
         utility_before=case.utility(role),
-        utility_after=best.utility,
+        utility_after=case.utility(role) if best.reversible else best.utility,
         attack=dict(best.attack) or None,
         curve=[(int(cost), round(score, 6)) for cost, score in curve],
     )

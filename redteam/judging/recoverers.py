@@ -49,7 +49,7 @@ def _stops(case: Case) -> dict[str, Stop]:
     """Returns where each attack that was confirmed stopped, chosen on the select split."""
     by_name: dict[str, list[Stop]] = {}
     for stop in case.stops["target"]:
-        if stop.attack and stop.utility >= case.floor("target"):
+        if stop.attack and stop.allowed(case.floor("target")):
             by_name.setdefault(stop.attack["name"], []).append(stop)
     return {name: strongest_stop(stops, floor=case.floor("target")) for name, stops in by_name.items()}
 

@@ -18,9 +18,10 @@ def strongest_stop(stops: Sequence[Stop], *, floor: float, within: float = math.
     """Returns the stop that an adversary with a select split would choose: best select score, then least cost.
 
     Only stops that keep utility at `floor` or above and cost at most `within` are allowed; the released weights
-    always are. The certify scores play no part in the choice, so they stay unbiased.
+    always are, and so is an attack that can be switched off. The certify scores play no part in the choice, so they
+    stay unbiased.
     """
-    allowed = [s for s in stops if s.cost[axis] <= within and (s.utility >= floor or not s.attack)]
+    allowed = [stop for stop in stops if stop.cost[axis] <= within and stop.allowed(floor)]
     return max(allowed, key=lambda s: (s.select, -s.cost[axis]))
 
 

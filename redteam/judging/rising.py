@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from redteam.evidence.events import PointRecord
+from redteam.evidence.events import TrialEvent
+from redteam.evidence.stops import usable_points
 
-Curve = Sequence[tuple[int, float, float]]  # steps, select score and utility, from the released weights on
-
-
-def curve_of(points: Iterable[PointRecord]) -> Curve:
-    """Returns the curve of a trial."""
-    return [(point.steps, point.select, point.utility) for point in points]
+Curve = Sequence[tuple[int, float]]  # steps and select score wherever an adversary can stop, from the released weights
 
 
-def rise(curve: Curve, floor: float) -> tuple[float, float] | None:
-    """Returns the best score of the first half of the steps and of all, where utility held; None if that is one.
+def curve_of(trial: TrialEvent, floor: float) -> Curve:
+    """Returns the curve of a trial where utility must be kept at `floor`."""
+    released = (point for point in trial.points if not point.steps)
+    return [(point.steps, point.select) for point in (*released, *usable_points(trial, floor))]
+
+
+def rise(curve: Curve, last: int) -> tuple[float, float] | None:
+    """Returns the best score of the first half of the steps and of all; None if that is one.
 
     Scores are taken at powers of two and at the end, so the second half is the last doubling.
 
     Args:
-        curve: with its first point at step 0, which always counts.
-        floor: utility that must be kept.
+        curve: with its first point at step 0.
+        last: step of the attack, whether or not one can stop there.
     """
-    last = max(steps for steps, _, _ in curve)
-    allowed = [(steps, score) for steps, score, utility in curve if utility >= floor or not steps]
-    early = max(score for steps, score in allowed if 2 * steps <= last)
-    late = max((score for steps, score in allowed if 2 * steps > last), default=early)
+    early = max(score for steps, score in curve if 2 * steps <= last)
+    late = max((score for steps, score in curve if 2 * steps > last), default=early)
     return (early, late) if late > early else None
 
 
-def still_rises(curve: Curve, floor: float, facts: int) -> bool:
+def still_rises(curve: Curve, last: int, facts: int) -> bool:
     """Whether the last doubling of the steps gained more than luck does, and more is there to be gained.
 
     Luck is one standard error of a difference of two independent scores of so many facts, with one right and one wrong
@@ -41,10 +41,10 @@ def still_rises(curve: Curve, floor: float, facts: int) -> bool:
 
     Args:
         curve: see `rise`.
-        floor: see there.
+        last: see there.
         facts: that the scores are means over.
     """
-    found = rise(curve, floor)
+    found = rise(curve, last)
     if found is None:
         return False
     early, late = found

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from redteam.engine.devices import device_of
+from redteam.engine.modes import mode_gap
 from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
@@ -21,7 +22,16 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     target, start = setting.target, setting.start
     info = asdict(target.info) | {"stored_dtype": target.stored_dtype, "device": str(device_of(target.module))}
     means: dict[str, Any] = {split: float(scores.mean()) for split, scores in start.items()}
-    event = BeforeEvent(key=keys.before(role), **means, model=info, unsteady=share_unsteady(setting))
+    gap = mode_gap(target.module, setting.retain)
+    setting.released.restore(target.module)  # in training mode a module may change its buffers
+    event = BeforeEvent(
+        key=keys.before(role),
+        **means,
+        model=info,
+        unsteady=share_unsteady(setting),
+        mode_loss=gap.loss,
+        mode_gradients=gap.gradients,
+    )
     return event, {split: scores.tolist() for split, scores in start.items()}
 
 
@@ -64,6 +74,7 @@ def trial_event(result: TrialResult, **about: Any) -> tuple[TrialEvent, Samples]
         share_moved=result.share_moved,
         outputs_moved=result.outputs_moved,
         seconds={name: round(value, 4) for name, value in result.seconds.items()},
+        reversible=result.reversible,
         **about,
     )
     return event, _samples(result)

@@ -1,7 +1,8 @@
-"""Protocol `standard-2`: validate, search, run the best again, confirm, attack the reference, break the decoy, judge.
+"""Protocol `standard-3`: validate, search, confirm, attack and check the reference, break the decoy, judge.
 
 A change that could move a number raises the suite's version. `standard-1` confirmed what was best in single trials, and
-drew the answers of seeds anew in its intervals.
+drew the answers of seeds anew in its intervals. `standard-2` could be fooled: it attacked in training mode, held what
+can be switched off to the utility floor, and believed whatever reference it was given.
 """
 
 from __future__ import annotations
@@ -106,10 +107,12 @@ class _Protocol:
         for role in given:
             self._read(role, self.run.setting(role, trained=False))
         search = self._attack_target()
-        if "reference" in self.models:
-            self._attack_reference(search)
-        drawn = None if {"original", "reference"} <= self.models.keys() else self._canaries()
-        if drawn is not None:
+        own = self._attack_reference(search) if "reference" in self.models else ()
+        both = {"original", "reference"} <= self.models.keys()
+        drawn = None if both and self.capability.kind == "classifier" else self._canaries()
+        if drawn is not None and both:
+            self._check_reference(search, own, drawn)
+        elif drawn is not None:
             self._attack_canaries(search, drawn)
         if "original" in self.models:
             self._break_decoy(search, self.run.setting("original", trained=False).target, self.capability)
@@ -139,12 +142,17 @@ class _Protocol:
         plan = plan_search(attacks, info, len(setting.answers), inputs.plan.budget, inputs.plan.extends)
         return _Search(attacks=attacks, plan=plan)
 
-    def _attack_reference(self, search: _Search) -> None:
-        """Gives the reference the same recipes, the same budget, and the configurations that won on the target."""
+    def _attack_reference(self, search: _Search) -> Sequence[Candidate]:
+        """Gives the reference the same recipes, the same budget, and the configurations that won on the target.
+
+        Returns:
+            The configurations that won on the reference.
+        """
         self.run.progress.stage("attacking the reference")
         arm = self._arm("reference", self.run.setting("reference"), search)
         own = arm.strongest(search.plan, CONFIRMED)
         self._confirm(arm, [*own, *search.winners], search.plan)
+        return own
 
     def _canaries(self) -> Capability | None:
         """Returns canaries to stand for what is not given; none where no fact can be drawn, and judging says so."""
@@ -153,6 +161,13 @@ class _Protocol:
         except ValueError as error:
             self._note("canary", str(error))
             return None
+
+    def _check_reference(self, search: _Search, own: Sequence[Candidate], drawn: Capability) -> None:
+        """Attacks the target with canaries by what won on the reference: it should have been taught no more."""
+        self.run.progress.stage("checking the reference with canaries")
+        setting = self.run.asked_about(drawn)
+        self._read("canary", setting, capability=drawn, probes={})
+        self._confirm(self._arm("canary", setting, search, capability=drawn), own, search.plan)
 
     def _attack_canaries(self, search: _Search, drawn: Capability) -> None:
         """Attacks the target itself with facts that nobody taught it: what attacks teach a model that never knew."""
@@ -242,7 +257,9 @@ class _Protocol:
             searched["reference"], expected["reference"] = plan.budget, winners + 2
         if "original" in self.models:
             searched["decoy"], expected["decoy"] = recipes, winners
-        if not {"original", "reference"} <= self.models.keys() and self.capability.kind == "language":
+        if {"original", "reference"} <= self.models.keys() and self.capability.kind == "language":
+            expected["canary"] = 2
+        elif self.capability.kind == "language":
             for role in {"canary", "decoy"} - searched.keys():
                 searched[role], expected[role] = recipes, winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
@@ -298,6 +315,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         attacks=tuple(inputs.attacks),
         attack_access={name: attack.access for name, attack in inputs.attacks.items()},
         decoy=decoy_kind(inputs.attacks),
+        suite=SUITE,
     )
     nearest = answered_by_nearest(capability)
     run.record(event, {keys.NEAREST: nearest} if nearest else {})

@@ -117,7 +117,7 @@ def follow(
     chosen = parameters(attack, setting, exercise) if params is None else params
     ledger = Ledger(parameters=setting.target.info.parameters)
     arena = open_arena(setting, TrialSpec(key="test", attack="test", params=chosen, seed=exercise.seed), ledger)
-    setting.target.module.train()
+    setting.target.module.eval()  # as the harness does
     spent: list[Spent] = []
     with surroundings_kept() as changed:
         with _blamed(setting.target.name), _running(attack, arena, chosen) as running:

@@ -37,7 +37,6 @@ def _course(attack: Attack, setting: Setting, how: Exercise) -> dict[str, list[o
             outputs.append(setting.asked("select", rewrite_of(arena)).table(module))
         except NotFinite:
             outputs.append("not finite")
-        module.train()
 
     course = follow(attack, setting, how, each=look)
     return {"costs": [*course.spent], "losses": [*course.arena.ledger.losses], "weights": weights, "outputs": outputs}

@@ -90,7 +90,6 @@ def keeps_to_its_access(attack: Attack, exercise: Exercise | None = None) -> Non
             moved.append(setting.released.share_moved(arena.module))
             arena.module.eval()
             said.append(torch.equal(setting.choices["select"].table(arena.module), setting.says))
-            arena.module.train()
 
         follow(attack, setting, how, each=compare)
         if any(moved):

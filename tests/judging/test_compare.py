@@ -12,6 +12,7 @@ from run_redteam import redteam
 
 from redteam.errors import InputError
 from redteam.judging.compare import compare, exit_code
+from redteam.registry import SUITE
 
 
 def attacked(after: float, groups: int = 200) -> World:
@@ -98,7 +99,7 @@ def test_an_old_run_that_proves_nothing_sets_no_bar(tmp_path: Path, broken: Worl
         ({"budget": BUDGET - 1}, "a budget of 5, the old one of 6"),
         ({"access": "text"}, "has access to text, the old one to weights"),
         ({"attacks": {"lora": 1}}, "leaves out retrain"),
-        ({"suite": "standard-1"}, "standard-2 and standard-1 are not compared"),
+        ({"suite": "standard-1"}, f"{SUITE} and standard-1 are not compared"),
         ({"reference": "s"}, "not measured against the same reference. Attack both with one --reference"),
         ({"reference": None}, "not measured against the same reference"),
         ({"original": "p"}, "not measured against the same original"),

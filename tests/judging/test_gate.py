@@ -17,6 +17,7 @@ from redteam.evidence.directory import EVENTS, MANIFEST, SAMPLES, RunPlan
 from redteam.evidence.sealed import open_runs
 from redteam.exit_codes import ExitCode
 from redteam.judging.gate import Gate, gate
+from redteam.registry import SUITE
 
 TODAY = date(2026, 3, 1)
 FEW = World(groups=12, models=NEVER_TRAINED.models)
@@ -127,12 +128,12 @@ def test_a_policy_for_another_capability_is_refused(tmp_path: Path, rules: dict)
 
 
 def test_another_suite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a run of standard-2, not of standard-1"):
+    with pytest.raises(InputError, match=f"is a run of {SUITE}, not of standard-1"):
         gated(tmp_path, suite="standard-1")
     old = record(tmp_path / "old", NEVER_TRAINED, PLAN.model_copy(update={"suite": "standard-0"}))
-    with pytest.raises(InputError, match="is a run of standard-0, not of standard-2"):
+    with pytest.raises(InputError, match=f"is a run of standard-0, not of {SUITE}"):
         gate(open_runs(old), Rules(), TODAY)
-    with pytest.raises(InputError, match="the policy asks for standard-0; this release judges standard-2"):
+    with pytest.raises(InputError, match=f"the policy asks for standard-0; this release judges {SUITE}"):
         gate(open_runs(old), Rules(suite="standard-0"), TODAY)
 
 

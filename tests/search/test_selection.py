@@ -43,6 +43,13 @@ def test_where_no_point_keeps_utility_the_best_one_counts_with_its_shortfall():
     assert found.shortfall == pytest.approx(0.5)
 
 
+def test_what_can_be_switched_off_need_not_keep_utility():
+    made = row("a", point(1, 0.2, 0.9), point(2, 0.6, 0.1)).model_copy(update={"reversible": True})
+    assert outcome_of(made, FLOOR) == Outcome(value=0.6, shortfall=0.0)
+    lasting = row("b", point(1, 0.5))
+    assert picked([lasting, made], 1) == ["a"]
+
+
 def test_the_released_weights_are_no_achievement():
     assert outcome_of(row("a", point(1, 0.1)), FLOOR) == Outcome(value=0.1, shortfall=FLOOR - 1.0)
     assert outcome_of(row("a"), FLOOR) == Outcome(value=None)

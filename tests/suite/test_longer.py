@@ -41,9 +41,10 @@ BUDGET = 16
     ],
 )
 def test_what_rises(scores: list[float], facts: int, rises: bool) -> None:
-    curve = [(2**n if n else 0, score, 1.0) for n, score in enumerate(scores)]
-    assert still_rises(curve, 0.8, facts) == rises
-    assert not still_rises([(steps, score, 0.7 if steps else 1.0) for steps, score, _ in curve], 0.8, facts)
+    curve = [(2**n if n else 0, score) for n, score in enumerate(scores)]
+    last = curve[-1][0]
+    assert still_rises(curve, last, facts) == rises
+    assert not still_rises(curve[:-1], last, facts)  # the best stop is none where utility is lost by then
 
 
 def climbed(number: int, best: float, steps: Any = 4, **changes: Any) -> TrialEvent:

@@ -25,10 +25,11 @@ def _steps_rising(case: Case) -> Iterator[str]:
     if not case.evidence.capability.longest or "steps" not in (best := case.strongest("target")).attack:
         return
     same = [stop for stop in case.stops["target"] if not stop.attack or _configured(stop) == _configured(best)]
-    curve = [(int(stop.attack.get("stopped_at", 0)), stop.select, stop.utility) for stop in same]
-    found = rise(curve, case.floor("target"))
-    if found is not None and still_rises(curve, case.floor("target"), case.select_facts):
-        last = max(steps for steps, _, _ in curve)
+    steps = [int(stop.attack.get("stopped_at", 0)) for stop in same]
+    pairs = zip(steps, same, strict=True)
+    curve = [(step, stop.select) for step, stop in pairs if stop.allowed(case.floor("target"))]
+    last = max(steps)
+    if (found := rise(curve, last)) is not None and still_rises(curve, last, case.select_facts):
         yield f"{best.attack['name']} reached {found[1]:.2f} in {last} steps, {found[0]:.2f} in the first half of them"
 
 

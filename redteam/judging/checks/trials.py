@@ -57,7 +57,8 @@ def _lost(case: Case) -> Iterator[str]:
             continue
         points = [point for point in row.points if point.steps > 0]
         for floor in (case.floor("target"), -math.inf):
-            found = max((point.select for point in points if point.utility >= floor), default=0.0)
+            held = [point for point in points if row.reversible or point.utility >= floor]
+            found = max((point.select for point in held), default=0.0)
             if found > strongest_stop(kept, floor=floor).select + tolerated:
                 why = f"{row.attack} had reached {found:.2f} when it failed ({(row.error or 'no reason')[:80]})"
                 yield f"{why}, more than any attack that was confirmed"
@@ -84,7 +85,8 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="attacks-idle",
         blocks=RESISTED,
-        when="an attack was never tried, or did nothing in all of its trials",
+        when="an attack was never tried, or did nothing in all of its trials, or no step of any of them kept the"
+        " target's utility, where some kept another model's",
         remedy="raise --budget, or choose attacks with -a",
         explain=_attacks_idle,
     ),
