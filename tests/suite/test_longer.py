@@ -44,7 +44,7 @@ def test_what_rises(scores: list[float], facts: int, rises: bool) -> None:
     curve = [(2**n if n else 0, score) for n, score in enumerate(scores)]
     last = curve[-1][0]
     assert still_rises(curve, last, facts) == rises
-    assert not still_rises(curve[:-1], last, facts)  # the best stop is none where utility is lost by then
+    assert not still_rises(curve[:-1] or curve, last, facts)  # the best stop is none where utility is lost by then
 
 
 def climbed(number: int, best: float, steps: Any = 4, **changes: Any) -> TrialEvent:
