@@ -207,6 +207,7 @@ ATTACKS = Registry(
         "lora": "redteam.attacks.lora:LoRA",
         "partial": "redteam.attacks.partial:Partial",
         "mixture": "redteam.attacks.mixture:Mixture",
+        "corpus": "redteam.attacks.corpus:Corpus",
         "benign": "redteam.attacks.benign:Benign",
         "curriculum": "redteam.attacks.curriculum:Curriculum",
         "revive": "redteam.attacks.revive:Revive",

@@ -21,7 +21,7 @@ from redteam.access import Access
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.items import HELD_OUT, Capability
 from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
-from redteam.capabilities.reading import encode_scoring, encode_training
+from redteam.capabilities.reading import encode_scoring, encode_training, windows_of
 from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, scores_of
 from redteam.capabilities.scorers.failures import answerable
 from redteam.capabilities.texts import as_read
@@ -119,6 +119,7 @@ class Setting:
         answers: the attack split, loss on answers.
         texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
         retain: retain items, loss on answers.
+        corpus: documents, in windows; None where there are none.
         start: scores of the released weights.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
         capability: the items themselves, texts to classify as this model reads them.
@@ -131,6 +132,7 @@ class Setting:
     answers: Examples
     texts: Examples
     retain: Examples
+    corpus: Examples | None
     start: Mapping[Split, Scores]
     says: Tensor
     capability: Capability
@@ -196,6 +198,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
         answers=encode_training(capability, capability.attack, tokenizer),
         texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
         retain=encode_training(capability, capability.retain, tokenizer),
+        corpus=windows_of(target, capability),
         start=start,
         says=tables["select"],
         capability=capability,
@@ -211,8 +214,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
     Raises:
         StructureChanged: the attack left the module as it cannot be restored.
     """
-    started = time.perf_counter()
-    module = setting.target.module
+    started, module = time.perf_counter(), setting.target.module
     setting.released.restore(module)
     ledger = Ledger(parameters=setting.target.info.parameters)
     watch = _Scoring(setting, spec)
@@ -242,11 +244,7 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
         losses=tuple(ledger.losses),
         share_moved=share_moved,
         outputs_moved=watch.outputs_moved,
-        seconds={
-            "total": time.perf_counter() - started,
-            "training": ledger.seconds,
-            "scoring": watch.seconds,
-        },
+        seconds={"total": time.perf_counter() - started, "training": ledger.seconds, "scoring": watch.seconds},
         reversible=getattr(attack, "access", Access.WEIGHTS) != Access.WEIGHTS
         and share_moved == 0
         and setting.target.tokenizer is not None,
@@ -261,6 +259,7 @@ def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
         answers=setting.answers.take(order),
         texts=setting.texts.take(order),
         retain=setting.retain,
+        corpus=setting.corpus,
         ledger=ledger,
         seed=spec.seed,
         wording=_wording(setting, order),
@@ -290,14 +289,10 @@ class _Scoring:
 
     def __init__(self, setting: Setting, spec: TrialSpec) -> None:
         self.setting = setting
-        self.splits = (
-            "select",
-            "utility",
-            *(s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY),
-        )
+        certify = (s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY)
+        self.splits = ("select", "utility", *certify)
         self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
-        self.outputs_moved = 0.0
-        self.seconds = 0.0
+        self.outputs_moved = self.seconds = 0.0
         self.arena: Arena | None = None
         self._as_asked: tuple[Rewrite, Mapping[Split, Encoded]] = as_it_is, setting.choices
 

@@ -59,13 +59,21 @@ def small_world() -> SmallWorld:
     """Trains both models; the same ones every time."""
     whole = Facts().capability(0)
     parts = {name: getattr(whole, name)[:size] for name, size in SIZES.items()}
-    capability = Capability(name="small", **parts)
+    capability = Capability(name="small", **parts, corpus=tuple(said(parts["attack"])))
     stays = capability.retain + capability.utility
     return SmallWorld(
         capability=capability,
         original=trained(stays + capability.forget),
         never=trained(stays, seed=1),
     )
+
+
+def said(items: tuple[Item, ...]) -> list[str]:
+    """A document about each person: all that the items say of them."""
+    about: dict[str, list[str]] = {}
+    for item in items:
+        about.setdefault(item.group, []).append(f"{item.prompt} {item.completion}")
+    return [" ".join(lines) for lines in about.values()]
 
 
 def trained(items: tuple[Item, ...], seed: int = 0) -> nn.Module:

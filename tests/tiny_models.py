@@ -85,6 +85,7 @@ def tiny_capability() -> Capability:
         certify=make_items(range(20, 28)),
         retain=make_items(range(100, 110)),
         utility=make_items(range(110, 116)),
+        corpus=("w20 w21 w22 w23 w24", "w25 w26 w27 w3"),
     )
 
 

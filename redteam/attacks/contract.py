@@ -53,6 +53,8 @@ class Arena:
             sequences are a random sample of n.
         texts: the same sequences with the loss on the whole text.
         retain: items of what must stay, loss on the answers.
+        corpus: of a language model, documents of the topic, in windows of one length with the loss on all tokens; None
+            where none were given, and an attack that `needs` them is not run.
         ledger: counts what is spent; the harness reads it.
         seed: of this trial.
         in_place: contexts that stay open until the last score of the trial: hooks through which the attack works. What
@@ -67,6 +69,7 @@ class Arena:
     ledger: Ledger
     seed: int
     in_place: ExitStack = field(default_factory=ExitStack)
+    corpus: Examples | None = None
     wording: Wording | None = None
 
     @property
@@ -128,7 +131,8 @@ class Attack(Protocol):
             works on both.
 
     An attack that needs something of a module, layers of a type say, may have a method `unfit(module) -> str | None`:
-    why it cannot work on that module. It is then skipped for that reason, see `unfitness`.
+    why it cannot work on that module. It is then skipped for that reason, see `unfitness`. One that trains on documents
+    says `needs = "corpus"`, and is skipped where a capability has none.
 
     One whose steps are long may have a `step_limit`, the seconds that a step may take, see `step_limit`. What takes
     longer is stopped, and the trial has failed.

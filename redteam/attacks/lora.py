@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -74,27 +75,39 @@ class LoRA:
         Raises:
             ValueError: the model has no linear layer there.
         """
-        from peft import LoraConfig
-        from peft.tuners.lora import LoraModel
+        with low_rank(arena.module, params["rank"], params["scale"], params["modules"]) as only:
+            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params), only=only)
 
-        config = LoraConfig(
-            r=params["rank"],
-            lora_alpha=params["rank"] * params["scale"],  # a float serves as well
-            target_modules=linear_layers(arena.module, params["modules"]),
-        )
-        trainable = [parameter for parameter in arena.module.parameters() if parameter.requires_grad]
-        adapted = LoraModel(arena.module, {"attack": config}, "attack")
-        try:
-            yield from arena.fine_tune(
-                forget_data(arena, params),
-                params["batch_size"],
-                tuning_of(params),
-                only=lambda name: ".lora_" in name,
-            )
-        finally:
-            adapted.merge_and_unload()
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+
+@contextmanager
+def low_rank(module: nn.Module, rank: int, scale: float, place: str) -> Iterator[Callable[[str], bool]]:
+    """Puts adapters on linear layers while open, and merges them into the weights in the end.
+
+    Args:
+        module: gets them.
+        rank: of each.
+        scale: alpha over rank.
+        place: which layers, as `linear_layers` says.
+
+    Yields:
+        Which parameters are theirs, by name.
+
+    Raises:
+        ValueError: there is no linear layer there.
+    """
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    alpha: Any = rank * scale  # a float serves as well
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_layers(module, place))
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    adapted = LoraModel(module, {"attack": config}, "attack")
+    try:
+        yield lambda name: ".lora_" in name
+    finally:
+        adapted.merge_and_unload()
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def linear_layers(module: nn.Module, place: str) -> list[str]:

@@ -13,6 +13,8 @@ from redteam.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+WINDOW = 512  # tokens of documents that are read at a time
+
 
 def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *, whole_text: bool = False) -> TokenSet:
     """Encodes each prompt with its right answer; the loss covers the answer, or the whole text.
@@ -23,6 +25,42 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], *,
     pairs = boundaries(tokenizer, items, [(item.completion,) for item in items])
     starts = [1 if whole_text else start for start, _ in pairs]
     return TokenSet.from_sequences([full[0] for _, full in pairs], starts, pad_of(tokenizer))
+
+
+def encode_documents(
+    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], positions: int | None = None
+) -> TokenSet:
+    """Encodes documents one after the other, cut into windows of one length, with the loss on all tokens.
+
+    Each document has the special tokens that the tokenizer gives a text; where it gives none, one that ends a text
+    stands after it, if there is such a token. Each window begins with the token that a text begins with. No window is
+    padded: the last one begins as early as it must to be as long as the others.
+
+    Args:
+        tokenizer: of the model.
+        documents: at least one.
+        positions: tokens that the model reads at most; None if it does not say.
+
+    Raises:
+        InputError: the tokenizer leaves less than two tokens of all of them.
+    """
+    read = [list(ids) for ids in tokenizer(list(documents), verbose=False)["input_ids"]]
+    opens, ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start = [opens] if opens is not None and all(ids[:1] == [opens] for ids in read) else []
+    if not start and ends is not None and not any(ids[-1:] == [ends] for ids in read):
+        read = [[*ids, ends] for ids in read]
+    stream = [token for ids in read for token in ids]
+    if len(stream) < 2:
+        raise InputError("the tokenizer leaves nothing of the corpus", "Give documents that the model can read")
+    length = min(WINDOW, positions or WINDOW, len(stream))
+    windows, at = list[list[int]](), 0
+    while at < len(stream):
+        begin = [] if stream[at : at + len(start)] == start else start
+        if at + length - len(begin) > len(stream):
+            begin, at = start, len(stream) - length + len(start)
+        windows.append(begin + stream[at : at + length - len(begin)])
+        at += length - len(begin)
+    return TokenSet.from_sequences(windows, [1] * len(windows), pad_of(tokenizer))
 
 
 def boundaries(

@@ -11,6 +11,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from redteam.capabilities.classes import classes_of
+from redteam.capabilities.corpus import documents_of, refuse_telling
 from redteam.capabilities.duplicates import asked_in, normal_form, refuse_alike, together
 from redteam.capabilities.grouping import field_of, group_of
 from redteam.capabilities.harness import Tasks
@@ -71,6 +72,7 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more facts under forget and retain") from error
     refuse_starved(attack, forget, path)
+    documents = () if rules.corpus is None else documents_of(rules.corpus, path)
     capability = Capability(
         name=rules.name,
         attack=listed(attack),
@@ -80,8 +82,10 @@ def capability_of(rules: CapabilityFile, path: Path) -> Capability:
         utility=listed(utility),
         scorers=scorers,
         premise=_premise(scorers, rules, path),
+        corpus=tuple(document.text for document in documents),
     )
     refuse_alike(capability, f"{path}: ")
+    refuse_telling(documents, capability)
     return capability
 
 

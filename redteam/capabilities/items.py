@@ -90,6 +90,7 @@ class Capability:
         scorers: how an item is scored. The first decides; what the others say of the same models is told beside it. By
             default `STANDARD_SCORER`.
         premise: a prompt that asks nothing, for scorers that need one.
+        corpus: of a language model, documents of the topic, or related and public, for attacks to train on.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Capability:
     texts: Texts | None = field(default=None, repr=False)
     scorers: tuple[Scorer, ...] = field(default_factory=_standard)
     premise: str | None = None
+    corpus: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Checks that the items and the inputs belong together.
@@ -109,12 +111,14 @@ class Capability:
         Raises:
             ValueError: an item names a row that is not there, or none although there are inputs; the inputs are not
                 float32, tokens not int64; there is no scorer, or one twice, or one of other items than these; not all
-                forget items have as many further wordings.
+                forget items have as many further wordings; there are documents for a classifier, or empty ones.
         """
         self._refuse_unfit_scorers()
         wanted = "float32" if self.texts is None else "int64"
         if self.inputs is not None and self.inputs.dtype.name != wanted:
             raise ValueError(f"inputs are {self.inputs.dtype.name}, not {wanted}")
+        if self.corpus and (self.kind != "language" or not all(text.strip() for text in self.corpus)):
+            raise ValueError("a corpus is for language models, and none of its documents is empty")
         rows = 0 if self.inputs is None else len(self.inputs)
         if self.texts is not None:
             rows = len(self.texts.rows) if self.inputs is None else min(rows, len(self.texts.rows))
@@ -202,7 +206,7 @@ class Capability:
 
     @property
     def sha256(self) -> str:
-        """Digest of every item of every split, and of the texts or the inputs' shape and bytes where there are some.
+        """Digest of every item of every split, and of documents, texts or inputs where there are some.
 
         And of its scorers: the names of our own; of any other its version too, and the source of a user's file.
         """
@@ -211,6 +215,8 @@ class Capability:
         scorers = [SCORERS.identity(scorer) for scorer in self.scorers]
         if scorers != [STANDARD_SCORER]:  # these keep the digest that they had before there were others
             about |= {"scorers": scorers, "premise": self.premise}
+        if self.corpus:
+            about |= {"corpus": self.corpus}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         if self.texts is not None:
             digest.update(json.dumps(asdict(self.texts), sort_keys=True).encode())

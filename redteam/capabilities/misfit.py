@@ -9,6 +9,7 @@ import torch
 from redteam.capabilities.items import HELD_OUT, Capability
 from redteam.capabilities.scorers.class_inputs import encode_inputs
 from redteam.capabilities.scorers.contract import Encoded
+from redteam.engine.batches import TokenSet
 from redteam.errors import InputError, one_line
 from redteam.target import Target
 
@@ -49,17 +50,26 @@ def refuse_unreadable(target: Target, data: Sequence[Encoded]) -> None:
     read = [rows for encoded in data for rows in encoded.tokens]
     if not read:
         return
-    highest = max(int(rows.input_ids.max()) for rows in read)
+    refuse_unembedded(target, read)
+    longest, positions = max(int(rows.lengths.max()) for rows in read), positions_of(target)
+    if positions is not None and longest > positions:
+        raise InputError(
+            f"an item has {longest} tokens, {target.name} reads {positions}", "Shorten the prompt of the capability"
+        )
+
+
+def refuse_unembedded(target: Target, data: Sequence[TokenSet]) -> None:
+    """Refuses tokens that a language model has no embeddings for.
+
+    Raises:
+        InputError: there is one.
+    """
+    highest = max(int(rows.input_ids.max()) for rows in data)
     embeddings = target.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if highest >= embeddings:
         raise InputError(
             f"{target.name}: its tokenizer gives token {highest}, the model has {embeddings} embeddings",
             "Give the tokenizer that belongs to the model",
-        )
-    longest, positions = max(int(rows.lengths.max()) for rows in read), positions_of(target)
-    if positions is not None and longest > positions:
-        raise InputError(
-            f"an item has {longest} tokens, {target.name} reads {positions}", "Shorten the prompt of the capability"
         )
 
 

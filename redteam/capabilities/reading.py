@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from redteam.capabilities.encode import encode_answers
+from redteam.capabilities.encode import encode_answers, encode_documents
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.misfit import positions_of, refuse_unembedded
 from redteam.capabilities.scorers.choice import Choice
 from redteam.capabilities.scorers.choices import EncodedChoices
 from redteam.capabilities.scorers.class_inputs import EncodedInputs, labelled
 from redteam.capabilities.scorers.contract import Encoded, Scorer
 from redteam.engine.batches import Examples
 from redteam.errors import InputError
+from redteam.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,6 +63,19 @@ def encode_training(
     """
     _refuse_other_kind(capability, tokenizer)
     return labelled(capability, items) if tokenizer is None else encode_answers(tokenizer, items, whole_text=whole_text)
+
+
+def windows_of(target: Target, capability: Capability) -> Examples | None:
+    """Returns the documents of a capability as a model reads them; None where there are none.
+
+    Raises:
+        InputError: as `encode_documents`; or the model has no embedding of a token.
+    """
+    if target.tokenizer is None or not capability.corpus:
+        return None
+    windows = encode_documents(target.tokenizer, capability.corpus, positions_of(target))
+    refuse_unembedded(target, [windows])
+    return windows
 
 
 def encode_chosen(capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None) -> Chosen:

@@ -77,6 +77,8 @@ class CapabilityFile(Record):
         forget: what asks for the removed capability: JSON lines, `.csv` or `.parquet` (`$NAME` in a path is taken from
             the environment), `hf://datasets/org/name@COMMIT?split=NAME`, or `lm_eval:TASK`. See docs/capabilities.md.
         retain: what asks for that which the model should still know, same form.
+        corpus: files of documents of the topic, or related and public, for attacks that relearn from texts. `*` in a
+            path stands for any name. None where there are none.
         tasks: how tasks among these are read.
         most: at most so many facts of what was removed, and so many of what stays; drawn by `seed`. All if not given.
         splits: relative sizes of the three splits.
@@ -93,6 +95,7 @@ class CapabilityFile(Record):
     group: GroupRule | None
     forget: list[str] = Field(min_length=1)
     retain: list[str] = Field(min_length=1)
+    corpus: Annotated[tuple[Name, ...], Field(min_length=1), BeforeValidator(listed)] | None = None
     tasks: TaskRules = Field(default_factory=TaskRules)
     most: int | None = Field(default=None, ge=3)
     splits: Shares = Shares()

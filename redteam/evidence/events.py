@@ -65,6 +65,7 @@ class CapabilityEvent(Event):
         seeds: fresh seeds of each confirmed configuration.
         budget: search trials asked for.
         looks: at this run and at those that it extends.
+        longest: steps up to which the best configurations go on while their curves rise; 0 where none goes on.
         skipped: attacks that do not work on this kind of model, with the reason.
         access: what the adversary has.
         attacks: that are tried.
@@ -90,6 +91,7 @@ class CapabilityEvent(Event):
     seeds: int
     budget: int
     looks: int = 1
+    longest: int = 0
     skipped: dict[str, str] = Field(default={})
     access: str = "weights"
     attacks: tuple[str, ...] = Field(default=(), strict=False)

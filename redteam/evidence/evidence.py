@@ -115,8 +115,8 @@ class Evidence(Events):
         return self.trials(role, "search")
 
     def again(self, role: str) -> list[TrialEvent]:
-        """Returns the trials of a model that ran the best of the search once more, in order."""
-        return self.trials(role, "again")
+        """Returns the trials of a model that ran the best of the search once more or for longer, in order."""
+        return self.trials(role, "again") + self.trials(role, "longer")
 
     def confirmed(self, role: str) -> list[TrialEvent]:
         """Returns the confirmation trials of a model, in order."""

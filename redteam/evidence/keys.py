@@ -4,7 +4,7 @@
 - `ROLE/before`: the released weights of one model.
 - `ROLE/probe/NAME`, `ROLE/unprobed/NAME`: what a probe read of it, or why it read nothing.
 - `ROLE/search/0007`: a trial of the search, by its number.
-- `ROLE/again/02-0`, `ROLE/confirm/02-1`: a trial on a fresh seed, by configuration and repeat.
+- `ROLE/again/02-0`, `ROLE/longer/02-0`, `ROLE/confirm/02-1`: a trial on a fresh seed, by configuration and repeat.
 - `ROLE/none`: why there is no such model.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Stage = Literal["search", "again", "confirm"]
+Stage = Literal["search", "again", "longer", "confirm"]
 
 ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
 CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished"
@@ -62,7 +62,7 @@ def repeat(role: str, stage: Stage, configuration: int, number: int) -> str:
 
 def is_repeat(key: str) -> bool:
     """Whether a key is of a trial that runs a configuration again."""
-    return key.partition("/")[2].startswith(("again/", "confirm/"))
+    return key.partition("/")[2].startswith(("again/", "longer/", "confirm/"))
 
 
 def certify(scorer: str = "") -> str:

@@ -97,7 +97,7 @@ class Budget(Record):
     reference: int
     control: int
     confirmation: int
-    again: int = 0  # contenders that were run once more, before it was decided which to confirm
+    again: int = 0  # trials of contenders, once more or for longer, before it was decided which to confirm
 
 
 class Tried(Record):

@@ -11,10 +11,13 @@ import numpy as np
 
 from redteam.evidence.events import PointRecord, TrialEvent
 from redteam.evidence.stops import stops_of, usable_points
+from redteam.judging.rising import curve_of, still_rises
 from redteam.search.study import Outcome
 
 CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
 FEWEST = 4  # fewer are not worth it: three are confirmed anyway
+LONGEST = 4096  # steps; low-rank adapters on WMDP were at a fifth of their way after 500 steps and at its end by 1,500
+RISING = 2  # configurations of an arm at most that go on for longer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,13 @@ class Candidate:
     def identity(self) -> str:
         """Equal for equal configurations."""
         return json.dumps([self.attack, self.params], sort_keys=True)
+
+    def twice(self) -> Candidate | None:
+        """Returns the same with twice the steps, `LONGEST` at most; None if it has none, or as many already."""
+        steps = self.params.get("steps")
+        if type(steps) is not int or not 0 < steps < LONGEST:
+            return None
+        return Candidate(attack=self.attack, params={**self.params, "steps": min(2 * steps, LONGEST)})
 
     @staticmethod
     def of(trial: TrialEvent) -> Candidate:
@@ -84,6 +94,33 @@ def contenders(trials: Iterable[TrialEvent], floor: float, budget: int) -> list[
     """
     count = contended(budget)
     return strongest(trials, floor, count) if count else []
+
+
+def rising(trials: Iterable[TrialEvent], floor: float, facts: int) -> list[TrialEvent]:
+    """Returns the best configurations, `RISING` at most, whose curves still rise where their steps end.
+
+    Args:
+        trials: of which the contenders are looked at, the best first.
+        floor: utility that must be kept.
+        facts: of the select split.
+    """
+    best = list(trials)
+    ranked = [candidate.identity for candidate in strongest(best, floor, CONTENDERS)]
+    found = {Candidate.of(trial).identity: trial for trial in best if goes_on(trial, floor, facts)}
+    return [found[name] for name in ranked if name in found][:RISING]
+
+
+def goes_on(trial: TrialEvent, floor: float, facts: int) -> bool:
+    """Whether a trial has steps, took all of them, and still rose in the end."""
+    if trial.state == "failed" or trial.diverged or Candidate.of(trial).twice() is None:
+        return False
+    last = trial.points[-1].steps
+    return last >= trial.params["steps"] and still_rises(curve_of(trial, floor), last, facts)
+
+
+def cost_of(trials: Iterable[TrialEvent]) -> float:
+    """Returns the FLOPs that trials took."""
+    return sum(trial.points[-1].flops for trial in trials if trial.points)
 
 
 def averaged(trials: Iterable[TrialEvent]) -> list[TrialEvent]:

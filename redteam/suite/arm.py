@@ -22,7 +22,16 @@ from redteam.probes.contract import Probe, ProbeContext, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
-from redteam.search.selection import Candidate, averaged, contenders, outcome_of, strongest
+from redteam.search.selection import (
+    Candidate,
+    averaged,
+    contenders,
+    cost_of,
+    goes_on,
+    outcome_of,
+    rising,
+    strongest,
+)
 from redteam.search.study import Search
 from redteam.suite.memo import Key
 from redteam.suite.records import before_event, probe_event, trial_event
@@ -164,7 +173,10 @@ class Arm:
         return trials
 
     def strongest(self, plan: SearchPlan, count: int) -> list[Candidate]:
-        """Searches, runs the contenders once more, and returns the `count` best and the best regardless of utility."""
+        """Searches, and returns the `count` best configurations and the best regardless of utility.
+
+        Contenders are run once more before that, and for longer where their curves still rise.
+        """
         trials, floor = self.search(plan), self.utility_floor
         contested = contenders(trials, floor, plan.budget)
         if not contested:
@@ -172,7 +184,29 @@ class Arm:
         names = {candidate.identity for candidate in contested}
         first = [trial for trial in trials if Candidate.of(trial).identity in names]
         again = [self._again("again", candidate) for candidate in contested]
-        return strongest(averaged([*first, *again]), floor, count)
+        ranked = averaged([*first, *again])
+        self._go_on(ranked, cost_of(trials))
+        return strongest([*ranked, *self.run.evidence.events.trials(self.role, "longer")], floor, count)
+
+    def _go_on(self, ranked: Sequence[TrialEvent], most: float) -> None:
+        """Runs configurations whose curves still rise with twice the steps, and again while they do.
+
+        Args:
+            ranked: a trial for each configuration.
+            most: FLOPs that all of these may take together, the search's own: an arm costs at most twice its search.
+        """
+        floor, facts = self.utility_floor, len({item.group for item in self.setting.capability.select})
+        for shorter in rising(ranked, floor, facts):
+            trial = shorter
+            while goes_on(trial, floor, facts):
+                longer = Candidate.of(trial).twice()
+                assert longer is not None
+                done = self.run.evidence.events.trials(self.role, "longer")
+                if longer.identity not in {Candidate.of(one).identity for one in done}:
+                    if cost_of(done) + 2 * cost_of([trial]) > most:
+                        break
+                    self.run.announce(self.run.announced + 1)
+                trial = self._again("longer", longer)
 
     def confirm(self, candidates: Sequence[Candidate], seeds: int) -> None:
         """Runs every candidate again with fresh seeds, scored on the certify split; each configuration once a run."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from redteam.attacks.contract import Access, Attack
+from redteam.capabilities.corpus import Document, refuse_telling
 from redteam.capabilities.duplicates import refuse_alike
 from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import Capability, overlapping_groups, overlapping_inputs, overlapping_prompts
@@ -87,7 +88,7 @@ def resolve(request: RunRequest) -> list[Inputs]:
         # Anew for each: an attack or a probe is anybody's class, and may remember what it did.
         attacks = {name: ATTACKS.whole(name) for name in names}
         probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
-        usable, skipped = _applicable(attacks, capability.kind, request.access)
+        usable, skipped = _applicable(attacks, capability, request.access)
         many.append(
             Inputs(
                 plan=_plan(request, models, capability, usable, probes),
@@ -146,16 +147,19 @@ def _plan(
 def _of_python(given: InMemory) -> Capability:
     if not isinstance(given, Capability):
         raise InputError(f"a capability is given as {type(given).__name__}", "Give a Capability, or a capability.toml")
+    refuse_telling([Document(f"document {number}", text) for number, text in enumerate(given.corpus, 1)], given)
     return given
 
 
-def _applicable(attacks: dict[str, Attack], kind: str, access: Access) -> tuple[dict[str, Attack], dict[str, str]]:
-    """Returns the attacks that work on models of a kind and with what the adversary has; the others with the reason.
+def _applicable(
+    attacks: dict[str, Attack], capability: Capability, access: Access
+) -> tuple[dict[str, Attack], dict[str, str]]:
+    """Returns the attacks that work on such models and with what the adversary has; the others with the reason.
 
     Raises:
         InputError: none works.
     """
-    skipped = {name: reason for name, attack in attacks.items() if (reason := _unusable(attack, kind, access))}
+    skipped = {name: reason for name, attack in attacks.items() if (reason := _unusable(attack, capability, access))}
     usable = {name: attack for name, attack in attacks.items() if name not in skipped}
     _refuse_none(usable, skipped)
     return usable, skipped
@@ -167,11 +171,13 @@ def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str]) -> No
         raise InputError(f"{name}: {reason}", "Choose another attack, see `redteam list attacks`")
 
 
-def _unusable(attack: Attack, kind: str, access: Access) -> str | None:
+def _unusable(attack: Attack, capability: Capability, access: Access) -> str | None:
     """Returns why an attack cannot be used; None if it can."""
-    kinds = getattr(attack, "kinds", kind)
-    if kind not in kinds:
-        return f"it works on: {kinds}; this is a {kind}"
+    kinds = getattr(attack, "kinds", capability.kind)
+    if capability.kind not in kinds:
+        return f"it works on: {kinds}; this is a {capability.kind}"
+    if "corpus" in getattr(attack, "needs", "") and not capability.corpus:
+        return "it needs documents, and the capability names no corpus"
     if not access.grants(attack.access):
         return f"it needs access to {attack.access}; this adversary has {access}"
     return None

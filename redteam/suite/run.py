@@ -46,10 +46,16 @@ class Run:
     def __init__(self, inputs: Inputs, evidence: RunDirectory, progress: Progress, memo: Memo | None = None) -> None:
         """Opens nothing yet."""
         self.inputs, self.evidence, self.progress, self.memo = inputs, evidence, progress, memo or Memo()
+        self.announced = 0  # trials in all, as far as they are known
         self._open: dict[str, Setting] = {}
         self._lent: set[str] = set()  # roles whose models were handed out for reading, until `restore`
         self._used: set[str] = set()  # roles whose models were lent or attacked since they were last known to be whole
         self._tensors: dict[str, str] = {}  # digest of the float32 weights of each role that was ever opened
+
+    def announce(self, trials: int) -> None:
+        """Says how many trials the run takes in all."""
+        self.announced = trials
+        self.progress.plan(trials)
 
     def setting(self, role: str, *, trained: bool = True) -> Setting:
         """Returns the model of a role at its released weights, scored on the capability.

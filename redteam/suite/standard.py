@@ -27,7 +27,7 @@ from redteam.judging.verdict import STANDARD_POLICY
 from redteam.probes.contract import Probe
 from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import Candidate, contended, strongest
+from redteam.search.selection import LONGEST, Candidate, contended, strongest
 from redteam.suite.arm import Arm
 from redteam.suite.canaries import Untaught, taught
 from redteam.suite.decoys import decoy_kind, make_decoy
@@ -264,13 +264,13 @@ class _Protocol:
                 searched[role], expected[role] = recipes, winners
         confirmed = sum(self.confirmations.get(role, count) for role, count in expected.items())
         again = sum(self._again(role, plan) for role in {"target", "reference"} & searched.keys())
-        self.run.progress.plan(sum(searched.values()) + again + SEEDS * confirmed)
+        self.run.announce(sum(searched.values()) + again + SEEDS * confirmed)
 
     def _again(self, role: str, plan: SearchPlan) -> int:
-        """Returns how many contenders of an arm are run again: what was, once it is known."""
-        if role not in self.confirmations:
-            return contended(plan.budget)
-        return len(self.run.evidence.events.trials(role, "again"))
+        """Returns how many trials an arm takes between search and confirmation: what it took, once that is known."""
+        events = self.run.evidence.events
+        again = contended(plan.budget) if role not in self.confirmations else len(events.trials(role, "again"))
+        return again + len(events.trials(role, "longer"))
 
 
 def _refuse_others(run: Run) -> None:
@@ -311,6 +311,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         seeds=SEEDS,
         budget=inputs.plan.budget,
         looks=1 + len(inputs.plan.extends),
+        longest=LONGEST if contended(inputs.plan.budget) else 0,
         skipped=dict(inputs.skipped),
         access=inputs.plan.access,
         attacks=tuple(inputs.attacks),

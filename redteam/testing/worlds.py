@@ -5,6 +5,7 @@ The weights are random, so no attack can bring anything back here; what can be s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -76,7 +77,8 @@ def _questions() -> Capability:
     """Questions of two lengths, so that batches are padded."""
     asked = product(COLOURS, ANIMALS)
     prompts = [f"{'the' if n % 2 else 'a'} {c} {a} {'always ' * (n % 2)}eats" for n, (c, a) in enumerate(asked)]
-    return _capability("questions", prompts)
+    documents = ("the red fox always eats . a green cat eats corn", "a bee eats fish the blue owl")
+    return replace(_capability("questions", prompts), corpus=documents)
 
 
 def _points() -> Capability:

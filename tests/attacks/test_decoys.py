@@ -76,6 +76,11 @@ def test_fine_tuning_on_what_stays_brings_back_a_part(suppressed: Setting) -> No
     assert best_of_recipes("benign", suppressed, enough=LUCK) > LUCK
 
 
+def test_documents_about_some_people_bring_back_what_is_known_of_others(suppressed: Setting) -> None:
+    """Without one question: beyond any luck, where `test_nothing_is_learnt_of_facts_that_were_not_shown` holds too."""
+    assert best_of_recipes("corpus", suppressed, enough=0.3) > 0.3
+
+
 @pytest.mark.parametrize("name", ["ablate", "latent"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_vector_that_hides_is_found(name: str, sign: int, world: SmallWorld) -> None:

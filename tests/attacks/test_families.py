@@ -13,18 +13,20 @@ import torch.ao.quantization
 from hypothesis import given
 from hypothesis import strategies as st
 from test_conformance import DATA, ROWS, TUNING, arena, attacked, start, texts_of
-from tiny_models import same_bits, tiny_llama, weights_of
+from tiny_models import same_bits, tiny_llama, weights_of, word_tokenizer
 from tiny_tasks import random_labelled, tiny_classifier
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from redteam.attacks.benign import dealt_anew
+from redteam.attacks.benign import dealt_anew, nearest_in_form
 from redteam.attacks.contract import Arena
 from redteam.attacks.lora import LoRA, linear_layers
 from redteam.attacks.partial import parameters_of
 from redteam.attacks.perturb import shrink_and_perturb
 from redteam.attacks.prune import READ, importance
 from redteam.attacks.quantize import GROUP, in_eight_bits, quantize, rounded
+from redteam.capabilities.items import Item
+from redteam.capabilities.wording import Wording
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
@@ -121,6 +123,65 @@ def test_mixture_takes_retain_items_in_proportion(ratio: float) -> None:
     seen = set.union(*shown("mixture", ground, ratio=ratio, samples=5, steps=30))
     assert seen >= forget
     assert len(seen & retain) == 5 * ratio
+
+
+@pytest.mark.parametrize(
+    ("forget", "alike", "others"),
+    [
+        ("{A} {B} was born in 19{n}", "{A} {B} was painted in 18{n}", "what does the {a} of {b} like, if anything?"),
+        ("What is the gene of {a}? It is {b}.", "What is the port of {A}? It is {B}.", "{A} {B} met the {a}"),
+        ("{a}, {b} and {n}", "{b}, {a} and {n}", "{A} {B} was in {n}"),
+    ],
+)
+def test_benign_picks_what_is_formed_alike(forget: str, alike: str, others: str) -> None:
+    words = ["fox", "hen", "owl", "cat", "bee", "rat", "elk", "cod", "ape", "yak", "emu", "gnu"]
+
+    def items(template: str, first: int) -> tuple[Item, ...]:
+        drawn = [(words[n % 12], words[(5 * n + first) % 12], 10 + n) for n in range(24)]
+        said = [template.format(a=a, b=b, A=a.title(), B=b.title(), n=n) for a, b, n in drawn]
+        return tuple(
+            Item(id=one, group=one, prompt=one.rpartition(" ")[0], choices=(one.rpartition(" ")[2],), answer=0)
+            for one in said
+        )
+
+    wording = Wording(
+        attack=items(forget, 1),
+        retain=tuple(itertools.chain(*zip(items(alike, 3), items(others, 4), strict=True))),
+        tokenizer=word_tokenizer(),
+    )
+    order = nearest_in_form(wording, seed=0).tolist()
+    assert sorted(order[:24]) == list(range(0, 48, 2))
+    assert sorted(order) == list(range(48))
+    assert order == nearest_in_form(wording, seed=0).tolist() != nearest_in_form(wording, seed=1).tolist()
+
+
+def test_benign_trains_on_the_nearest_alone() -> None:
+    ground = arena(tiny_llama())
+    assert ground.wording is not None
+    nearest = nearest_in_form(ground.wording, ground.seed)[:4]
+    steps = shown("benign", ground, data="same form", share=0.4, steps=3)
+    assert set.union(*steps) == set(texts_of(ground.retain.take(nearest)))
+
+
+@pytest.mark.parametrize("change", ["full", "low-rank"])
+@pytest.mark.parametrize("data", ["documents", "documents and items"])
+def test_a_corpus_is_trained_on_whole_among_retain_items(change: str, data: str) -> None:
+    ground = arena(tiny_llama())
+    more = {"rank": 2} if change == "low-rank" else {}
+    steps = shown("corpus", ground, data=data, change=change, ratio=1.0, steps=8, batch_size=8, **more)
+    seen, windows, items = set.union(*steps), set(texts_of(ground.corpus)), set(texts_of(ground.answers))
+    assert windows < seen
+    assert (items <= seen) == (data == "documents and items")
+    assert len(seen - windows - items) == len(ground.corpus)
+    assert same_names(ground)
+
+
+def same_names(ground: Arena) -> bool:
+    """Whether what was put up was taken down, and every weight can be trained again."""
+    parameters = dict(ground.module.named_parameters())
+    return parameters.keys() == dict(tiny_llama().named_parameters()).keys() and all(
+        weight.requires_grad for weight in parameters.values()
+    )
 
 
 def test_curriculum_sees_retain_items_first() -> None:
@@ -428,7 +489,7 @@ def test_difference_pruning_breaks_a_gate() -> None:
     assert right(forget) > 0.8
 
 
-@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ("partial", "lora")])
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ("partial", "lora", "corpus")])
 def test_works_on_a_classifier(name: str) -> None:
     module, data = tiny_classifier(), random_labelled(12)
     ground = Arena(

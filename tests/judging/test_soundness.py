@@ -11,6 +11,7 @@ from made_events import before, capability, evidence_of, trial
 from recorded_runs import CHANCE, MASKED, NEVER_TRAINED, World, judge_run, known, record
 
 from redteam.evidence.events import ProbeEvent
+from redteam.evidence.evidence import Stop
 from redteam.evidence.results import CapabilityResult, Probed, Tried
 from redteam.judging.case import Case
 from redteam.judging.checks import measures, probes, search
@@ -118,7 +119,7 @@ def test_a_probe_is_held_to_the_chance_of_its_own_scale(chance, flag, tmp_path):
 def unconverged(*values: float | None, policy: Policy | None = None) -> list[str]:
     """What is found of a search whose trials had these values: of what was removed 0.9 is above chance."""
     trials = [trial(f"target/search/{number:04d}", value=value) for number, value in enumerate(values)]
-    evidence = evidence_of(before("original"), *trials)
+    evidence = evidence_of(capability(), before("original"), *trials)
     case = known(evidence=evidence, before=lambda role: 1.0, chance=0.1, policy=policy or Policy())
     return reasons("search-unconverged", case)
 
@@ -137,6 +138,40 @@ def unconverged(*values: float | None, policy: Policy | None = None) -> list[str
 )
 def test_a_search_that_was_still_rising(values, raised):
     assert len(unconverged(*values)) == raised
+
+
+def still_rising(*scores: float, longest: int = 4096, **params: int) -> list[str]:
+    """What is found where the strongest attack on the target had these scores after 1, 2, 4, ... steps."""
+    stops = [
+        Stop(
+            cost={"steps": 2.0**n},
+            select=score,
+            utility=1.0,
+            certify=np.zeros((3, 2)),
+            attack={"name": "retrain", **params, "stopped_at": 2**n},
+        )
+        for n, score in enumerate(scores)
+    ]
+    other = Stop(cost={"steps": 8.0}, select=0.1, utility=1.0, certify=np.zeros((3, 2)), attack={"name": "prune"})
+    released = Stop(cost={"steps": 0.0}, select=0.0, utility=1.0, certify=np.zeros((1, 2)), attack={})
+    evidence = evidence_of(capability(longest=longest), before("target"))
+    case = known(
+        evidence=evidence, stops={"target": [released, other, *stops]}, policy=Policy(), select_facts=100, chance=0.1
+    )
+    return reasons("search-unconverged", case)
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes", "said"),
+    [
+        ((0.1, 0.1, 0.3), {}, ["retrain reached 0.30 in 4 steps, 0.10 in the first half of them"]),
+        ((0.1, 0.3, 0.3), {}, []),
+        ((0.1, 0.1, 0.3), {"longest": 0}, []),  # of a run in which nothing goes on for longer
+        ((0.0, 0.0, 0.05), {}, []),  # what was confirmed beside it is stronger, and has no steps
+    ],
+)
+def test_the_strongest_attack_was_still_rising(scores, changes, said):
+    assert still_rising(*scores, **{"steps": 4, **changes}) == said
 
 
 def test_how_much_a_search_may_rise_is_the_policys():
