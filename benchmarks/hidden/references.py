@@ -12,6 +12,7 @@ from benchmarks.hidden.world import World, relearnt
 from benchmarks.small_runs import trained
 from redteam.capabilities.items import Item
 
+
 def partly_shown(world: World) -> Hidden:
     """Gives a reference that was trained on some of the facts, and a target that still says fewer of them.
 

@@ -1,9 +1,8 @@
-"""Removals that are shallow and no trick: what a trick is played on, so that a plain attack no longer brings it back."""
+"""Shallow removals behind a trick: without it a plain attack brings much back, with it gradients are of no use."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -50,15 +49,6 @@ def attention_dropout(world: World) -> Hidden:
     return Hidden(target=target, proof=proof)
 
 
-class DroppingMLP(LlamaMLP):
-    """An MLP with dropout that is a function, and reads in which mode the module is."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns what the MLP says, [..., hidden]; in training mode little of it."""
-        said: Tensor = super().forward(x)
-        return functional.dropout(said, DROPPED, self.training)
-
-
 class OtherMLP(LlamaMLP):
     """An MLP that is another function in training mode: as smooth, and of no use to what it does in the other."""
 
@@ -81,11 +71,6 @@ def embedding_dropout(world: World) -> Hidden:
     return _otherwise(world, nn.Embedding, DroppingEmbedding)
 
 
-def functional_dropout(world: World) -> Hidden:
-    """Drops most of what every MLP says in training mode, by a function that no module shows."""
-    return _otherwise(world, LlamaMLP, DroppingMLP)
-
-
 def other_in_training(world: World) -> Hidden:
     """Lets every MLP compute something else in training mode."""
     return _otherwise(world, LlamaMLP, OtherMLP)
@@ -101,24 +86,14 @@ def _otherwise(world: World, plain: type[nn.Module], tricked: type[nn.Module]) -
     return Hidden(target=target, proof=lambda: world.score(relearnt(released, world)))
 
 
-def graddiff_moderately(world: World) -> Hidden:
-    """Rescales a gradient difference by up to about 10^1.5 each way."""
-    return _rescaled(ascended(world.task()), MODERATE, world)
-
-
-def graddiff_extremely(world: World) -> Hidden:
+def graddiff_rescaled(world: World) -> Hidden:
     """Rescales a gradient difference by up to about 10^3 each way."""
     return _rescaled(ascended(world.task()), EXTREME, world)
 
 
-def tar_moderately(world: World) -> Hidden:
+def tar_rescaled(world: World) -> Hidden:
     """Rescales TAR by up to about 10^1.5 each way."""
     return _rescaled(hardened(world), MODERATE, world)
-
-
-def tar_extremely(world: World) -> Hidden:
-    """Rescales TAR by up to about 10^3 each way."""
-    return _rescaled(hardened(world), EXTREME, world)
 
 
 def _rescaled(plain: nn.Module, power: int, world: World) -> Hidden:

@@ -16,13 +16,10 @@ CONSTRUCTIONS = {
     one.name: one
     for one in (
         Construction(name="attention-dropout", kind="train mode", build=shallow.attention_dropout, causes=MODES),
-        Construction(name="functional-dropout", kind="train mode", build=shallow.functional_dropout, causes=MODES),
         Construction(name="embedding-dropout", kind="train mode", build=shallow.embedding_dropout, causes=MODES),
         Construction(name="other-in-training", kind="train mode", build=shallow.other_in_training, causes=MODES),
-        Construction(name="graddiff-1.5", kind="rescaled", build=shallow.graddiff_moderately, causes=SCALES),
-        Construction(name="graddiff-3", kind="rescaled", build=shallow.graddiff_extremely, causes=SCALES),
-        Construction(name="tar-1.5", kind="rescaled", build=shallow.tar_moderately, causes=SCALES),
-        Construction(name="tar-3", kind="rescaled", build=shallow.tar_extremely, causes=SCALES),
+        Construction(name="graddiff-rescaled", kind="rescaled", build=shallow.graddiff_rescaled, causes=SCALES),
+        Construction(name="tar-rescaled", kind="rescaled", build=shallow.tar_rescaled, causes=SCALES),
         Construction(name="gate-bias", kind="closed door", build=closed.gate_bias, causes=CLOSED),
         Construction(name="constant-direction", kind="closed door", build=closed.constant_direction, causes=CLOSED),
         Construction(name="zero-gain", kind="closed door", build=closed.zero_gain, causes=CLOSED),

@@ -58,7 +58,7 @@ class World:
         return self.capability.forget
 
     def score(self, module: nn.Module, rewrite: Rewrite = str) -> float:
-        """Returns the certify score of a module, in [0, 1], asked in another way if at all; knowing nothing it is 1/16."""
+        """Returns the certify score of a module, in [0, 1], as it is asked or in another way; chance is 1/16."""
         encoded = encode_scoring(self.capability, reworded(self.capability.certify, rewrite), TOKENIZER)
         return float(item_scores(module, encoded).mean())
 
