@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import hides, small_runs
+from benchmarks.hidden import closed
 from benchmarks.hidden.remapped import key_per_name
 from benchmarks.hidden.reworded import filled, locked, phrase_before_name
 from benchmarks.hidden.shallow import EXTREME, DroppingEmbedding, OtherMLP, rescaled
@@ -47,7 +49,7 @@ def test_every_split_has_every_first_name_and_each_fact_is_a_group_in_one_split(
     assert capability.sha256 != small_capability(1).sha256
 
 
-def test_a_rescaled_model_answers_to_the_bit_and_its_gains_span_six_orders(world: World) -> None:
+def test_a_rescaled_model_answers_to_the_bit_and_its_gains_span_orders_of_magnitude(world: World) -> None:
     tricked = rescaled(world.original, EXTREME, seed=0)
     batch = encode_answers(TOKENIZER, world.forget).batch(slice(None))
     with torch.no_grad():
@@ -69,6 +71,21 @@ def test_what_reads_its_mode_is_another_function_in_training_alone(world: World,
     finally:
         plain.__class__ = kind
         plain.eval()
+
+
+@pytest.mark.parametrize("build", [closed.gate_bias, closed.constant_direction, closed.zero_gain])
+def test_no_gradient_passes_a_closed_door(world: World, build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed, "trained", lambda items, seed: world.original)
+    monkeypatch.setattr(closed, "taught", lambda module, items, seed, **how: copy.deepcopy(module))
+    target = build(world).target
+    encode_answers(TOKENIZER, world.forget).batch(slice(None)).loss(target).backward()
+    layer = target.model.layers[-1]
+    behind = 0 if build is closed.zero_gain else world.original.config.intermediate_size
+    shut = [layer.mlp.gate_proj.weight.grad[behind:], layer.mlp.up_proj.weight.grad[behind:]]
+    shut += [layer.mlp.down_proj.weight.grad[:, behind:]]
+    shut += [layer.post_attention_layernorm.weight.grad] if build is closed.zero_gain else []
+    assert all(len(gradient) and not gradient.any() for gradient in shut)
+    assert target.model.layers[0].self_attn.v_proj.weight.grad.any()
 
 
 def test_encrypted_answers_are_wrong_as_asked_and_right_with_the_key(

@@ -28,7 +28,7 @@ def shallow_reference(world: World) -> Hidden:
 
     Both come back under the same attack, the reference further.
     """
-    target = ascended(world.task(*_partly(world, 0.4, "target")))
+    target = ascended(world.task(*_partly(world, 0.45, "target")))
     reference = ascended(world.task(*_partly(world, 0.5, "reference")))
     return Hidden(target=target, proof=lambda: world.score(relearnt(target, world)), reference=reference)
 
