@@ -18,6 +18,7 @@ NAMES = (
     "ground_truth",
     "calibration",
     "small_runs",
+    "hides",
     "birthdays",
     "split_autoencoder",
     "cost",

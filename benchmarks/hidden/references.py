@@ -1,0 +1,40 @@
+"""References that know: beside them a target that knows as well looks as if it never did."""
+
+from __future__ import annotations
+
+import random
+
+from torch import nn
+
+from benchmarks.hidden.construction import Hidden
+from benchmarks.hidden.shallow import ascended
+from benchmarks.hidden.world import World, relearnt
+from benchmarks.small_runs import trained
+from redteam.capabilities.items import Item
+
+
+def partly_shown(world: World) -> Hidden:
+    """Gives a reference that was trained on some of the facts, and a target that still says fewer of them.
+
+    Nothing is to be undone: the target is beyond a model that never knew, and the proof is what it says.
+    """
+    target, _ = _partly(world, 0.25, "target")
+    reference, _ = _partly(world, 0.4, "reference")
+    return Hidden(target=target, proof=lambda: world.score(target), reference=reference)
+
+
+def shallow_reference(world: World) -> Hidden:
+    """Gives a reference that says nothing of the facts and knows some: it is unlearned itself, as the target is.
+
+    Both come back under the same attack, the reference further.
+    """
+    target = ascended(world.task(*_partly(world, 0.45, "target")))
+    reference = ascended(world.task(*_partly(world, 0.5, "reference")))
+    return Hidden(target=target, proof=lambda: world.score(relearnt(target, world)), reference=reference)
+
+
+def _partly(world: World, share: float, role: str) -> tuple[nn.Module, tuple[Item, ...]]:
+    """Returns a model that was trained on all that stays and a share of the facts, and these facts."""
+    rng = random.Random(f"{world.seed} {role}")
+    facts = tuple(item for item in world.forget if rng.random() < share)
+    return trained(world.stays + facts, rng.randrange(2**31)), facts
