@@ -41,7 +41,7 @@ class Benign:
     """
 
     name = "benign"
-    version = 4
+    version = 5
     goal = "full fine-tuning on retain items alone, on those of the same form, or on unrelated data"
     paper = "Hu et al. 2024 (arXiv 2406.13356); Siddiqui et al. 2025 (arXiv 2505.22310); Yoon et al. 2026"
     access = Access.WEIGHTS

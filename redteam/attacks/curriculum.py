@@ -20,7 +20,7 @@ class Curriculum:
     """
 
     name = "curriculum"
-    version = 3
+    version = 4
     goal = "full fine-tuning on retain items first, on forget items after"
     paper = "Tamirisa et al. 2024, Tamper-Resistant Safeguards (arXiv 2408.00761)"
     access = Access.WEIGHTS

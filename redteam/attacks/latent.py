@@ -29,7 +29,7 @@ class Latent:
     """
 
     name = "latent"
-    version = 3
+    version = 4
     goal = "trains one bounded vector that is added to a layer's states"
     paper = "Che et al. 2025 (arXiv 2502.05209); Casper et al. 2024 (arXiv 2403.05030)"
     access = Access.ACTIVATIONS

@@ -26,7 +26,7 @@ class LoRA:
     """
 
     name = "lora"
-    version = 3
+    version = 4
     goal = "low-rank adapters on the linear layers, trained on forget items"
     paper = "Che et al. 2025, Model Tampering Attacks (arXiv 2502.05209); Hu et al. 2021, LoRA (arXiv 2106.09685)"
     access = Access.WEIGHTS

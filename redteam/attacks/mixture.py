@@ -25,7 +25,7 @@ class Mixture:
     """
 
     name = "mixture"
-    version = 4
+    version = 5
     goal = "full fine-tuning on forget and retain items together"
     paper = "Tamirisa et al. 2024 (arXiv 2408.00761); Qi et al. 2024 (arXiv 2412.07097)"
     access = Access.WEIGHTS

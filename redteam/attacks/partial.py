@@ -31,7 +31,7 @@ class Partial:
     """
 
     name = "partial"
-    version = 3
+    version = 4
     goal = "fine-tuning of chosen layers, of norms and biases, or of embeddings only"
     paper = "Deeb & Roger 2024 (arXiv 2410.08827); Ben Zaken et al. 2021, BitFit (arXiv 2106.10199)"
     access = Access.WEIGHTS

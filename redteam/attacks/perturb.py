@@ -26,7 +26,7 @@ class Perturb:
     """
 
     name = "perturb"
-    version = 3
+    version = 4
     goal = "shrinks weights and adds noise, then fine-tunes on forget items"
     paper = "Lee et al. 2025 (arXiv 2506.06278); Ash & Adams 2020 (arXiv 1910.08475)"
     access = Access.WEIGHTS

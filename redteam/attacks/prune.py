@@ -33,7 +33,7 @@ class Prune:
     """
 
     name = "prune"
-    version = 3
+    version = 4
     goal = "zeroes small weights, or those important for forget and not for retain items"
     paper = "Wei et al. 2024 (arXiv 2402.05162); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.WEIGHTS

@@ -36,7 +36,7 @@ class Quantize:
     """
 
     name = "quantize"
-    version = 4
+    version = 5
     goal = "rounds weights to a few bits, alone or before fine-tuning"
     paper = "Zhang et al. 2024, Catastrophic Failure of LLM Unlearning via Quantization (arXiv 2410.16454)"
     access = Access.WEIGHTS

@@ -71,7 +71,7 @@ class Rephrase:
     """
 
     name = "rephrase"
-    version = 1
+    version = 2
     goal = "asks the same in other templates and spellings"
     paper = "Patil et al. 2023 (arXiv 2309.17410); Lynch et al. 2024 (arXiv 2402.16835)"
     access = Access.TEXT

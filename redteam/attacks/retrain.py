@@ -19,7 +19,7 @@ class Retrain:
     """
 
     name = "retrain"
-    version = 5
+    version = 6
     goal = "full fine-tuning on a few forget items, scored on facts it never saw"
     paper = "Deeb & Roger 2024, Do Unlearning Methods Remove Information from Language Model Weights?"
     access = Access.WEIGHTS

@@ -32,7 +32,7 @@ class SoftPrompt:
     """
 
     name = "soft-prompt"
-    version = 3
+    version = 4
     goal = "trains embeddings that are put before every input"
     paper = "Schwinn et al. 2024, Soft Prompt Threats (arXiv 2402.09063); Lester et al. 2021 (arXiv 2104.08691)"
     access = Access.EMBEDDINGS

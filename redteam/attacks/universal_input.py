@@ -33,7 +33,7 @@ class UniversalInput:
     """
 
     name = "universal-input"
-    version = 3
+    version = 4
     goal = "trains one bounded change that is added to every input"
     paper = "Moosavi-Dezfooli et al. 2017 (arXiv 1610.08401); Shafahi et al. 2020 (arXiv 1811.11304)"
     access = Access.EMBEDDINGS
