@@ -14,8 +14,9 @@ from typing import IO
 
 from redteam.atomic import STAGED, write
 from redteam.errors import InputError
-from redteam.evidence.events import SCHEMA, Event, Events, FinishedEvent
+from redteam.evidence.events import SCHEMA, Event, FinishedEvent
 from redteam.evidence.log import AppendLog, read_events
+from redteam.evidence.run_events import Events
 from redteam.record import Record
 
 MANIFEST, EVENTS, SAMPLES, RESULTS = "manifest.json", "events.jsonl", "samples.jsonl", "results.json"

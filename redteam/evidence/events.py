@@ -12,8 +12,7 @@ releases from before there was a number read a manifest with it all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer, model_validator
 
@@ -323,33 +322,3 @@ KINDS: Mapping[str, type[Event]] = {
     "finished": FinishedEvent,
 }
 NOTES: Mapping[str, type[Event]] = {"reasons": UnfitNote, "probe": UnprobedNote, "error": NoneNote}  # by what they say
-Kind = TypeVar("Kind", bound=Event)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Events:
-    """The events of a run.
-
-    Attributes:
-        by_key: in the order in which they were recorded.
-    """
-
-    by_key: dict[str, Event] = field(default_factory=dict)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.by_key
-
-    def find(self, key: str, kind: type[Kind]) -> Kind | None:
-        """Returns the event of a key; None if there is none of that kind."""
-        event = self.by_key.get(key)
-        return event if isinstance(event, kind) else None
-
-    def before(self, role: str) -> BeforeEvent | None:
-        """Returns the released weights of a model; None if there is no such model."""
-        return self.find(keys.before(role), BeforeEvent)
-
-    def trials(self, role: str, stage: keys.Stage) -> list[TrialEvent]:
-        """Returns the trials of one stage on a model, in the order of their numbers."""
-        start = keys.trials(role, stage)
-        found = [one for one in self.by_key.values() if isinstance(one, TrialEvent) and one.key.startswith(start)]
-        return sorted(found, key=lambda trial: trial.key)

@@ -15,7 +15,6 @@ from redteam.evidence import keys
 from redteam.evidence.directory import EVENTS, SAMPLES
 from redteam.evidence.events import (
     CapabilityEvent,
-    Events,
     GivenModel,
     ModelsEvent,
     ProbeEvent,
@@ -24,6 +23,7 @@ from redteam.evidence.events import (
     UnprobedNote,
 )
 from redteam.evidence.log import DAMAGED, read_events, read_samples
+from redteam.evidence.run_events import Events
 from redteam.evidence.stops import stops_of
 
 AXES = ("steps", "samples", "tokens", "flops")
