@@ -21,8 +21,7 @@ from redteam.probes.outputs import drawn_answers, encoded_parts
 from redteam.probes.prompt_words import PromptWords
 
 ONE, WORDS, PAIRS = "one key", "a key by words", "a key by pairs of words"
-# Penalties of least squares, against similarities of about 1. With one key all items say the same, and it hardly
-# matters.
+# By what prompts are compared, and the penalty of least squares, against similarities of about 1.
 KEYS = ((ONE, 0.1), (WORDS, 0.1), (WORDS, 1.0), (PAIRS, 0.1), (PAIRS, 1.0))
 MOST_ITEMS = 1000  # that are learnt from: solving takes the third power. So many at a time are decoded
 PLAIN, RANK = "as said", "rank"
@@ -102,7 +101,7 @@ class Known:
         words = PromptWords.of([item.prompt for item in asked.items])
         features = words.table([item.prompt for item in asked.items])
         scale = max(1.0, float(np.sqrt((features**2).sum(axis=1).mean())))
-        most = max(len(item.choices) for item in asked.items)
+        most = asked.heard[FIRST].table.shape[1]  # of the items of any split
         codes = {PLAIN: plain, RANK: ranked} | {
             name: partial(substituted, one) for name, one in SUBSTITUTIONS.items() if usable(one, most)
         }

@@ -29,7 +29,8 @@ def hearings_of(items: Sequence[Item], table: Floats) -> Hearings:
     rows, right = np.arange(len(items)), np.array([item.answer for item in items])
     first = Heard(table=table, right=right, counts=np.array([len(item.choices) for item in items]))
     without_top = table.copy()
-    without_top[rows, table.argmax(axis=1)] = -np.inf
+    several = np.flatnonzero(first.counts > 1)
+    without_top[several, table[several].argmax(axis=1)] = -np.inf
     order = _order_of_texts(items, table.shape[1])
     return {
         FIRST: first,
