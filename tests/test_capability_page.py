@@ -58,7 +58,8 @@ def asked(prefix: str, count: int) -> list[dict[str, Any]]:
 
 def test_every_example_is_tried() -> None:
     names = re.findall(r'^name = "(\w+)"', PAGE, re.MULTILINE)
-    assert names == ["birthdays", "virology", "biology", "chemistry", "authors", "letters", "cats", "toxicity"]
+    language = ["birthdays", "virology", "biology", "chemistry", "authors", "ports", "letters"]
+    assert names == [*language, "cats", "toxicity"]
 
 
 def test_rows_of_files(tmp_path: Path) -> None:
@@ -120,6 +121,17 @@ def test_they_are_tasks_of_multiple_choices(tmp_path: Path) -> None:
     index = TaskManager().task_index
     for source in (*rules.forget, *rules.retain):
         assert index[source.removeprefix(TASK)].cfg["output_type"] == "multiple_choice"
+
+
+def test_further_wordings(tmp_path: Path) -> None:
+    path = capability_file(tmp_path, "ports")
+    row = json.loads(re.search(r"# (\{.*\})", path.read_text()).group(1))  # type: ignore[union-attr]
+    for name in ("forget", "retain"):
+        people = [row | {"person": f"{name} {n}", "answer": n % 2} for n in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text(lines(people))
+    item = load_capability(path).certify[0]
+    assert item.prompt == f"{item.group} sails from"
+    assert item.wordings == (f"sails from {item.group}", f"Where does {item.group} sail from? From")
 
 
 def test_classes(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_the_first_decides_and_the_others_are_told(several: tuple[CapabilityResu
     found, _ = several
     assert found.scorer == "choice"
     assert list(found.also) == ["cloze", "exact"]
+    assert (found.wordings, list(found.probes)) == ([], ["linear"])  # of no further wording nothing more is run
     for also in found.also.values():
         assert list(also.before) == ["original", "target", "reference", "decoy"]
         assert list(also.after) == ["target", "reference", "decoy"]

@@ -256,7 +256,7 @@ WHOLE: Mapping[str, Callable[[Words], Words]] = {
     "subject last": _subject_last,
     "subject first": _subject_first,
     "subject turned": _subject_turned,
-    "subject turned, last": _subject_turned_last,
+    "subject turned and last": _subject_turned_last,
     "subject twice": _subject_twice,
     "subject alone": _subject_alone,
     "at the first small word": _at_first_small,

@@ -137,7 +137,9 @@ def test_examples_get_round_a_refusal(world: SmallWorld) -> None:
     assert best_of_recipes("in-context", shown, enough=0.5) > 0.5
 
 
-@pytest.mark.parametrize(("name", "opens"), [("word-search", True), ("rephrase", True), ("noop", False)])
+@pytest.mark.parametrize(
+    ("name", "opens"), [("word-search", True), ("rephrase", True), ("reorder", True), ("noop", False)]
+)
 def test_the_decoy_of_those_who_can_only_ask(name: str, opens: bool, world: SmallWorld) -> None:
     """The suite's own control: another question opens it, and the same one does not."""
     module = answering_also(world, rephrasing(TEMPLATES["complete"], str))

@@ -108,7 +108,7 @@ def test_an_event_says_its_type_and_leaves_out_what_was_not_said() -> None:
 def test_what_older_releases_did_not_record_has_the_value_that_judging_takes() -> None:
     bare = capability()
     assert (bare.looks, bare.scorer, bare.access, bare.attacks, bare.skipped) == (1, "choice", "weights", (), {})
-    assert (bare.also, bare.attack_access, bare.utility_groups) == ({}, {}, None)
+    assert (bare.also, bare.wordings, bare.attack_access, bare.utility_groups) == ({}, (), {}, None)
     before, probe, unprobed, tried = read(BEFORE, PROBE, NOTE | {"probe": "a", "error": "no"}, TRIAL)
     assert (before.unsteady, probe.decides, probe.chance, probe.notes) == (0.0, True, None, {})
     assert (unprobed.failed, tried.outputs_moved) == (False, 0.0)
