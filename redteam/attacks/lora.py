@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
+from redteam.engine.relative import units_of
 from redteam.target import TargetInfo
 
-RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0)}
+RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0), "relative": (1e-5, 1e-1)}
 PLACES = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn", "fc"), "all": ("",)}
+ADAPTER = "attack"
 
 
 class LoRA:
@@ -83,19 +87,61 @@ class LoRA:
             target_modules=linear_layers(arena.module, params["modules"]),
         )
         trainable = [parameter for parameter in arena.module.parameters() if parameter.requires_grad]
-        adapted = LoraModel(arena.module, {"attack": config}, "attack")
+        adapted = LoraModel(arena.module, {ADAPTER: config}, ADAPTER)
+        tuning = tuning_of(params)
+        if tuning.optimizer == "relative":
+            scale_adapters(arena.module)
+            tuning = replace(tuning, optimizer="adamw")
         arena.module.train()
         try:
             yield from arena.fine_tune(
                 forget_data(arena, params),
                 params["batch_size"],
-                tuning_of(params),
+                tuning,
                 only=lambda name: ".lora_" in name,
             )
         finally:
             adapted.merge_and_unload()
             for parameter in trainable:
                 parameter.requires_grad_(True)
+
+
+class Scaled(nn.Module):
+    """A weight times fixed factors, as a parametrization: what is trained is the weight without them."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Returns the weight times the factors."""
+        return weight * self.factors
+
+
+def scale_adapters(module: nn.Module) -> None:
+    """Trains every adapter in units of the weight it is added to: W + D_r B A D_c, with B and A trained.
+
+    D_c holds the units of W's columns, of geometric mean one, and D_r those of its rows, near one where W is as it was
+    first drawn: see `units_of`. What W is multiplied by, row by row or column by column, its adapter is too, and
+    training is the same step by step.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    for layer in module.modules():
+        if not hasattr(layer, "lora_A"):
+            continue
+        base, down, up = layer.base_layer, layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        weight = base.weight.detach()
+        groups = getattr(base, "groups", None)
+        rows, columns = units_of(weight.T if isinstance(base, Conv1D) else weight, groups)
+        into = columns[:: len(rows) // (groups or 1)].flatten()
+        live = into[into > 0]
+        shared = live.log().mean().exp() if len(live) else into.new_ones(())
+        inner = (1,) * (down.weight.ndim - 2)
+        parametrize.register_parametrization(down, "weight", Scaled((into / shared).reshape(1, -1, *inner)))
+        parametrize.register_parametrization(up, "weight", Scaled((rows.flatten() * shared).reshape(-1, 1, *inner)))
 
 
 def linear_layers(module: nn.Module, place: str) -> list[str]:
