@@ -18,7 +18,7 @@ FULL = {
     "lion": (1e-7, 1e-3),
     "muon": (1e-6, 1e-2),
     "relative": (1e-6, 1e-2),
-    "relative-sgd": (1e-4, 1.0),
+    "relative-adam": (1e-6, 1e-2),
 }
 # Sixteen to 512: Che et al. 2025 (arXiv 2502.05209); 500 steps: Lee et al. 2025, UNDO (arXiv 2506.06278). What holds
 # against a hundred steps need not hold against five hundred at a rate at which utility lasts that long.
@@ -28,7 +28,7 @@ SCHEDULES = ["constant", "cosine", "one-cycle"]  # the last warms up, as attacks
 TUNED_AT = 128  # hidden size of the models on which rates of recipes that are not published ones were found
 # Power of the width by which an optimizer's best rate of matrices falls. A step of SGD, clipped to a norm, moves what
 # they put out by the rate at any width.
-FALLS = {"adamw": 1.0, "lion": 1.0, "muon": 0.5, "relative": 1.0, "relative-sgd": 0.0, "sgd": 0.0}
+FALLS = {"adamw": 1.0, "lion": 1.0, "muon": 0.5, "relative": 1.0, "relative-adam": 1.0, "sgd": 0.0}
 
 
 def suggest_tuning(suggest: Suggest, rates: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
