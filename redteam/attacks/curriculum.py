@@ -35,7 +35,8 @@ class Curriculum:
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
         """Two fifths of the steps on retain items: in relative units, and at three rates of AdamW.
 
-        MEASURED
+        Measured as in `Retrain.recipes`: in relative units 0.60 and 0.73 of gradient difference, 0.38 and 0.50 of NPO,
+        0.37 and 0.35 of TAR; by AdamW at 1e-3 0.60 and 0.60, 0.43 and 0.42, 0.07 and 0.27, and nothing once rescaled.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "steps": 128, "first": 0.4}
         recipes = [recipe("adamw", rate, **base) for rate in (1e-3, 3e-4, 3e-3)]

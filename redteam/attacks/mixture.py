@@ -42,7 +42,9 @@ class Mixture:
 
         As many of each: the red-teaming data of Tamirisa et al. 2024. Long: their adversaries take up to a thousand
         steps, those of Lee et al. 2025 (arXiv 2506.06278) five hundred. SGD: our own logs, see `Retrain.recipes`; among
-        retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2).
+        retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2). In relative
+        units, measured as there: 0.65 and 0.73 of gradient difference within 256 steps, where SGD brings back 0.70 and
+        0.73 within 512; rescaled, the same, and SGD nothing.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
         recipes = [

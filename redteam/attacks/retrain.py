@@ -43,10 +43,11 @@ class Retrain:
         brings back 0.24 and 0.43 (seed 1): AdamW gives every weight a step of about the same size, also those that
         these methods left alone. Golatkar et al. 2020 (arXiv 1911.04933) measure relearning with SGD.
 
-        In relative units, see `RelativeMomentum`: worlds of a hundred facts, as of `benchmarks/small_runs.py`, seeds 0
-        and 1, score at the utility floor. GRADDIFF. Multiplying weights by powers of two within 10^-3 to 10^3 that leave
-        outputs alone brings AdamW, SGD among retain items and adapters to nothing on all of them; here it changes
-        nothing.
+        In relative units, see `RelativeMomentum`: our own logs of worlds of a hundred facts (`benchmarks/small_runs.py`,
+        seeds 0 and 1, select scores at the utility floor). 128 steps bring back 0.57 and 0.70 of gradient difference,
+        0.53 and 0.47 of NPO, 0.27 and 0.32 of TAR, where AdamW at the same rate brings back 0.43 and 0.47, 0.37 and
+        0.35, 0.22 and 0.28 in 64. On copies that are rescaled by powers of two within 10^-3 to 10^3, with outputs equal
+        to the bit, it brings back the same; AdamW, SGD and adapters bring back nothing on any of them.
         """
         data: dict[str, Any] = {"samples": samples, "loss": "answer"}
         few_shot = {**data, "samples": min(64, samples), "steps": 16, "batch_size": 16}

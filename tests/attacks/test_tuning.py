@@ -34,7 +34,7 @@ AT_128 = {
         *(("relative", 3e-4), ("adamw", 3e-4), ("sgd", 1e-2), ("adamw", 5e-5), ("adamw", 1e-3), ("adamw", 3e-4)),
         *(("adamw", 3e-3), ("adamw", 2e-5), ("lion", 1e-4), ("muon", 1e-3)),
     ],
-    "lora": [("adamw", 1e-3), ("relative-adam", 1e-3), *(("adamw", rate) for rate in (1e-2, 1e-4, 1e-2, 2e-4))],
+    "lora": [("relative-adam", 1e-3), *(("adamw", rate) for rate in (1e-3, 1e-2, 1e-4, 1e-2, 2e-4))],
     "partial": [("adamw", rate) for rate in (1e-3, 1e-3, 1e-2, 1e-3)],
     "mixture": [("sgd", 2e-2), ("relative", 1e-3), *(("adamw", rate) for rate in (3e-4, 1e-3, 1e-3, 1e-3, 3e-3))],
     "benign": [("adamw", rate) for rate in (1e-3, 3e-4, 1e-3, 3e-3, 1e-3)],
