@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
 from redteam.attacks.tuning import at_width, forget_data, recipe, suggest_data, suggest_tuning, tuning_of
 from redteam.engine.activations import hidden_layers
 from redteam.engine.cost import Spent
+from redteam.engine.relative import units_of
 from redteam.target import TargetInfo
 
-RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0)}
+RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0), "relative-adam": (1e-5, 1e-1)}
 PLACES = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn", "fc"), "all": ("",)}
+ADAPTER = "attack"
 
 
 class LoRA:
@@ -49,7 +53,7 @@ class LoRA:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Rank 16 with alpha 32 at three rates, rank one, and a wide adapter with a small scale.
+        """Rank 16 with alpha 32 in relative units and at three rates, rank one, and a wide adapter with a small scale.
 
         Rank 16, alpha 32, 1e-4: Che et al. 2025. Rank 128 with alpha 16 at 2e-4, here rank 64 with the same scale:
         Łucki et al. 2024. Those are the same at any width; the higher ones were found at a width of 128 and fall by its
@@ -57,17 +61,22 @@ class LoRA:
         of the size of the rate itself, and rate^2 times width is what both do to the states. 1e-3 comes to 1.8e-4 at
         a width of 4096, that of the published ones. Source of such arguments: Hayou et al. 2024, LoRA+ (arXiv
         2402.12354).
+
+        In relative units the adapter is scaled like the weight it is added to, see `scale_adapters`: as strong at the
+        utility floor as AdamW at the same rate (0.05 to 0.52 against 0.03 to 0.52 in the worlds of `Retrain.recipes`),
+        and it stays so on copies that are rescaled, where AdamW brings back nothing.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "modules": "all"}
         ours = [
             recipe("adamw", 1e-3, rank=16, scale=2.0, **base),
             recipe("adamw", 1e-2, rank=16, scale=2.0, **base),
             recipe("adamw", 1e-2, rank=1, scale=2.0, **base),
+            recipe("relative-adam", 1e-3, rank=16, scale=2.0, **base),
         ]
-        medium, high, narrow = at_width(ours, target, RATES, share=0.5)
+        medium, high, narrow, relative = at_width(ours, target, RATES, share=0.5)
         long = recipe("adamw", 1e-4, rank=16, scale=2.0, steps=512, **base)
         wide = recipe("adamw", 2e-4, rank=64, scale=0.125, **base)
-        return [medium, high, long, narrow, wide]
+        return [relative, medium, high, long, narrow, wide]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains the adapters on the first `samples` attack items.
@@ -75,12 +84,18 @@ class LoRA:
         Raises:
             ValueError: the model has no linear layer there.
         """
-        with low_rank(arena.module, params["rank"], params["scale"], params["modules"]) as only:
-            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning_of(params), only=only)
+        tuning = tuning_of(params)
+        relative = tuning.optimizer == "relative-adam"
+        if relative:  # of adapters in units of the weights that they change
+            tuning = replace(tuning, optimizer="adamw")
+        with low_rank(arena.module, params["rank"], params["scale"], params["modules"], relative=relative) as only:
+            yield from arena.fine_tune(forget_data(arena, params), params["batch_size"], tuning, only=only)
 
 
 @contextmanager
-def low_rank(module: nn.Module, rank: int, scale: float, place: str) -> Iterator[Callable[[str], bool]]:
+def low_rank(
+    module: nn.Module, rank: int, scale: float, place: str, *, relative: bool = False
+) -> Iterator[Callable[[str], bool]]:
     """Puts adapters on linear layers while open, and merges them into the weights in the end.
 
     Args:
@@ -88,6 +103,7 @@ def low_rank(module: nn.Module, rank: int, scale: float, place: str) -> Iterator
         rank: of each.
         scale: alpha over rank.
         place: which layers, as `linear_layers` says.
+        relative: whether adapters are trained in units of the weights that they change, see `scale_adapters`.
 
     Yields:
         Which parameters are theirs, by name.
@@ -101,13 +117,52 @@ def low_rank(module: nn.Module, rank: int, scale: float, place: str) -> Iterator
     alpha: Any = rank * scale  # a float serves as well
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_layers(module, place))
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    adapted = LoraModel(module, {"attack": config}, "attack")
+    adapted = LoraModel(module, {ADAPTER: config}, ADAPTER)
+    if relative:
+        scale_adapters(module)
     try:
         yield lambda name: ".lora_" in name
     finally:
         adapted.merge_and_unload()
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+class Scaled(nn.Module):
+    """A weight times fixed factors, as a parametrization: what is trained is the weight without them."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Returns the weight times the factors."""
+        return weight * self.factors
+
+
+def scale_adapters(module: nn.Module) -> None:
+    """Trains every adapter in units of the weight it is added to: W + D_r B A D_c, with B and A trained.
+
+    D_c holds the units of W's columns, of geometric mean one, and D_r those of its rows, near one where W is as it was
+    first drawn: see `units_of`. What W is multiplied by, row by row or column by column, its adapter is too, and
+    training is the same step by step.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    adapted: list[Any] = [part for part in module.modules() if hasattr(part, "lora_A")]
+    for layer in adapted:
+        base, down, up = layer.base_layer, layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        weight = base.weight.detach()
+        groups = getattr(base, "groups", None)
+        rows, columns = units_of(weight.T if isinstance(base, Conv1D) else weight, groups)
+        into = columns[:: len(rows) // (groups or 1)].flatten()
+        live = into[into > 0]
+        shared = live.log().mean().exp() if len(live) else into.new_ones(())
+        inner = (1,) * (down.weight.ndim - 2)
+        parametrize.register_parametrization(down, "weight", Scaled((into / shared).reshape(1, -1, *inner)))
+        parametrize.register_parametrization(up, "weight", Scaled((rows.flatten() * shared).reshape(-1, 1, *inner)))
 
 
 def linear_layers(module: nn.Module, place: str) -> list[str]:

@@ -14,7 +14,7 @@ from redteam.engine.accumulation import Accumulation
 from redteam.engine.batches import AnyBatch, Loss
 from redteam.engine.cost import Diverged as Diverged
 from redteam.engine.cost import Ledger, Spent
-from redteam.engine.optimizers import Tuning, build_optimizer, rate_at
+from redteam.engine.optimizers import Tuning, build_optimizer, clip_gradients, rate_at
 
 Around = Callable[[torch.optim.Optimizer], AbstractContextManager[None]]
 
@@ -61,7 +61,7 @@ def fine_tune(
     """
     if parameters is None:
         parameters = [p for name, p in module.named_parameters() if only is None or only(name)]
-    optimizer = build_optimizer(parameters, tuning)
+    optimizer = build_optimizer(parameters, tuning, module)
     parts = Accumulation()
     trained = sum(parameter.numel() for parameter in parameters)
     try:
@@ -76,7 +76,7 @@ def fine_tune(
                 group["lr"] = rate
             with around(optimizer):
                 if tuning.clip is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, tuning.clip)
+                    clip_gradients(optimizer, parameters, tuning.clip)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             module.zero_grad(set_to_none=True)

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from redteam.engine.relative import Balanced, RelativeAdam, RelativeMomentum, groups_of
+
 Schedule = Literal["constant", "cosine", "one-cycle"]
-OptimizerName = Literal["adamw", "sgd", "lion", "muon"]
+OptimizerName = Literal["adamw", "sgd", "lion", "muon", "relative", "relative-adam"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,11 +21,12 @@ class Tuning:
     """How weights are moved.
 
     Attributes:
-        optimizer: "adamw" (betas .9, .999), "sgd" (momentum .9), "lion" or "muon", see `Lion` and `Muon`.
+        optimizer: "adamw" (betas .9, .999), "sgd" (momentum .9), "lion" or "muon", see `Lion` and `Muon`; "relative" or
+            "relative-adam", see `RelativeMomentum` and `RelativeAdam`.
         learning_rate: its peak.
         schedule: "constant"; "cosine" to zero; "one-cycle": linear warm-up over the first tenth, then cosine.
         steps: length of the schedule, in optimizer steps.
-        clip: largest norm of the whole gradient, or None.
+        clip: largest norm of the whole gradient, or None; see `clip_gradients`.
         weight_decay: decoupled, a share of the learning rate; of SGD an L2 term of the gradient.
     """
 
@@ -83,14 +86,27 @@ class Muon(torch.optim.Optimizer):
             part.step()
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], tuning: Tuning) -> torch.optim.Optimizer:
-    """Returns a new optimizer over `parameters`."""
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], tuning: Tuning, module: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Returns a new optimizer over `parameters`; from the module they are in it learns the groups of convolutions."""
     rate, decay = tuning.learning_rate, tuning.weight_decay
     if tuning.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
     if tuning.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay, fused=True)
+    if tuning.optimizer in ("relative", "relative-adam"):
+        balanced = RelativeMomentum if tuning.optimizer == "relative" else RelativeAdam
+        return balanced(parameters, rate, decay, {} if module is None else groups_of(module))
     return {"lion": Lion, "muon": Muon}[tuning.optimizer](parameters, lr=rate, weight_decay=decay)
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scales the gradients so that the norm of all is at most `largest`, in the units in which the optimizer works."""
+    if isinstance(optimizer, Balanced):
+        optimizer.clip(largest)
+    else:
+        torch.nn.utils.clip_grad_norm_(parameters, largest)
 
 
 def rate_at(step: int, tuning: Tuning) -> float:
