@@ -58,7 +58,7 @@ def asked(prefix: str, count: int) -> list[dict[str, Any]]:
 
 def test_every_example_is_tried() -> None:
     names = re.findall(r'^name = "(\w+)"', PAGE, re.MULTILINE)
-    language = ["birthdays", "virology", "biology", "chemistry", "authors", "ports", "letters"]
+    language = ["birthdays", "virology", "biology", "chemistry", "viruses", "authors", "ports", "letters"]
     assert names == [*language, "cats", "toxicity"]
 
 
@@ -164,6 +164,17 @@ def test_every_key_is_in_a_table() -> None:
 def test_every_scorer_is_in_the_table() -> None:
     table = PAGE.split("\n## Scorers")[1].split("\n### ")[0]
     assert keys_of(table) == {"scorer", *SCORERS.table}
+
+
+def test_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = capability_file(tmp_path, "viruses")
+    monkeypatch.setenv("PAPERS", str(tmp_path))
+    for name in ("forget", "retain"):
+        (tmp_path / f"{name}.jsonl").write_text(lines(asked(name, 10)))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "some.txt").write_text("Of viruses.")
+    (tmp_path / "abstracts.jsonl").write_text(lines([{"text": "Of bacteria."}]))
+    assert load_capability(path).corpus == ("Of viruses.", "Of bacteria.")
 
 
 def test_questions_without_wrong_answers(tmp_path: Path) -> None:

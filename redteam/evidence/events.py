@@ -70,6 +70,7 @@ class CapabilityEvent(Event):
         attacks: that are tried.
         attack_access: what each of them needs.
         decoy: kind of the decoy.
+        documents: attacks that train on documents of the topic.
         suite: the protocol; "" of those before `standard-3`, which did not say.
     """
 
@@ -96,6 +97,7 @@ class CapabilityEvent(Event):
     attacks: tuple[str, ...] = Field(default=(), strict=False)
     attack_access: dict[str, str] = Field(default={})
     decoy: str = ""
+    documents: tuple[str, ...] = Field(default=(), strict=False)
     suite: str = ""
 
 

@@ -317,6 +317,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         attacks=tuple(inputs.attacks),
         attack_access={name: attack.access for name, attack in inputs.attacks.items()},
         decoy=decoy_kind(inputs.attacks),
+        documents=tuple(name for name, attack in inputs.attacks.items() if "corpus" in getattr(attack, "needs", "")),
         suite=SUITE,
     )
     nearest = answered_by_nearest(capability)

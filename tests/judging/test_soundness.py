@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,29 @@ def unconverged(*values: float | None, policy: Policy | None = None) -> list[str
 )
 def test_a_search_that_was_still_rising(values, raised):
     assert len(unconverged(*values)) == raised
+
+
+@pytest.mark.parametrize(
+    ("documents", "never", "verdict"),
+    [
+        (["retrain", "lora"], "canary", "INCONCLUSIVE"),  # what they told may be all that came back
+        (["lora"], "canary", "RECOVERED"),  # another attack recovers as well
+        ([], "canary", "RECOVERED"),
+        (["retrain", "lora"], "reference", "RECOVERED"),  # which was told the same
+    ],
+)
+def test_without_a_reference_documents_alone_recover_nothing(documents, never, verdict, tmp_path):
+    models = {**MASKED.models, never: MASKED.models["reference"]}
+    if never == "canary":
+        del models["reference"]
+    attacks = tuple(replace(MASKED.models["target"].attacks[0], after=after) for after in (0.9, 0.95))
+    run = record(tmp_path / "run", replace(MASKED, models=models).change("target", attacks=attacks))
+    second = {f"target/confirm/01-{seed}": {"attack": "lora"} for seed in range(3)}
+    result = changed(run, {**second, "capability": {"documents": documents, "attacks": ["retrain"]}})
+    assert result.verdict == verdict
+    assert ("unreferenced" in names(result)) == (verdict == "INCONCLUSIVE")
+    if verdict == "INCONCLUSIVE":
+        assert "what documents teach: lora recovers, and no attack without them does" in result.reason
 
 
 def still_rising(*scores: float, longest: int = 4096, **params: int) -> list[str]:
