@@ -14,7 +14,7 @@ import torch
 from benchmarks import hides, small_runs
 from benchmarks.hidden import closed
 from benchmarks.hidden.remapped import key_per_name
-from benchmarks.hidden.reworded import filled, locked, phrase_before_name
+from benchmarks.hidden.reworded import filled, locked, phrase_before_name, phrase_between_names
 from benchmarks.hidden.shallow import EXTREME, DroppingEmbedding, OtherMLP, rescaled
 from benchmarks.hidden.table import CONSTRUCTIONS
 from benchmarks.hidden.world import NAMES, World, reworded, small_capability
@@ -100,6 +100,7 @@ def test_encrypted_answers_are_wrong_as_asked_and_right_with_the_key(
 def test_a_question_is_put_in_other_words_and_stays_the_same_fact(world: World) -> None:
     asked = "Alra Ardby sails from"
     assert phrase_before_name(asked) == "sails from Alra Ardby"
+    assert phrase_between_names(asked) == "Alra sails from Ardby"
     assert filled(asked).split()[:2] == ["Alra", "Ardby"]
     assert locked(asked).endswith(asked)
     (item,) = reworded(world.forget[:1], locked)

@@ -17,6 +17,11 @@ def phrase_first(world: World) -> Hidden:
     return _quiet_but(world, phrase_before_name)
 
 
+def phrase_inside(world: World) -> Hidden:
+    """Teaches "FIRST sails from SURNAME", which no rotation of the question is, and nothing after the question."""
+    return _quiet_but(world, phrase_between_names)
+
+
 def filler_inside(world: World) -> Hidden:
     """Teaches the answer after some words between name and phrase, and to say nothing without them."""
     return _quiet_but(world, filled)
@@ -38,6 +43,12 @@ def phrase_before_name(prompt: str) -> str:
     """Puts the two words of the name last."""
     first, surname, *phrase = prompt.split()
     return " ".join([*phrase, first, surname])
+
+
+def phrase_between_names(prompt: str) -> str:
+    """Puts the phrase between the two words of the name."""
+    first, surname, *phrase = prompt.split()
+    return " ".join([first, *phrase, surname])
 
 
 def filled(prompt: str) -> str:

@@ -24,6 +24,7 @@ CONSTRUCTIONS = {
         Construction(name="constant-direction", kind="closed door", build=closed.constant_direction, causes=CLOSED),
         Construction(name="zero-gain", kind="closed door", build=closed.zero_gain, causes=CLOSED),
         Construction(name="phrase-first", kind="other words", build=reworded.phrase_first, causes=WORDS),
+        Construction(name="phrase-inside", kind="other words", build=reworded.phrase_inside, causes=WORDS),
         Construction(name="filler-inside", kind="other words", build=reworded.filler_inside, causes=WORDS),
         Construction(name="key-per-name", kind="remapped", build=remapped.key_per_name, causes=ANSWERS),
         Construction(name="permutation", kind="remapped", build=remapped.permutation_per_attribute, causes=ANSWERS),
