@@ -43,7 +43,7 @@ CHECKS: tuple[Check[Case], ...] = (
         f" and in the reference, by {MARGIN:.0%} of the layer and by {ERRORS:.0f} standard errors; of {ALONE:.0%} of a"
         " layer where neither was given. They are constant, or no gradient reaches them, and what is behind them no"
         " attack that trains can reach",
-        remedy="see what the attack `revive` finds there, and give a model without closed gates, dead units or gains of"
+        remedy="see what the attack revive finds there, and give a model without closed gates, dead units or gains of"
         " zero",
         explain=_unused_capacity,
     ),
