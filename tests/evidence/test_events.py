@@ -74,7 +74,7 @@ TRIAL = {
 WRITTEN = {
     "before": (BEFORE, BeforeEvent),
     "before, two scorers": (
-        BEFORE | {"certify:exact": 0.5, "certify:f1": 0.5, "model": {}, "unsteady": 0.5},
+        BEFORE | {"certify:exact": 0.5, "certify:f1": 0.5, "model": {}, "unsteady": 0.5, "unused": {"mlp": [1, 2]}},
         BeforeEvent,
     ),
     "probe": (PROBE, ProbeEvent),
@@ -110,6 +110,7 @@ def test_what_older_releases_did_not_record_has_the_value_that_judging_takes() -
     assert (bare.looks, bare.scorer, bare.access, bare.attacks, bare.skipped) == (1, "choice", "weights", (), {})
     assert (bare.also, bare.wordings, bare.attack_access, bare.utility_groups) == ({}, (), {}, None)
     before, probe, unprobed, tried = read(BEFORE, PROBE, NOTE | {"probe": "a", "error": "no"}, TRIAL)
+    assert before.unused == {}
     assert (before.unsteady, probe.decides, probe.chance, probe.notes) == (0.0, True, None, {})
     assert (unprobed.failed, tried.outputs_moved) == (False, 0.0)
 

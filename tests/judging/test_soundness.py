@@ -53,6 +53,29 @@ def test_a_model_that_says_something_else_when_asked_again(role, share, flag, tm
     both(tmp_path, {f"{role}/before": {"unsteady": share}}, flag)
 
 
+@pytest.mark.parametrize(
+    ("target", "others", "flag"),
+    [
+        ([0, 192], {}, None),
+        ([9, 192], {}, None),  # less than a twentieth
+        ([3, 32], {}, None),  # of so few, three die by chance
+        ([64, 192], {}, "unused-capacity"),
+        ([64, 192], {"original": [60, 192]}, None),
+        ([64, 192], {"reference": [30, 128]}, None),
+        ([64, 192], {"original": [10, 128], "reference": [12, 128]}, "unused-capacity"),
+    ],
+)
+def test_a_target_more_of_which_is_unused_than_of_the_models_given_with_it(target, others, flag, tmp_path):
+    shares = {"target": target, **others}
+    both(tmp_path, {f"{role}/before": {"unused": {"mlp": share}} for role, share in shares.items()}, flag)
+
+
+@pytest.mark.parametrize(("closed", "raised"), [(38, False), (60, True)])
+def test_a_target_of_which_much_is_unused_and_nothing_to_compare_it_with(closed, raised):
+    evidence = evidence_of(before("target", unused={"mlp": (closed, 100)}))
+    assert len(reasons("unused-capacity", known(evidence=evidence))) == raised
+
+
 @pytest.mark.parametrize(("low", "raised"), [(0.325, False), (0.326, True), (0.25, False)])
 def test_certify_items_that_the_attack_split_answers(low, raised, monkeypatch):
     """A tenth of the way from a chance of 0.25 to 1 is tolerated."""
