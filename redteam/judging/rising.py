@@ -36,8 +36,8 @@ def still_rises(curve: Curve, last: int, facts: int) -> bool:
 
     Luck is one standard error of a difference of two independent scores of so many facts, with one right and one wrong
     fact added: sqrt(2 p (1 - p) / n). Two points of one curve are alike, and the best of many early stops is compared
-    with the last, so that a flat curve seldom seems to rise (measured: 1 of 100 of models that never knew); a curve
-    that gains less is let be.
+    with the last, so that a flat curve hardly ever seems to rise (measured: none of 45 configurations of five families,
+    on three small models that never knew, 60 facts and up to 128 steps). A curve that gains less is let be.
 
     Args:
         curve: see `rise`.

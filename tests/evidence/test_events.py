@@ -298,6 +298,7 @@ def test_keys_are_made_and_taken_apart_in_one_module(file: Path) -> None:
         (keys.none("decoy"), "decoy/none"),
         (keys.search("target", 7), "target/search/0007"),
         (keys.repeat("reference", "again", 2, 0), "reference/again/02-0"),
+        (keys.repeat("target", "longer", 2, 0), "target/longer/02-0"),
         (keys.repeat("reference", "confirm", 12, 1), "reference/confirm/12-1"),
         (keys.at(keys.certify(), 8), "certify@8"),
         (keys.at(keys.certify("exact"), 8), "certify:exact@8"),
