@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def rescaled_chain(layers: nn.Sequential, span: float = 1.5, seed: int = 0) -> n
     """
     copied, draw = copy.deepcopy(layers), _Powers(span, seed)
     weighted = [part for part in copied if list(part.parameters())]
-    for part, after in zip(weighted, weighted[1:], strict=False):
+    for part, after in pairwise(weighted):
         if not isinstance(after, nn.BatchNorm2d):
             _pair(part, after, draw(len(part.weight)))
     return copied

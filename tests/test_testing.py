@@ -574,7 +574,7 @@ def test_costs_that_are_charged_by_hand_will_do() -> None:
     assert broken_by(doing(charges_by_itself)) == {}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon", "relative"])
 def test_an_optimizer_that_works_through_others_makes_one_step(optimizer: Any) -> None:
     """Muon here steps twice inside: once for matrices, once for the rest."""
 

@@ -16,7 +16,7 @@ from redteam.engine.cost import Spent
 from redteam.engine.relative import units_of
 from redteam.target import TargetInfo
 
-RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0), "relative": (1e-5, 1e-1)}
+RATES = {"adamw": (1e-5, 1e-1), "sgd": (1e-3, 10.0), "relative-adam": (1e-5, 1e-1)}
 PLACES = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn", "fc"), "all": ("",)}
 ADAPTER = "attack"
 
@@ -52,7 +52,7 @@ class LoRA:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Rank 16 with alpha 32 at three rates, rank one, and a wide adapter with a small scale.
+        """Rank 16 with alpha 32 in relative units and at three rates, rank one, and a wide adapter with a small scale.
 
         Rank 16, alpha 32, 1e-4: Che et al. 2025. Rank 128 with alpha 16 at 2e-4, here rank 64 with the same scale:
         Łucki et al. 2024. Those are the same at any width; the higher ones were found at a width of 128 and fall by its
@@ -60,17 +60,22 @@ class LoRA:
         of the size of the rate itself, and rate^2 times width is what both do to the states. 1e-3 comes to 1.8e-4 at
         a width of 4096, that of the published ones. Source of such arguments: Hayou et al. 2024, LoRA+ (arXiv
         2402.12354).
+
+        In relative units the adapter is scaled like the weight it is added to, see `scale_adapters`: as strong at the
+        utility floor as AdamW at the same rate (0.05 to 0.52 against 0.03 to 0.52 in the worlds of `Retrain.recipes`),
+        and it stays so on copies that are rescaled, where AdamW brings back nothing.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer", "modules": "all"}
         ours = [
             recipe("adamw", 1e-3, rank=16, scale=2.0, **base),
             recipe("adamw", 1e-2, rank=16, scale=2.0, **base),
             recipe("adamw", 1e-2, rank=1, scale=2.0, **base),
+            recipe("relative-adam", 1e-3, rank=16, scale=2.0, **base),
         ]
-        medium, high, narrow = at_width(ours, target, RATES, share=0.5)
+        medium, high, narrow, relative = at_width(ours, target, RATES, share=0.5)
         long = recipe("adamw", 1e-4, rank=16, scale=2.0, steps=512, **base)
         wide = recipe("adamw", 2e-4, rank=64, scale=0.125, **base)
-        return [medium, high, long, narrow, wide]
+        return [relative, medium, high, long, narrow, wide]
 
     def run(self, arena: Arena, params: Params) -> Iterator[Spent]:
         """Trains the adapters on the first `samples` attack items.
@@ -89,7 +94,7 @@ class LoRA:
         trainable = [parameter for parameter in arena.module.parameters() if parameter.requires_grad]
         adapted = LoraModel(arena.module, {ADAPTER: config}, ADAPTER)
         tuning = tuning_of(params)
-        if tuning.optimizer == "relative":
+        if tuning.optimizer == "relative-adam":
             scale_adapters(arena.module)
             tuning = replace(tuning, optimizer="adamw")
         arena.module.train()
@@ -129,9 +134,8 @@ def scale_adapters(module: nn.Module) -> None:
     """
     from transformers.pytorch_utils import Conv1D
 
-    for layer in module.modules():
-        if not hasattr(layer, "lora_A"):
-            continue
+    adapted: list[Any] = [part for part in module.modules() if hasattr(part, "lora_A")]
+    for layer in adapted:
         base, down, up = layer.base_layer, layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
         weight = base.weight.detach()
         groups = getattr(base, "groups", None)

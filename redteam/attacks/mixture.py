@@ -38,15 +38,18 @@ class Mixture:
         return params
 
     def recipes(self, target: TargetInfo, samples: int) -> Sequence[Params]:
-        """Four retain items to each by SGD, all of both for long, as many of each, and all of both at higher rates.
+        """Four retain items to each by SGD and in relative units, all of both for long, as many of each, higher rates.
 
         As many of each: the red-teaming data of Tamirisa et al. 2024. Long: their adversaries take up to a thousand
         steps, those of Lee et al. 2025 (arXiv 2506.06278) five hundred. SGD: our own logs, see `Retrain.recipes`; among
-        retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2).
+        retain items it brings back 0.55 and 0.80 on SSD, 0.53 and 0.69 on TAR (facts, seeds 1 and 2). In relative
+        units, measured as there: 0.65 and 0.73 of gradient difference within 256 steps, where SGD brings back 0.70 and
+        0.73 within 512; rescaled, the same, and SGD nothing.
         """
         base: dict[str, Any] = {"samples": samples, "loss": "answer"}
         recipes = [
             recipe("sgd", 2e-2, ratio=4.0, steps=512, **base),
+            recipe("relative", 1e-3, ratio=4.0, steps=512, **base),
             recipe("adamw", 3e-4, ratio=RATIOS[1], steps=512, **base),
             recipe("adamw", 1e-3, ratio=4.0, steps=512, **base),
             recipe("adamw", 1e-3, ratio=1.0, steps=512, **base),

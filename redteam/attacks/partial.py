@@ -13,7 +13,7 @@ from redteam.engine.activations import hidden_layers, unknown_layers
 from redteam.engine.cost import Spent
 from redteam.target import TargetInfo
 
-RATES = {"adamw": (1e-6, 1e-1), "sgd": (1e-4, 10.0), "relative": (1e-6, 1e-1)}
+RATES = {"adamw": (1e-6, 1e-1), "sgd": (1e-4, 10.0), "relative": (1e-6, 1e-1), "relative-adam": (1e-6, 1e-1)}
 PARTS = {
     "language": ["early layers", "late layers", "norms and biases", "embeddings"],
     "classifier": ["early layers", "late layers", "biases"],

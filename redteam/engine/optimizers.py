@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from redteam.engine.relative import Balanced, RelativeAdam, RelativeSGD, groups_of
+from redteam.engine.relative import Balanced, RelativeAdam, RelativeMomentum, groups_of
 
 Schedule = Literal["constant", "cosine", "one-cycle"]
-OptimizerName = Literal["adamw", "sgd", "lion", "muon", "relative", "relative-sgd"]
+OptimizerName = Literal["adamw", "sgd", "lion", "muon", "relative", "relative-adam"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +21,8 @@ class Tuning:
     """How weights are moved.
 
     Attributes:
-        optimizer: "adamw" (betas .9, .999), "sgd" (momentum .9), "lion", "muon" or "relative", see `Lion`, `Muon` and
-            `Relative`.
+        optimizer: "adamw" (betas .9, .999), "sgd" (momentum .9), "lion" or "muon", see `Lion` and `Muon`; "relative" or
+            "relative-adam", see `RelativeMomentum` and `RelativeAdam`.
         learning_rate: its peak.
         schedule: "constant"; "cosine" to zero; "one-cycle": linear warm-up over the first tenth, then cosine.
         steps: length of the schedule, in optimizer steps.
@@ -95,8 +95,8 @@ def build_optimizer(
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
     if tuning.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay, fused=True)
-    if tuning.optimizer in ("relative", "relative-sgd"):
-        balanced = RelativeAdam if tuning.optimizer == "relative" else RelativeSGD
+    if tuning.optimizer in ("relative", "relative-adam"):
+        balanced = RelativeMomentum if tuning.optimizer == "relative" else RelativeAdam
         return balanced(parameters, rate, decay, {} if module is None else groups_of(module))
     return {"lion": Lion, "muon": Muon}[tuning.optimizer](parameters, lr=rate, weight_decay=decay)
 

@@ -1,4 +1,4 @@
-"""Adam in units of each weight's own rows and columns, which no rescaling that leaves the function alone disturbs."""
+"""Training in units of each weight's own rows and columns, which no rescaling that leaves outputs alone disturbs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 PASSES = 32  # over a weight, at most, until the means of its logarithms stand still; two where no entry is zero
-SETTLED = 1e-6  # powers of two
+SETTLED = 1e-5  # powers of two
 BALANCED = 8  # passes of Sinkhorn and Knopp
 
 
@@ -53,13 +53,13 @@ class Balanced(torch.optim.Optimizer):
     @torch.no_grad()
     def clip(self, largest: float) -> None:
         """Scales all gradients so that the norm of g * s over all parameters is at most `largest`."""
-        units = {p: self.state[p]["units"] for p in self._all() if p.grad is not None}
-        norms = [torch.linalg.vector_norm(p.grad * rows * columns) for p, (rows, columns) in units.items()]
+        gradients = [(p.grad, *self.state[p]["units"]) for p in self._all() if p.grad is not None]
+        norms = [torch.linalg.vector_norm(gradient * rows * columns) for gradient, rows, columns in gradients]
         if norms:
             whole = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
             share = (largest / (whole + 1e-6)).clamp(max=1.0)
-            for parameter in units:
-                parameter.grad.mul_(share.to(parameter.device))
+            for gradient, _, _ in gradients:
+                gradient.mul_(share.to(gradient.device))
 
     def _all(self) -> Iterator[nn.Parameter]:
         for group in self.param_groups:
@@ -75,6 +75,24 @@ class Balanced(torch.optim.Optimizer):
         raise NotImplementedError
 
 
+class RelativeMomentum(Balanced):
+    """Momentum on w / s, over the root of the mean square of all entries of each weight so far; betas as of Adam.
+
+    Weights that the data hardly asks to move hardly do, as with SGD, where Adam moves all by about the same; and each
+    weight as a whole moves by about the rate, however large it is.
+
+    Source: Ginsburg et al. 2019, NovoGrad (arXiv 1905.11286), whose second moment is one number a layer too; the
+    moments are Adam's here, corrected for their start.
+    """
+
+    def _direction(self, state: dict[str, Any], scaled: Tensor) -> Tensor:
+        state["step"] = done = state.get("step", 0) + 1
+        first = state.setdefault("first", torch.zeros_like(scaled)).lerp_(scaled, 1 - BETAS[0])
+        second = state.setdefault("second", scaled.new_zeros(())).lerp_(scaled.square().mean(), 1 - BETAS[1])
+        size = (second / (1 - BETAS[1] ** done)).sqrt_().add_(EPS)
+        return torch.div(first, size).div_(1 - BETAS[0] ** done)
+
+
 class RelativeAdam(Balanced):
     """Adam on w / s, betas .9 and .999.
 
@@ -88,14 +106,6 @@ class RelativeAdam(Balanced):
         second.addcmul_(scaled, scaled, value=1 - BETAS[1])
         size = (second / (1 - BETAS[1] ** done)).sqrt_().add_(EPS)
         return torch.div(first, size, out=size).div_(1 - BETAS[0] ** done)
-
-
-class RelativeSGD(Balanced):
-    """SGD with momentum .9 on w / s."""
-
-    def _direction(self, state: dict[str, Any], scaled: Tensor) -> Tensor:
-        momentum: Tensor = state.setdefault("momentum", torch.zeros_like(scaled)).mul_(BETAS[0]).add_(scaled)
-        return momentum.clone()
 
 
 def groups_of(module: nn.Module) -> dict[Tensor, int]:
@@ -121,7 +131,7 @@ def units_of(weight: Tensor, groups: int | None = None) -> tuple[Tensor, Tensor]
         weight: float32, of any shape.
         groups: of a convolution; None for any other weight.
     """
-    if weight.ndim < 2:
+    if weight.ndim < 2 or not weight.numel():
         return weight.abs(), weight.new_ones(())
     if groups is None:
         shape: tuple[int, ...] = (-1, *weight.shape[-2:], 1)

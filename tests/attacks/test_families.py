@@ -25,6 +25,7 @@ from redteam.attacks.partial import parameters_of
 from redteam.attacks.perturb import shrink_and_perturb
 from redteam.attacks.prune import READ, importance
 from redteam.attacks.quantize import GROUP, in_eight_bits, quantize, rounded
+from redteam.attacks.tuning import FULL
 from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
@@ -62,9 +63,9 @@ def test_lowers_its_training_loss(name: str) -> None:
     assert sum(last) < 0.8 * sum(first)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon"])
+@pytest.mark.parametrize("optimizer", FULL)
 def test_every_optimizer_trains(optimizer: str) -> None:
-    rate = {"adamw": 1e-2, "sgd": 1e-1, "lion": 1e-3, "muon": 1e-2}[optimizer]
+    rate = {"sgd": 1e-1, "lion": 1e-3}.get(optimizer, 1e-2)
     params = {**TUNING, **DATA, "ratio": 2.0, "optimizer": optimizer, f"learning_rate.{optimizer}": rate, "steps": 40}
     losses = attacked("mixture", params=params).ledger.losses
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])

@@ -79,7 +79,7 @@ def test_updates_are_those_of_the_plain_optimizer(name, plain):
     assert not torch.allclose(ours, start, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "relative", "relative-adam"])
 def test_there_is_no_weight_decay(name):
     """A weight without a gradient signal stays where it is, to the bit."""
     weight = nn.Parameter(torch.full((4,), 3.7))
@@ -137,7 +137,7 @@ def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest():
         assert not torch.allclose(mine, start, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "relative", "relative-adam"])
 def test_weight_decay_is_a_share_of_the_rate(name):
     """Decoupled: with no gradient a weight shrinks by exactly rate times decay."""
     weight = nn.Parameter(torch.full((2, 2), 4.0))

@@ -12,6 +12,7 @@ from torch import nn
 from redteam.engine.batches import TokenSet
 from redteam.engine.blocks import mlp_blocks
 from redteam.engine.freezing import block_gradients, frozen
+from redteam.engine.relative import RelativeAdam, RelativeMomentum
 from redteam.engine.routing import labelled_positions, routed, scale_gradient, unit_multipliers
 from redteam.engine.seeding import seeded
 
@@ -94,7 +95,7 @@ def test_unit_multipliers_are_the_row_where_chosen_and_one_elsewhere() -> None:
     assert got.tolist() == [[[-0.75, 1, 0], [1, 1, 1]]]
 
 
-@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, RelativeAdam, RelativeMomentum])
 def test_frozen_entries_and_their_moments_stay_bit_for_bit_and_blocked_ones_move(kind) -> None:
     options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     module = tiny_classifier()
