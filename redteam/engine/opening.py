@@ -33,9 +33,9 @@ def open_channels(module: nn.Module, *data: Examples, how: str, least: float, se
     - a row of weights that is next to nothing: the length of the others; one of zeros: small random weights;
     - a direction that the rows of unused channels share, and that is far longer than any in the other rows: it is taken
       out of them. That is how a gate is closed, or attention drawn to one token, where there is no bias;
+    - outputs that are spread far more than those of open channels: rows and biases are divided;
     - outputs that never change sign: their bias is set to zero, or to where their mean is the median one; where there
-      is no bias, or it is not what shifts them, the direction of the mean input is taken out of the row instead;
-    - outputs that are spread far more than those of open channels: rows are divided.
+      is no bias, the direction of the mean input is taken out of the row instead.
 
     In the first round the inputs of a layer that all of its outputs leave alone are opened likewise, and scales that
     belong to no layer.
