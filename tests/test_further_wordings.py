@@ -85,8 +85,8 @@ def test_each_wording_is_told_and_every_confirmed_stop_is_scored_in_it(attacked:
     found, out = attacked["hidden"]
     (worded,) = found.wordings
     assert worded.before["target"] > 0.9
-    assert worded.before.keys() == {"original", "target", "reference", "decoy"}
-    assert worded.after.keys() == {"target", "reference", "decoy"}
+    assert worded.before.keys() == {"original", "target", "reference", "canary", "decoy"}
+    assert worded.after.keys() == {"target", "reference", "canary", "decoy"}
     evidence = read_evidence(out)
     plain, other = evidence.stops("target"), evidence.stops("target", keys.wording(1))
     assert [stop.certify.shape for stop in plain] == [stop.certify.shape for stop in other]

@@ -38,8 +38,8 @@ def test_the_first_decides_and_the_others_are_told(several: tuple[CapabilityResu
     assert list(found.also) == ["cloze", "exact"]
     assert (found.wordings, list(found.probes)) == ([], ["linear"])  # of no further wording nothing more is run
     for also in found.also.values():
-        assert list(also.before) == ["original", "target", "reference", "decoy"]
-        assert list(also.after) == ["target", "reference", "decoy"]
+        assert list(also.before) == ["original", "target", "reference", "canary", "decoy"]
+        assert list(also.after) == ["target", "reference", "canary", "decoy"]
     cloze = found.also["cloze"]
     assert 0 < cloze.before["target"] < 0.05  # an untrained model: one of a hundred words
     assert cloze.chance == 0.0

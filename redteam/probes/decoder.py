@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from redteam.capabilities.items import Item
-from redteam.capabilities.scorers.choices import EncodedChoices
+from redteam.capabilities.scorers.choices import encode_choices
 from redteam.engine.seeding import derive_seed
 from redteam.probes.codes import SUBSTITUTIONS, Code, Floats, Heard, plain, ranked, substituted, usable
 from redteam.probes.contract import ProbeContext, ProbeReading
@@ -197,7 +197,8 @@ class Decoder:
             tuple(replace(item, answer=answer) for item, answer in zip(some, answers, strict=True))
             for some, answers in zip(items, drawn, strict=True)
         ]
-        words = next_words(view.module, [part for part in encoded if isinstance(part, EncodedChoices)])
+        assert view.tokenizer is not None, "it reads language models alone"
+        words = next_words(view.module, [encode_choices(view.tokenizer, some) for some in items])
         chosen, by_place, correct = read_tables(items, tables, words)
         _, _, control = read_tables(blindly, tables, words)
         plainly = right_shares(tables[2], hearings_of(items[2], tables[2])[FIRST])

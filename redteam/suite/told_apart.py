@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from redteam.capabilities.items import Item
-from redteam.capabilities.scorers.choices import EncodedChoices
-from redteam.capabilities.scorers.class_inputs import EncodedInputs
+from redteam.registry import STANDARD_SCORER
 from redteam.trial import Setting
 
 
 def share_told_apart(setting: Setting) -> float | None:
     """Returns how far a model tells the select items apart, see `mutual_information`.
 
-    None by a scorer that does not compare the likelihoods of choices.
+    None by another scorer than the standard one: what it has a model say are no likelihoods of choices.
     """
-    if not isinstance(setting.choices["select"], EncodedChoices | EncodedInputs):
+    if setting.scorers["select"].name != STANDARD_SCORER:
         return None
     return mutual_information(setting.says, setting.capability.select)
 

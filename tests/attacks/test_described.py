@@ -32,5 +32,5 @@ def test_what_lies_behind_choices_is_found() -> None:
 @pytest.mark.parametrize("name", ATTACKS.table)
 def test_every_parameter_is_described(name: str) -> None:
     attack = ATTACKS.create(name)
-    asked = {key for seed in range(60) for key in attack.space(Drawn(seed), INFO, 40)}
+    asked = {key for seed in range(200) for key in attack.space(Drawn(seed), INFO, 40)}
     assert asked == described_space(attack, INFO, 40).keys()
