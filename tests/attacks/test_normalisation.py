@@ -22,8 +22,6 @@ from redteam.registry import ATTACKS
 HIDDEN = 3  # the class
 ASKED = ("soft-prompt", "corpus")  # of language models alone
 TRAINED = [name for name in ROWS if "learning_rate.adamw" in ROWS[name].params and name not in ASKED]
-    name for name in ROWS if "learning_rate.adamw" in ROWS[name].params and name not in ("soft-prompt", "corpus")
-]
 
 
 def normalised() -> nn.Module:
