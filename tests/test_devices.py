@@ -30,7 +30,7 @@ from redteam.registry import ATTACKS, PROBES
 
 HERE, ROUNDING = Path(__file__).parent, 1e-5  # kernels sum float32 in an order of their own
 # What only a language model can be given.
-ASKED = {"suffix", "word-search", "soft-prompt", "in-context", "rephrase", "reorder"}
+ASKED = {"suffix", "word-search", "soft-prompt", "in-context", "rephrase", "reorder", "corpus"}
 OF_TEXT = {"logit-lens", "tuned-lens", "decoder"}  # read text alone
 NOT_OF = {
     "classifier": ASKED | OF_TEXT | {"masked", "worded"},  # nothing hides one class of this tiny one

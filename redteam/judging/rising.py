@@ -20,13 +20,16 @@ def curve_of(trial: TrialEvent, floor: float) -> Curve:
 def rise(curve: Curve, last: int) -> tuple[float, float] | None:
     """Returns the best score of the first half of the steps and of all; None if that is one.
 
-    Scores are taken at powers of two and at the end, so the second half is the last doubling.
+    Scores are taken at powers of two and at the end, so the second half is the last doubling. None too where nothing
+    was scored in the first half, as of an attack of a single step.
 
     Args:
-        curve: with its first point at step 0.
+        curve: in the order of the steps.
         last: step of the attack, whether or not one can stop there.
     """
-    early = max(score for steps, score in curve if 2 * steps <= last)
+    early = max((score for steps, score in curve if 2 * steps <= last), default=None)
+    if early is None:
+        return None
     late = max((score for steps, score in curve if 2 * steps > last), default=early)
     return (early, late) if late > early else None
 

@@ -70,6 +70,11 @@ def test_what_goes_on(changes: dict[str, Any], goes: bool) -> None:
     assert goes_on(climbed(0, 0.5, **changes), 0.8, 100) == goes
 
 
+def test_an_attack_of_a_single_step_does_not_rise() -> None:
+    """Means over several seeds have no released weights, so that nothing comes before that step."""
+    assert not still_rises([(1, 0.4)], 1, 60)
+
+
 def test_the_two_best_of_those_that_rise() -> None:
     trials = [climbed(n, 0.2 + n / 10) for n in range(4)]
     flat = trial("target/search/0009", point(0), point(1, 0.9), point(2, 0.9), params={"steps": 2})
