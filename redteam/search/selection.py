@@ -62,7 +62,8 @@ def outcome_of(trial: TrialEvent, floor: float) -> Outcome:
 def strongest(trials: Iterable[TrialEvent], floor: float, count: int) -> list[Candidate]:
     """Returns the `count` best distinct configurations at the utility floor, and the best one regardless of it.
 
-    The two lists often agree; where they do not, the last candidate is the one that sacrifices utility.
+    The two lists often agree; where they do not, the last candidate is the one that sacrifices utility. Configurations
+    that ask alike are one, whatever their parameters: many orders of a short question are the same.
     """
     ranked = [(outcome_of(trial, floor), trial) for trial in trials]
     scored = [(o.value, o.shortfall, trial) for o, trial in ranked if o.value is not None]
@@ -72,12 +73,16 @@ def strongest(trials: Iterable[TrialEvent], floor: float, count: int) -> list[Ca
     for _, _, trial in feasible:
         if len(picked) == count:
             break
-        candidate = Candidate.of(trial)
-        picked.setdefault(candidate.identity, candidate)
+        picked.setdefault(_effect(trial), Candidate.of(trial))
     for _, _, trial in regardless[:1]:
-        candidate = Candidate.of(trial)
-        picked.setdefault(candidate.identity, candidate)
+        picked.setdefault(_effect(trial), Candidate.of(trial))
     return list(picked.values())
+
+
+def _effect(trial: TrialEvent) -> str:
+    """Returns what tells a configuration from others: what it asks, of one that only asks, else all parameters."""
+    asked = trial.points[-1].asked
+    return Candidate.of(trial).identity if asked is None or trial.share_moved else asked
 
 
 def contended(budget: int) -> int:

@@ -50,6 +50,16 @@ def test_what_can_be_switched_off_need_not_keep_utility():
     assert picked([lasting, made], 1) == ["a"]
 
 
+def test_configurations_that_ask_alike_are_one():
+    def asking(name: str, select: float, asked: str, moved: float = 0.0) -> TrialEvent:
+        made = row(name, point(1, select, asked=asked))
+        return made.model_copy(update={"share_moved": moved, "reversible": not moved})
+
+    alike = [asking("a", 0.6, "from Rosa ?"), asking("b", 0.5, "from Rosa ?"), asking("c", 0.4, "Rosa ? from")]
+    assert picked(alike, 2) == ["a", "c"]
+    assert picked([*alike, asking("d", 0.55, "from Rosa ?", moved=0.9)], 2) == ["a", "d"]  # it trained as well
+
+
 def test_the_released_weights_are_no_achievement():
     assert outcome_of(row("a", point(1, 0.1)), FLOOR) == Outcome(value=0.1, shortfall=FLOOR - 1.0)
     assert outcome_of(row("a"), FLOOR) == Outcome(value=None)
