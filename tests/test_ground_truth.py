@@ -186,7 +186,7 @@ def test_every_form_of_a_checkpoint_is_attacked_alike(
 ) -> None:
     target = build("rmu", world, tmp_path / name)
     assert before_scores(target, tmp_path / "run") == as_pt
-    assert as_pt.keys() == {"original", "target", "reference", "decoy"}
+    assert as_pt.keys() == {"original", "target", "reference", "canary", "decoy"}
 
 
 TRIALS = """
