@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from redteam.engine.batches import AnyBatch, Examples
 
-ITEMS = 64  # that are read in either mode
+ITEMS = 32  # that are read in either mode
 DRAWS = 3  # of dropout: its loss differs from draw to draw
 MOST = 1e6  # nats: a loss that is not finite counts as such a gap
 
@@ -74,7 +74,11 @@ def mode_gap(module: nn.Module, data: Examples) -> ModeGap:
     module.eval()
     with torch.no_grad():
         scored = float(batch.loss(module))
-    asked, reached = _trained(module, batch)
+    try:
+        asked, reached = _trained(module, batch)
+    except RuntimeError:  # no gradient can be taken, or there is no room for one: attacks that train fail, and say so
+        module.zero_grad(set_to_none=True)
+        return ModeGap(loss=0.0, gradients=0.0)
     gaps = [abs(asked - scored)]
     try:
         trained = [_in_training_mode(module, batch, draw) for draw in range(DRAWS)]
@@ -104,7 +108,8 @@ def _trained(module: nn.Module, batch: AnyBatch) -> tuple[float, frozenset[str]]
     module.zero_grad(set_to_none=True)
     loss: Tensor = batch.loss(module)
     loss.backward()
-    had_gradient: Callable[[nn.Parameter], bool] = lambda one: one.grad is not None and bool(one.grad.any())  # noqa: E731
-    reached = frozenset(name for name, parameter in module.named_parameters() if had_gradient(parameter))
+    reached = frozenset(
+        name for name, one in module.named_parameters() if one.grad is not None and bool(one.grad.any())
+    )
     module.zero_grad(set_to_none=True)
     return float(loss.detach()), reached

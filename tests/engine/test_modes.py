@@ -184,3 +184,10 @@ def test_recurrent_layers_train_without_cudnn() -> None:
     assert seen
     assert not any(seen)
     assert torch.backends.cudnn.enabled == was
+
+
+def test_a_model_without_gradients_is_none_that_ends_a_run() -> None:
+    """As of a quantised one: attacks that train fail on it, and say so."""
+    module = hidden(as_is).requires_grad_(False)
+    gap = mode_gap(module, random_labelled(24))
+    assert (gap.loss, gap.gradients) == (0.0, 0.0)
