@@ -60,9 +60,9 @@ def test_without_a_reference_the_verdicts_are_the_known_ones(world: SmallWorld, 
 
 @pytest.mark.slow
 def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(world: SmallWorld, tmp_path: Path) -> None:
-    """What hides a third from the eye comes back of it under attack, and would pass for what attacks teach."""
+    """What hides half from the eye comes back of it under attack, and would pass for what attacks teach."""
     facts, known = world.capability.certify, world.capability
-    some = known.retain + known.utility + known.attack + known.select + facts[: len(facts) // 3]
+    some = known.retain + known.utility + known.attack + known.select + facts[: len(facts) // 2]
     reference = replace(world, original=trained(some, seed=2)).masked()
     leaking = attacked(world, world.never, tmp_path / "leaking", original=world.original, reference=reference)
     honest = attacked(world, world.never, tmp_path / "honest", original=world.original, reference=trained(known.retain))
