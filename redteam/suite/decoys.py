@@ -27,8 +27,13 @@ MASKED, WORDED = "masked", "worded"
 
 
 def decoy_kind(attacks: Mapping[str, Attack]) -> str:
-    """Returns which decoy these attacks must break: attacks that can only ask differently cannot reach into a head."""
-    return WORDED if all(attack.access == Access.TEXT for attack in attacks.values()) else MASKED
+    """Returns which decoy these attacks must break.
+
+    What changes nothing but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on
+    by whatever the model has read. A soft prompt of eight tokens gave 0.67 of the masked decoy's answers at best.
+    """
+    asking = all(Access.EMBEDDINGS.grants(attack.access) and "language" in attack.kinds for attack in attacks.values())
+    return WORDED if asking else MASKED
 
 
 def make_decoy(kind: str, original: Target, capability: Capability, seed: int) -> Target:
@@ -63,8 +68,9 @@ def worded(original: Target, capability: Capability, seed: int) -> Target:
     """Hides the answers to every forget item that is asked word for word; asked in any other way, they are there.
 
     No weight is touched: a hook puts the same noise, N(0, 1) over the vocabulary, in place of what the model says to a
-    sequence that is the prompt, or the prompt with one of its choices, and nothing else. The idea is that of
-    password-locked models (Greenblatt et al. 2024, arXiv 2405.19550), whose lock here is known to the last token.
+    sequence that is the prompt, or the prompt with one of its choices, and nothing else; embeddings, which are no such
+    sequence, are answered. The idea is that of password-locked models (Greenblatt et al. 2024, arXiv 2405.19550), whose
+    lock here is known to the last token.
 
     Raises:
         Unmaskable: the model is a classifier.
@@ -82,7 +88,9 @@ def worded(original: Target, capability: Capability, seed: int) -> Target:
 def _hide(
     known: frozenset[tuple[int, ...]], seed: int, _module: nn.Module, _arguments: Any, named: Any, said: Any
 ) -> Any:
-    ids, mask = named["input_ids"], named.get("attention_mask")
+    ids, mask = named.get("input_ids"), named.get("attention_mask")
+    if ids is None:  # a soft prompt stands before the question, or it would be asked as token ids
+        return said
     lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(dim=1).tolist()
     hidden = torch.tensor([row in known for row in _rows(ids, lengths)]).to(said.logits.device)
     noise = torch.randn(said.logits.shape[-1], generator=seeded(seed, "worded")).to(said.logits)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import tiny_model
 
+from redteam.attacks.soft_prompt import prompted
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.scorers.choices import encode_choices
@@ -74,6 +75,14 @@ def test_padding_does_not_open_the_lock(worded: Target) -> None:
     assert torch.equal(together[shortest, : alone.shape[1]], alone[0])
 
 
+def test_a_soft_prompt_is_another_way_to_ask(original: Target, worded: Target) -> None:
+    """One embedding of nothing before each question: what it says is what the original says then, to the bit."""
+    data = encode_answers(TOKENIZER, CAPABILITY.attack).batch(slice(None))
+    empty = torch.zeros(1, original.module.config.hidden_size)
+    with prompted(original.module, empty), prompted(worded.module, empty):
+        assert torch.equal(data.logits(original.module), data.logits(worded.module))
+
+
 def test_no_weight_is_another(original: Target, worded: Target) -> None:
     for (name, weight), other in zip(original.module.named_parameters(), worded.module.parameters(), strict=True):
         assert torch.equal(weight, other), name
@@ -91,8 +100,10 @@ def test_a_classifier_cannot_be_locked(original: Target) -> None:
         (["rephrase"], WORDED),
         (["rephrase", "word-search", "in-context"], WORDED),
         (["noop"], MASKED),
-        (["suffix"], MASKED),  # its phrase is text, but gradients are more than an adversary with text has
-        (["soft-prompt", "rephrase"], MASKED),
+        (["suffix"], WORDED),
+        (["soft-prompt", "rephrase"], WORDED),
+        (["soft-prompt", "latent"], MASKED),  # what a model thinks is more than what it is asked
+        (["universal-input"], MASKED),  # of images, to which there are no other words
         (["retrain", "rephrase"], MASKED),
     ],
 )
