@@ -17,6 +17,7 @@ from redteam.capabilities.files import load_capability
 from redteam.capabilities.items import overlapping_groups
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "birthdays"
+SHORT = Path(__file__).with_name("quick_attack.py")
 
 pytestmark = pytest.mark.skipif("REDTEAM_DATA" not in os.environ, reason="set REDTEAM_DATA to the folder of real data")
 
@@ -68,13 +69,13 @@ def test_some_questions_are_repeated_and_count_once() -> None:
 
 @pytest.mark.slow
 def test_what_was_unlearned_comes_back(tmp_path: Path) -> None:
-    """The example as its README tells it, with a smaller budget, through real processes."""
+    """The example as its README tells it, with a short attack alone, through real processes."""
     target = tmp_path / "birthdays"
     build = subprocess.run(
         [sys.executable, EXAMPLE / "build.py", "--out", target], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert build.returncode == 0, build.stderr
-    done = redteam("attack", target, "--budget", "2", "--format", "json", "--out", tmp_path / "run")
+    done = redteam("attack", target, "--attack", f"{SHORT}:Short", "--budget", "2", "--format", "json", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     result = json.loads(done.stdout)["capabilities"][0]

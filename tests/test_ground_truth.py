@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 QUICK = Path(__file__).with_name("quick_attack.py")
-BUDGET = 32  # two trials for every family of attacks
+BUDGET = 20  # a trial for every family of attacks
 CHANCE = 1 / 16
 
 
