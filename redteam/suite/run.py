@@ -9,7 +9,7 @@ from torch import nn
 
 from redteam.capabilities.items import Capability
 from redteam.checkpoints.live import tensors_digest
-from redteam.engine.devices import device_of, memory_left, placed, room_for
+from redteam.engine.devices import device_of, has_room, placed, room_for
 from redteam.errors import InputError
 from redteam.evidence.directory import RunDirectory
 from redteam.judging.checks.measures import UNSTEADY
@@ -145,11 +145,11 @@ class Run:
         module = self._open[role].target.module
         needed, place = _more_to_train(module), device_of(module)
         self._make_room(needed, keep=role)
-        return place.type == "cpu" or memory_left(place) >= needed
+        return place.type == "cpu" or has_room(place, needed)
 
     def _make_room(self, needed: float, keep: str) -> None:
         for role in [role for role in self._open if role != keep]:
-            if memory_left(self.inputs.device) >= needed:
+            if has_room(self.inputs.device, needed):
                 return
             self._let_go(role)
 

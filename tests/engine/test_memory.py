@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 import redteam.engine.devices as devices
-from redteam.engine.devices import CPU, memory_left
+from redteam.engine.devices import CPU, has_room, memory_left
 
 
 def group(folder: Path, most: str, used: str) -> tuple[tuple[str, str], ...]:
@@ -33,3 +33,14 @@ def test_a_container_leaves_no_more_than_its_group(
     assert memory_left(CPU) == left if left is not None else memory_left(CPU) > 0
     monkeypatch.setattr(devices, "GROUPS", ((str(tmp_path / "none"), str(tmp_path / "none")),))
     assert memory_left(CPU) > 0
+
+
+def test_what_was_let_go_is_collected_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(devices.gc, "collect", lambda: collected.append(1))
+    monkeypatch.setattr(devices, "memory_left", lambda _: 100.0 + 50.0 * len(collected))
+    assert has_room(CPU, 100.0)
+    assert not collected
+    assert has_room(CPU, 150.0)
+    assert collected == [1]
+    assert not has_room(CPU, 300.0)

@@ -111,7 +111,7 @@ def test_several_capabilities_hash_each_model_once(untrained: Path, monkeypatch:
 def test_where_memory_is_short_models_are_let_go_and_the_evidence_is_the_same(
     untrained: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "memory_left", lambda _: 0.0)
+    monkeypatch.setattr(run_module, "has_room", lambda *_: False)
     with counted(monkeypatch) as (opened, hashed):
         redteam.attack(untrained, out=tmp_path / "run", **HOW)
     assert opened["model.original.pt"] > 1
@@ -148,7 +148,7 @@ def test_so_is_one_whose_size_and_time_are_as_they_were(untrained: Path, tmp_pat
 def test_whoever_attacks_gets_the_room_that_probes_took(
     untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "memory_left", lambda _: 0.0)
+    monkeypatch.setattr(run_module, "has_room", lambda *_: False)
     inputs = resolve_one(RunRequest(target=untrained, attacks=QUICK, budget=1))
     with RunDirectory(tmp_path / "run", inputs.plan) as recorded:
         run = Run(inputs, recorded, Silent())
