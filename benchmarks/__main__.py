@@ -19,6 +19,7 @@ NAMES = (
     "calibration",
     "small_runs",
     "hides",
+    "spectrum",
     "birthdays",
     "split_autoencoder",
     "cost",

@@ -194,7 +194,15 @@ def row_of(place: Place, found: CapabilityResult, proof: float | None) -> Row:
         "excess recovery": bounds,
         "verdict": found.verdict,
         "flags": [flag.name for flag in found.flags],
+        **spectrum_of(found),
     }
+
+
+def spectrum_of(found: CapabilityResult) -> dict[str, float | None]:
+    """Returns what the probe `spectrum` notes of a target; None of weights that have no counterpart."""
+    probe = found.probes.get("spectrum")
+    noted = probe.notes if probe is not None and "target" in probe.layer else {}
+    return {name: round(noted[name], 3) if name in noted else None for name in ("distance", "stable rank")}
 
 
 def claims_of(rows: Sequence[Row]) -> list[Claim]:
