@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from redteam.engine.batches import Examples
 from redteam.engine.blocks import is_transposed
 from redteam.engine.seeding import seeded
-from redteam.engine.unused import Channels, layers_of, read_channels, unused_channels
+from redteam.engine.unused import Channels, weighted_layers, read_channels, unused_channels
 
 ZERO, CENTRE = "zero biases", "centre"
 ROUNDS = 4  # what is opened lets what lies behind it be seen
@@ -53,7 +53,7 @@ def open_channels(module: nn.Module, *data: Examples, how: str, least: float, se
         closed = {name: found for name, found in unused_channels(read, least).items() if found.any()}
         if turn == 0:
             first = sum(int(found.sum()) for found in closed.values())
-        layers = layers_of(module)
+        layers = weighted_layers(module)
         opened = [_open(layers[name], read[name], found, how, random) for name, found in closed.items()]
         if closed and turn == 0:
             opened += [_open_scales(module, layers.values()), _open_columns(layers.values(), random)]

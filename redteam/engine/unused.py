@@ -85,7 +85,7 @@ def count_unused(module: nn.Module, *data: Examples) -> dict[str, tuple[int, int
     return {name: (int(closed.sum()), len(closed)) for name, closed in found.items() if closed.any()}
 
 
-def layers_of(module: nn.Module) -> dict[str, nn.Module]:
+def weighted_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Returns the layers that are read, by name: all that own a weight, but for embeddings and a language model's head.
 
     These are linear layers, convolutions and normalisations of whatever class.
@@ -114,7 +114,7 @@ def read_channels(module: nn.Module, *data: Examples) -> dict[str, Channels]:
     Raises:
         RuntimeError: no gradient can be taken through it, or not one example fits into memory.
     """
-    watches = {name: _Watch() for name in layers_of(module)}
+    watches = {name: _Watch() for name in weighted_layers(module)}
     random = seeded(0, "unused")
     was = module.training
     module.eval()
@@ -130,7 +130,7 @@ def read_channels(module: nn.Module, *data: Examples) -> dict[str, Channels]:
 def _read(
     module: nn.Module, watches: Mapping[str, _Watch], random: torch.Generator, data: Examples, rows: slice
 ) -> None:
-    batch, layers = data.batch(rows), layers_of(module)
+    batch, layers = data.batch(rows), weighted_layers(module)
     hooks = {name: _hook(watches[name], _axis(part), batch.real) for name, part in layers.items()}
     with torch.enable_grad(), still(module), hooked(module, hooks):
         logits = batch.predictions(module).logits
