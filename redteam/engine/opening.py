@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from redteam.engine.batches import Examples
 from redteam.engine.blocks import is_transposed
 from redteam.engine.seeding import seeded
-from redteam.engine.unused import Channels, weighted_layers, read_channels, unused_channels
+from redteam.engine.unused import Channels, read_channels, unused_channels, weighted_layers
 
 ZERO, CENTRE = "zero biases", "centre"
 ROUNDS = 4  # what is opened lets what lies behind it be seen
