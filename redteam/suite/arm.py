@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 from redteam.attacks.contract import Attack
 from redteam.capabilities.items import Capability
@@ -144,8 +145,8 @@ class Arm:
         key = keys.unprobed(self.role, name)
         self.run.evidence.record(UnprobedNote(key=key, probe=name, error=why, failed=failed))
 
-    def search(self, plan: SearchPlan) -> list[TrialEvent]:
-        """Runs the plan's trials and returns them in order."""
+    def search(self, plan: SearchPlan, enough: float = inf) -> list[TrialEvent]:
+        """Runs the plan's trials, until one reaches a select score that is enough, and returns them in order."""
         study = Search(
             plan,
             self.attacks,
@@ -170,7 +171,14 @@ class Arm:
                 trial = self._run(spec, phase=plan.phase(index))
             study.record(outcome_of(trial, self.utility_floor))
             trials.append(trial)
+            if self.reaches(trial, enough):
+                break
         return trials
+
+    def reaches(self, trial: TrialEvent, score: float) -> bool:
+        """Returns whether a trial brought the select score so far where utility holds."""
+        outcome = outcome_of(trial, self.utility_floor)
+        return outcome.value is not None and outcome.shortfall <= 0 and outcome.value >= score
 
     def strongest(self, plan: SearchPlan, count: int) -> list[Candidate]:
         """Searches, and returns the `count` best configurations and the best regardless of utility.
