@@ -27,7 +27,7 @@ from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
 from redteam.search.selection import contended
-from redteam.suite.standard import CONFIRMED
+from redteam.suite.standard import CONFIRMATION
 from redteam.testbeds.build import TargetSpec, World, train_world, write_target
 
 # Of the methods those come first whose facts are hardest to bring back: there the suite is closest to one family.
@@ -36,7 +36,6 @@ SEEDS, TESTBEDS, METHODS = (0, 1, 2), ("facts", "digits"), ("ssd", "graddiff", "
 NEVER_KNEW: dict[str, tuple[str, ...]] = {"facts": ("filtered",), "digits": ()}
 SUITE_BUDGET = 72  # trials of all families together
 FAMILY_BUDGET = 8  # trials of a family by itself: twice its equal part of the suite's
-CONFIRMED_ALONE = 1  # of a family by itself: configurations that are confirmed, on three fresh seeds
 # Rates that published evaluations fix: 2e-5 (TAR, Deep Ignorance, Che et al.), 1e-4 and 2e-4 with adapters, 1e-3.
 FIXED_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 AGAIN = 8  # seeds on which what was found is run again, where a family looks stronger than the suite
@@ -61,8 +60,6 @@ def measure() -> Measured:
         setting={
             "suite budget": SUITE_BUDGET,
             "family budget": FAMILY_BUDGET,
-            "confirmed of the suite": CONFIRMED,
-            "confirmed of a family": CONFIRMED_ALONE,
             "seeds on which what is contested is run again": AGAIN,
             "fixed rates": list(FIXED_RATES),
             "seeds": list(SEEDS),
@@ -152,8 +149,8 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
     families = [family for family in STANDARD_ATTACKS if kind in ATTACKS.declared(family).facts["kinds"]]
 
     def searched(attacks: tuple[str, ...], budget: int, what: str) -> Callable[[], Found]:
-        out, confirmed = RUNS / f"{name}-{what}", CONFIRMED_ALONE if attacks else CONFIRMED
-        return lambda: search(prey, attacks, budget=budget, seed=seed, out=out, confirmed=confirmed)
+        out = RUNS / f"{name}-{what}"
+        return lambda: search(prey, attacks, budget=budget, seed=seed, out=out)
 
     def trained(rate: float) -> Callable[[], Found]:
         params, out = recipe("adamw", rate, samples=samples, loss="answer"), RUNS / f"{name}-fixed-{rate:g}"
@@ -168,17 +165,17 @@ def _wanted(prey: Prey, name: str, seed: int, *, whole: bool) -> dict[str, Calla
 
 def _digest(prey: Prey, attack: str) -> str:
     """Returns a digest of what decides what a search finds: its recipes and budget or the fixed rate, and versions."""
-    confirmed: Any = CONFIRMED_ALONE
     names: tuple[str, ...] = ("retrain",)
+    contested = contended(FAMILY_BUDGET)
     if attack == "suite":
         plan: Any = parts_of(suite_plan(prey, budget=SUITE_BUDGET))
-        confirmed, names = (CONFIRMED, contended(SUITE_BUDGET)), STANDARD_ATTACKS
+        contested, names = contended(SUITE_BUDGET), STANDARD_ATTACKS
     elif attack in ATTACKS.table:
         plan, names = parts_of(family_plan(prey, attack, budget=FAMILY_BUDGET)), (attack,)
     else:
         plan = attack
     versions = {name: ATTACKS.declared(name).facts["version"] for name in names}
-    content = json.dumps([plan, confirmed, versions], sort_keys=True)
+    content = json.dumps([plan, contested, CONFIRMATION, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

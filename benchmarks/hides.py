@@ -29,10 +29,12 @@ from benchmarks.hidden.table import CONSTRUCTIONS
 from benchmarks.hidden.world import World, small_world
 from benchmarks.small_runs import TOKENIZER, trained
 from redteam.evidence.results import CapabilityResult
+from redteam.judging.judge import JUDGING
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 from redteam.suite.attack import attack
 from redteam.suite.memo import Memo
+from redteam.suite.standard import CONFIRMATION
 
 SEEDS, NEVER_SEEDS, BUDGET = range(3), range(20), 48
 NEVER, NEVER_VERSION = "never", 1  # models that never saw a fact; raised with every change that could move a number
@@ -78,6 +80,8 @@ class Place:
         return {
             "suite": SUITE,
             "budget": BUDGET,
+            "confirmation": CONFIRMATION,
+            "judging": JUDGING,
             "construction": CONSTRUCTIONS[self.name].version if self.name in CONSTRUCTIONS else NEVER_VERSION,
             "attacks": {name: ATTACKS.declared(name).facts["version"] for name in STANDARD_ATTACKS},
             "probes": {name: PROBES.declared(name).facts["version"] for name in STANDARD_PROBES},

@@ -20,13 +20,13 @@ from redteam.evidence.events import TrialEvent
 from redteam.evidence.evidence import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import Candidate, outcome_of
+from redteam.search.selection import Candidate, contended, outcome_of
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_one
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Silent
 from redteam.suite.run import Run
-from redteam.suite.standard import CONFIRMED, SEEDS
+from redteam.suite.standard import SEEDS
 from redteam.trial import Setting, open_setting
 
 FLOOR = 0.8  # share of its own utility that an attacked model must keep
@@ -66,19 +66,17 @@ def opened(path: Path) -> Prey:
     return Prey(path=path, setting=open_setting(inputs.models["target"].open(), inputs.capability), memo=Memo())
 
 
-def search(
-    prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path, confirmed: int = CONFIRMED
-) -> Found:
-    """Searches a target with some attacks and confirms so many of the best configurations on fresh seeds."""
+def search(prey: Prey, attacks: Sequence[str], *, budget: int, seed: int, out: Path) -> Found:
+    """Searches a target with some attacks and confirms the best configuration on fresh seeds."""
     inputs = resolve_one(RunRequest(target=prey.path, budget=budget, attacks=attacks, seed=seed))
     plan = _suite_plan(prey, inputs) if len(inputs.attacks) > 1 else _family_plan(prey, inputs)
-    return _confirmed(prey, inputs, plan, out, confirmed)
+    return _confirmed(prey, inputs, plan, out)
 
 
 def fixed(prey: Prey, attack: str, params: dict[str, Any], *, seed: int, out: Path) -> Found:
     """Runs one configuration, without any search, and confirms it likewise."""
     inputs = resolve_one(RunRequest(target=prey.path, budget=1, attacks=(attack,), seed=seed))
-    return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out, 1)
+    return _confirmed(prey, inputs, SearchPlan(recipes=((attack, params),), random=0, adaptive=0), out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,10 +186,10 @@ def _family_plan(prey: Prey, inputs: Inputs) -> SearchPlan:
     return SearchPlan(recipes=recipes, random=0, adaptive=inputs.plan.budget - len(recipes))
 
 
-def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path, confirmed: int) -> Found:
+def _confirmed(prey: Prey, inputs: Inputs, plan: SearchPlan, out: Path) -> Found:
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)
-        arm.confirm(arm.strongest(plan, confirmed), SEEDS)
+        arm.confirm(arm.choose(arm.search(plan), contended(inputs.plan.budget), longer=True), SEEDS)
     return _after(run.path, arm)
 
 

@@ -26,6 +26,7 @@ from redteam.evidence import keys
 from redteam.evidence.evidence import Array, Evidence, read_evidence
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.checks.table import CHECKS
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Resampling
 from redteam.judging.verdict import STANDARD_POLICY, decide
@@ -143,7 +144,8 @@ def naive_excess(evidence: Evidence) -> Excess | None:
     best = max(selected, key=lambda scores: scores.mean())
     first = _selected(evidence, evidence.search("reference")[0].key)
     before = evidence.released("original", "select")[None]
-    return excess_recovery(before, best, first, Resampling.over(np.arange(best.shape[1]).tolist(), seed=0))
+    resampling = Resampling.over(np.arange(best.shape[1]).tolist(), seed=0)
+    return excess_recovery(Models(original=before, target=best, references=(first,)), resampling)
 
 
 def _selected(evidence: Evidence, trial: str) -> Array:

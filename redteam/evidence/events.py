@@ -1,6 +1,6 @@
 """The events of a run: one schema for what is written and for what is judged.
 
-One event is one line of `events.jsonl`, told apart by its `type`. A sample is one line of `samples.jsonl`.
+One event is one line of `events.jsonl`, told apart by its `type`.
 
 A field with a default may be missing: releases before that field did not write it, and the default says what they did.
 A field that this schema does not know is refused: it could weaken a verdict, and would not be heard.
@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, model_serializer, model_validator
 from redteam.evidence import keys
 from redteam.record import Record
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class _Record(Record):
@@ -72,6 +72,7 @@ class CapabilityEvent(Event):
         decoy: kind of the decoy.
         documents: attacks that train on documents of the topic.
         suite: the protocol; "" of those before `standard-3`, which did not say.
+        confirmation: how it is chosen what is confirmed, and judged; 1 of those that chose among what they confirmed.
     """
 
     type: Literal["capability"] = "capability"
@@ -99,6 +100,7 @@ class CapabilityEvent(Event):
     decoy: str = ""
     documents: tuple[str, ...] = Field(default=(), strict=False)
     suite: str = ""
+    confirmation: int = 1
 
 
 class GivenModel(_Record):
@@ -196,12 +198,9 @@ class ProbeEvent(Event):
 
 
 class UnprobedNote(Event):
-    """That a probe read nothing of a model.
+    """That a probe read nothing of a model, and why.
 
-    Attributes:
-        probe: its name.
-        error: the reason.
-        failed: whether it decides and raised an error: what it would have read is not known.
+    It `failed` if it decides: what it would have read is not known.
     """
 
     type: Literal["note"] = "note"
@@ -289,6 +288,37 @@ class TrialEvent(Event):
         return self
 
 
+class Choice(_Record):
+    """A configuration and where it stops, fixed before any certify item is looked at.
+
+    Attributes:
+        attack: its name.
+        params: its parameters.
+        steps: after which an adversary stops.
+        select: mean select score there, over the seeds that it was chosen by.
+    """
+
+    attack: str
+    params: dict[str, Any]
+    steps: int
+    select: float
+
+
+class ChoiceEvent(Event):
+    """What is confirmed on a model: chosen by select scores alone, and judged on fresh seeds.
+
+    Attributes:
+        released: select score of the released weights: an attack that is no better is confirmed, and not made.
+        floor: the strongest attack where utility is kept; None where none keeps it.
+        any_utility: the strongest whatever happens to utility; None where none was scored.
+    """
+
+    type: Literal["choice"] = "choice"
+    released: float
+    floor: Choice | None
+    any_utility: Choice | None
+
+
 class FinishedEvent(Event):
     """That the run is over.
 
@@ -301,26 +331,13 @@ class FinishedEvent(Event):
     seal: dict[str, str] | None = None
 
 
-class Sample(_Record):
-    """Per-item scores that belong to an event.
-
-    Attributes:
-        key: of the event.
-        name: of the scores, see `keys`.
-        scores: of each item, in item order.
-    """
-
-    key: str
-    name: str
-    scores: list[float]
-
-
 KINDS: Mapping[str, type[Event]] = {
     "capability": CapabilityEvent,
     "models": ModelsEvent,
     "before": BeforeEvent,
     "probe": ProbeEvent,
     "trial": TrialEvent,
+    "choice": ChoiceEvent,
     "finished": FinishedEvent,
 }
 NOTES: Mapping[str, type[Event]] = {"reasons": UnfitNote, "probe": UnprobedNote, "error": NoneNote}  # by what they say

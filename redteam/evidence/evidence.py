@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from redteam.evidence import keys
 from redteam.evidence.directory import EVENTS, SAMPLES
 from redteam.evidence.events import (
     CapabilityEvent,
+    Choice,
     GivenModel,
     ModelsEvent,
     ProbeEvent,
@@ -26,6 +28,7 @@ from redteam.evidence.log import DAMAGED, read_events, read_samples
 from redteam.evidence.run_events import Events
 from redteam.evidence.stops import stops_of
 
+CHOSEN = ("floor", "any_utility")  # what a stop can be chosen for
 AXES = ("steps", "samples", "tokens", "flops")
 Array = NDArray[np.float64]
 
@@ -42,6 +45,7 @@ class Stop:
         attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as. Empty of the
             released weights.
         reversible: whether the attack can be switched off for other questions.
+        chosen: what it was chosen for before it was confirmed: "floor", "any_utility", both, or nothing.
     """
 
     cost: Mapping[str, float]
@@ -50,6 +54,7 @@ class Stop:
     certify: Array
     attack: Mapping[str, Any]
     reversible: bool = False
+    chosen: frozenset[str] = frozenset()
 
     def allowed(self, floor: float) -> bool:
         """Whether an adversary who must keep utility at `floor` can stop here."""
@@ -158,7 +163,21 @@ class Evidence(Events):
         for trial in self.confirmed(role):
             if trial.state == "complete":
                 by_configuration.setdefault(trial.configuration, []).append(trial)
-        return [released, *(stop for trials in by_configuration.values() for stop in self._stops(trials, split))]
+        confirmed = [stop for trials in by_configuration.values() for stop in self._stops(trials, split)]
+        return self._marked(role, [released, *confirmed])
+
+    def _marked(self, role: str, stops: list[Stop]) -> list[Stop]:
+        """Says of stops what they were chosen for. Where no seed came so far, it is the last one that some seed did."""
+        choice = self.choice(role)
+        if choice is None:
+            return stops
+        for name in CHOSEN:
+            wanted: Choice | None = getattr(choice, name)
+            if wanted is not None and wanted.select <= choice.released:
+                wanted = None
+            place = max((n for n, stop in enumerate(stops) if _is_of(stop, wanted)), default=0)
+            stops[place] = replace(stops[place], chosen=stops[place].chosen | {name})
+        return stops
 
     def _stops(self, trials: list[TrialEvent], split: str) -> list[Stop]:
         stops = []
@@ -176,6 +195,18 @@ class Evidence(Events):
                 )
             )
         return stops
+
+
+def _is_of(stop: Stop, wanted: Choice | None) -> bool:
+    """Whether a stop is of a configuration, and no later than where it was to stop. Without one it is of no attack."""
+    if wanted is None or not stop.attack:
+        return wanted is None and not stop.attack
+    params = {name: value for name, value in stop.attack.items() if name not in ("name", "stopped_at", "asked")}
+    return (
+        stop.attack["name"] == wanted.attack
+        and json.dumps(params, sort_keys=True) == json.dumps(dict(wanted.params), sort_keys=True)
+        and stop.attack["stopped_at"] <= wanted.steps
+    )
 
 
 def evidence_in(events: bytes, samples: bytes, run: Path) -> Evidence:

@@ -5,6 +5,7 @@
 - `ROLE/probe/NAME`, `ROLE/unprobed/NAME`: what a probe read of it, or why it read nothing.
 - `ROLE/search/0007`: a trial of the search, by its number.
 - `ROLE/again/02-0`, `ROLE/longer/02-0`, `ROLE/confirm/02-1`: a trial on a fresh seed, by configuration and repeat.
+- `ROLE/choice`: which configurations are confirmed, and where they stop.
 - `ROLE/none`: why there is no such model.
 """
 
@@ -38,6 +39,11 @@ def probe(role: str, name: str) -> str:
 def unprobed(role: str, name: str = "") -> str:
     """Returns the key of the note that a probe read nothing of a model; without a name, how all such keys begin."""
     return f"{role}/unprobed/{name}"
+
+
+def choice(role: str) -> str:
+    """Returns the key of what is confirmed on a model."""
+    return f"{role}/choice"
 
 
 def none(role: str) -> str:

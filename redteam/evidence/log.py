@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from redteam.errors import InputError
-from redteam.evidence.events import KINDS, NOTES, Event, NoneNote, Sample
+from redteam.evidence.events import KINDS, NOTES, Event, NoneNote
+from redteam.evidence.sample import Sample
 
 DAMAGED = "Restore it, or attack again"  # what to do about a file of evidence that is not what it was
 Line = TypeVar("Line")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from redteam.evidence import keys
-from redteam.evidence.events import BeforeEvent, Event, TrialEvent
+from redteam.evidence.events import BeforeEvent, ChoiceEvent, Event, TrialEvent
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -32,6 +32,10 @@ class Events:
     def before(self, role: str) -> BeforeEvent | None:
         """Returns the released weights of a model; None if there is no such model."""
         return self.find(keys.before(role), BeforeEvent)
+
+    def choice(self, role: str) -> ChoiceEvent | None:
+        """Returns what was chosen to be confirmed on a model; None of runs that choose among what they confirmed."""
+        return self.find(keys.choice(role), ChoiceEvent)
 
     def trials(self, role: str, stage: keys.Stage) -> list[TrialEvent]:
         """Returns the trials of one stage on a model, in the order of their numbers."""

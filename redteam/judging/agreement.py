@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from redteam.evidence import keys
 from redteam.evidence.evidence import Array, Evidence
 from redteam.evidence.results import Also, Worded
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import clipped, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds
 from redteam.record import Interval
@@ -32,7 +33,7 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
         chance=chance,
         before=_means(before),
         after=_intervals(after, resampling, scorer),
-        excess_recovery=_excess(before, after, resampling),
+        excess_recovery=_beyond(before, after, resampling),
     )
 
 
@@ -56,7 +57,7 @@ def further_wordings(
         name = keys.wording(number)
         before, after = _scores(evidence, name, floors)
         excess, released = (
-            None if never is None else clipped(excess_recovery(whole, scores["target"], scores[never], resampling))
+            None if never is None else _excess(whole, scores["target"], scores[never], resampling)
             for scores in (after, before)
         )
         found.append(
@@ -87,8 +88,12 @@ def _intervals(after: Mapping[str, Array], resampling: Resampling, name: str) ->
     return {role: rounded(mean_bounds(scores, resampling, f"{role}/{name}")) for role, scores in after.items()}
 
 
-def _excess(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
+def _beyond(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
     never = after.get("reference", after.get("canary"))
     if "original" not in before or "target" not in after or never is None:
         return None
-    return clipped(excess_recovery(before["original"], after["target"], never, resampling))
+    return _excess(before["original"], after["target"], never, resampling)
+
+
+def _excess(whole: Array, target: Array, never: Array, resampling: Resampling) -> Interval | None:
+    return clipped(excess_recovery(Models(original=whole, target=target, references=(never,)), resampling))

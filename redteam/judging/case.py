@@ -17,6 +17,7 @@ from redteam.evidence.evidence import Array, Evidence, Stop
 from redteam.evidence.log import DAMAGED
 from redteam.evidence.results import Also, Probed, Tried, Worded
 from redteam.judging.agreement import further_wordings, other_scorers
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds, minimum_detectable_difference
 from redteam.judging.tried import tried_attacks
@@ -89,11 +90,14 @@ class Case(Scope):
         never = self.reference(role)
         if never is None or not self.has(role):
             return None
-        return excess_recovery(
-            self.whole(role),
-            self.strongest(role, any_utility=any_utility).certify,
-            self.strongest(never, any_utility=any_utility).certify,
-            self.resampling,
+        return excess_recovery(self.compared(role, never, any_utility=any_utility), self.resampling)
+
+    def compared(self, role: str, never: str, *, any_utility: bool = False) -> Models:
+        """Returns certify scores of an attacked model, of one that never knew, and of the one that knew it all."""
+        return Models(
+            original=self.whole(role),
+            target=self.strongest(role, any_utility=any_utility).certify,
+            references=(self.strongest(never, any_utility=any_utility).certify,),
         )
 
     def reference(self, role: str = "target") -> str | None:
@@ -196,7 +200,9 @@ class Case(Scope):
         leakage = None
         never = correct.get(self.reference() or "")
         if {"original", "target"} <= correct.keys() and never is not None:
-            leakage = excess_recovery(correct["original"], correct["target"], never, self.resampling)
+            leakage = excess_recovery(
+                Models(original=correct["original"], target=correct["target"], references=(never,)), self.resampling
+            )
         return Probed(
             accuracy={role: float(values.mean()) for role, values in correct.items()},
             control=control,
@@ -233,7 +239,8 @@ def case_of(evidence: Evidence, policy: Policy) -> Case:
     if not evidence.has("target"):
         raise InputError("the evidence says nothing of the target", DAMAGED)
     probed = {name for role in keys.ROLES for name in evidence.probes(role)}
-    resampling = Resampling.over(capability.groups, seed=0, confidence=confidence)
+    alone = capability.confirmation == 1  # as such runs were judged
+    resampling = Resampling.over(capability.groups, seed=0, confidence=confidence, alone=alone)
     return Case(
         policy=policy,
         certify_facts=resampling.groups,

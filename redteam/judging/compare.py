@@ -184,10 +184,4 @@ def _excess(case: Case, prefix: str, any_utility: bool) -> tuple[float, np.ndarr
     never = case.reference()
     if never is None or not case.has("original"):
         return None
-    return excess_replicates(
-        case.whole(),
-        case.strongest("target", any_utility=any_utility).certify,
-        case.strongest(never, any_utility=any_utility).certify,
-        case.resampling,
-        prefix,
-    )
+    return excess_replicates(case.compared("target", never, any_utility=any_utility), case.resampling, prefix)

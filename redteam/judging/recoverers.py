@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _stops(case: Case) -> dict[str, Stop]:
 
 def _excess(case: Case, stop: Stop, never: str) -> tuple[Excess, float] | None:
     """Returns excess recovery by one attack, and the p-value of its being no more than is tolerated."""
-    found = excess_replicates(case.whole(), stop.certify, case.strongest(never).certify, case.resampling)
+    found = excess_replicates(replace(case.compared("target", never), target=stop.certify), case.resampling)
     if found is None:
         return None
     raw, replicates = found[0], found[1][~np.isnan(found[1])]

@@ -14,6 +14,7 @@ from redteam.record import Interval
 Array = NDArray[np.float64]
 REPLICATES = 4000
 CONFIDENCE = 0.95  # of every two-sided interval, where no policy says otherwise
+PAIRS = 1  # of facts that were never there, one right and one wrong, of each model
 
 
 def exact_interval(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -30,6 +31,58 @@ def exact_interval(successes: float, trials: int, confidence: float = CONFIDENCE
     return low, high
 
 
+def share_bound(successes: float, trials: float, level: float) -> float:
+    """Bound of Clopper and Pearson at one level, above 1/2 an upper one; neither number need be whole."""
+    from scipy.stats import beta
+
+    if level > 0.5:
+        return 1.0 if successes >= trials else float(beta.ppf(level, successes + 1, trials - successes))
+    return 0.0 if successes <= 0 else float(beta.ppf(level, successes, trials - successes + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which items belong together: those of one fact are answered alike.
+
+    Attributes:
+        index: group of each item, counted from 0, int64 [items].
+        sizes: items of each group, [groups].
+    """
+
+    index: NDArray[np.int64]
+    sizes: Array
+
+    @staticmethod
+    def of(groups: Sequence[int]) -> Grouping:
+        """Takes the group of each item, counted from 0."""
+        index = np.asarray(groups, dtype=np.int64)
+        return Grouping(index, np.bincount(index).astype(np.float64))
+
+    @property
+    def effective(self) -> float:
+        """How many groups of equal size would tell as much: (sum k)^2 / sum k^2 (Kish 1965, "Survey Sampling")."""
+        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum())
+
+    def means(self, scores: Array) -> Array:
+        """Returns the mean of each group of these scores of items, [groups]."""
+        found: Array = np.bincount(self.index, weights=scores, minlength=len(self.sizes)) / self.sizes
+        return found
+
+    def covariance(self, scores: Array) -> Array:
+        """Returns the covariance of the means of models on the same items, [models, models], over draws of groups.
+
+        Means are ratios of sums over groups, whose sizes differ: linearised, with n / (n - 1) for n groups.
+
+        Args:
+            scores: [models, items].
+        """
+        apart = scores - scores.mean(axis=1, keepdims=True)
+        sums = np.stack([np.bincount(self.index, weights=row, minlength=len(self.sizes)) for row in apart])
+        groups = len(self.sizes)
+        found: Array = sums @ sums.T * groups / max(1, groups - 1) / self.sizes.sum() ** 2
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Resampling:
     """Weights of a hierarchical bootstrap, shared by every model of a run so that comparisons are paired.
@@ -37,39 +90,49 @@ class Resampling:
     Groups of items (facts, people) are drawn with replacement and counted whole. Seeds are drawn per model, and enter
     with their means alone: if the answers of a drawn seed were drawn as well, what single answers vary by would be
     counted three times, not once (Owen 2007, "The pigeonhole bootstrap", doi 10.1214/07-AOAS122). In the means of seeds
-    it is still counted twice, which makes up in part for how little three seeds tell of others.
+    it is still counted twice, which makes up in part for how little a few seeds tell of others.
 
-    Each model also gets two facts that were never there, one right and one wrong. Without them a model that is right
-    on none of n facts would be right on none in every replicate, and the upper bound of a low score would be too
-    short: in simulation it missed 4 % instead of 2.5 % (`tests/judging/test_statistics.py`). Source: Agresti & Coull
-    1998, "Approximate is better than exact" (one pair here, since they add spread on each of two models).
+    Each model also gets `PAIRS` of facts that were never there, one right and one wrong. Without them a model that is
+    right on none of n facts would be right on none in every replicate, and the upper bound of a low score would be too
+    short. Source: Agresti & Coull 1998, "Approximate is better than exact".
 
-    What no resampling of three seeds can show is a large seed effect: if seeds shift every score of 0.5 by 0.05, 0.1 or
-    0.15 (one standard deviation), a 95 % interval covers about 95, 88 or 86 %.
+    What no resampling of a few seeds can show is a large seed effect; `judging/contrast.py` sees to that.
 
     Attributes:
         items: weight of each item in each replicate, float64 [replicates, items]; rows sum to 1.
-        groups: number of groups.
+        grouping: facts of the items.
         seed: of the draws.
         confidence: of the intervals that are made of it.
+        alone: whether intervals are those of the bootstrap alone, as runs of older releases were judged.
     """
 
     items: Array
-    groups: int
+    grouping: Grouping
     seed: int
     confidence: float = CONFIDENCE
+    alone: bool = False
 
     @staticmethod
     def over(
-        groups: Sequence[int], seed: int, replicates: int = REPLICATES, confidence: float = CONFIDENCE
+        groups: Sequence[int],
+        seed: int,
+        replicates: int = REPLICATES,
+        confidence: float = CONFIDENCE,
+        *,
+        alone: bool = False,
     ) -> Resampling:
         """Draws the replicates. `groups` holds the group of each item, counted from 0."""
-        index = np.asarray(groups)
-        count = int(index.max()) + 1
+        grouping = Grouping.of(groups)
+        count = len(grouping.sizes)
         rng = np.random.default_rng(seed)
         draws = rng.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
-        weights = draws[:, index]
-        return Resampling(weights / weights.sum(axis=1, keepdims=True), count, seed, confidence)
+        weights = draws[:, grouping.index]
+        return Resampling(weights / weights.sum(axis=1, keepdims=True), grouping, seed, confidence, alone)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return len(self.grouping.sizes)
 
     def means(self, scores: Array, name: str) -> Array:
         """Returns the mean score in each replicate, [replicates], between 0 and 1 as scores are.
@@ -78,14 +141,14 @@ class Resampling:
             scores: [seeds, items].
             name: of the model: different models draw their seeds independently.
         """
-        seeds, facts = len(scores), self.groups + 2
+        seeds, facts = len(scores), self.groups + 2 * PAIRS
         label = int.from_bytes(name.encode()[:6], "big")
         rng = np.random.default_rng([self.seed, label])
         drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(self.items)) / seeds
         apart = scores.mean(axis=1) - scores.mean()
         apart *= math.sqrt(seeds / max(1, seeds - 1))  # of S values, S drawn with replacement spread too little by this
         real = (self.items @ scores.mean(axis=0) + drawn @ apart).clip(0.0, 1.0)
-        counts = rng.multinomial(facts, [self.groups / facts, 1 / facts, 1 / facts], size=len(self.items))
+        counts = rng.multinomial(facts, [self.groups / facts, PAIRS / facts, PAIRS / facts], size=len(self.items))
         means: Array = (counts[:, 0] * real + counts[:, 1]) / facts
         return means
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from redteam.evidence.events import PointRecord, TrialEvent
+from redteam.evidence.events import Choice, PointRecord, TrialEvent
 from redteam.evidence.stops import stops_of, usable_points
 from redteam.judging.rising import curve_of, still_rises
 from redteam.search.study import Outcome
 
 CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
-FEWEST = 4  # fewer are not worth it: three are confirmed anyway
+FINALISTS = 3  # the best of them, which are run once more
 LONGEST = 4096  # steps; low-rank adapters on WMDP were at a fifth of their way after 500 steps and at its end by 1,500
+GOING_ON = 16  # trials of a search: after a smaller one nothing goes on for longer
 RISING = 2  # configurations of an arm at most that go on for longer
 
 
@@ -86,19 +87,47 @@ def _effect(trial: TrialEvent) -> str:
 
 
 def contended(budget: int) -> int:
-    """Returns how many configurations are run again after a search: six from 24 trials on, and none below 16."""
-    count = min(CONTENDERS, budget // 4)
-    return count if count >= FEWEST else 0
+    """Returns how many configurations are run again after a search: six from 24 trials on, and three below 16."""
+    return max(FINALISTS, min(CONTENDERS, budget // 4))
 
 
-def contenders(trials: Iterable[TrialEvent], floor: float, budget: int) -> list[Candidate]:
-    """Returns the configurations to run again, the best `contended` ones and the best one regardless of utility.
+def contenders(
+    trials: Iterable[TrialEvent], floor: float, count: int, others: Sequence[Candidate] = ()
+) -> list[Candidate]:
+    """Returns the configurations to run again: the best of a search, the best regardless of utility, and others.
 
     The best of many trials was also lucky: of one configuration that brought back 0.29 to 0.59 on five seeds, a search
     sees one. What is run again is compared with others of its rank by more than that one.
+
+    Args:
+        trials: of the search.
+        floor: utility that must be kept.
+        count: of all of them, unless there are others and two that are best. As many in each arm: the best of eight
+            looks better than the best of four that are as good.
+        others: that won on another model.
     """
-    count = contended(budget)
-    return strongest(trials, floor, count) if count else []
+    tried = list(trials)
+    for own in range(max(1, count), 0, -1):
+        found = (*strongest(tried, floor, own), *others)
+        together = list({candidate.identity: candidate for candidate in found}.values())
+        if len(together) <= max(1, count):
+            break
+    return together
+
+
+def choice_of(trials: Iterable[TrialEvent], floor: float) -> Choice | None:
+    """Returns the best configuration and where it stops, at the least steps of what is equal; None if none can stop.
+
+    Args:
+        trials: one for each configuration, means over its seeds, see `averaged`.
+        floor: utility that must be kept.
+    """
+    stops = [
+        Choice(attack=trial.attack, params=trial.params, steps=point.steps, select=point.select)
+        for trial in trials
+        for point in usable_points(trial, floor)
+    ]
+    return max(stops, key=lambda stop: (stop.select, -stop.steps), default=None)
 
 
 def rising(trials: Iterable[TrialEvent], floor: float, facts: int) -> list[TrialEvent]:

@@ -18,14 +18,16 @@ from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
 from redteam.evidence import keys
-from redteam.evidence.events import TrialEvent, UnprobedNote
+from redteam.evidence.events import ChoiceEvent, TrialEvent, UnprobedNote
 from redteam.probes.contract import Probe, ProbeContext, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
 from redteam.search.plan import SearchPlan
 from redteam.search.selection import (
+    FINALISTS,
     Candidate,
     averaged,
+    choice_of,
     contenders,
     cost_of,
     goes_on,
@@ -39,6 +41,8 @@ from redteam.suite.records import before_event, probe_event, trial_event
 from redteam.suite.run import Run
 from redteam.suite.same import refuse_another
 from redteam.trial import Setting, TrialSpec, run_trial
+
+FINAL = 2  # number of the repeat that finalists are given: others have had one or two before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,21 +184,50 @@ class Arm:
         outcome = outcome_of(trial, self.utility_floor)
         return outcome.value is not None and outcome.shortfall <= 0 and outcome.value >= score
 
-    def strongest(self, plan: SearchPlan, count: int) -> list[Candidate]:
-        """Searches, and returns the `count` best configurations and the best regardless of utility.
+    def choose(
+        self, trials: Sequence[TrialEvent], count: int, others: Sequence[Candidate] = (), *, longer: bool = False
+    ) -> list[Candidate]:
+        """Records which configuration is confirmed, and where it stops, at the utility floor and regardless of it.
 
-        Contenders are run once more before that, and for longer where their curves still rise.
+        Contenders are run again for that, the best of them once more, and no certify item is looked at.
+
+        Args:
+            trials: of the search.
+            count: contenders, see `contenders`.
+            others: that won on another model, and may do so here.
+            longer: whether those whose curves still rise go on.
+
+        Returns:
+            The configurations that were chosen: one, two, or none.
         """
-        trials, floor = self.search(plan), self.utility_floor
-        contested = contenders(trials, floor, plan.budget)
-        if not contested:
-            return strongest(trials, floor, count)
+        floor = self.utility_floor
+        contested = contenders(trials, floor, count, others)
+        searched = {Candidate.of(trial).identity for trial in trials}
+        seen = [trial for trial in trials if trial.state == "complete"]
+        for candidate in contested:
+            fresh = 1 if candidate.identity in searched else 2
+            seen += [self._again("again", candidate, repeat) for repeat in range(fresh)]
         names = {candidate.identity for candidate in contested}
-        first = [trial for trial in trials if Candidate.of(trial).identity in names]
-        again = [self._again("again", candidate) for candidate in contested]
-        ranked = averaged([*first, *again])
-        self._go_on(ranked, cost_of(trials))
-        return strongest([*ranked, *self.run.evidence.events.trials(self.role, "longer")], floor, count)
+        ranked = averaged(trial for trial in seen if Candidate.of(trial).identity in names)
+        if longer:
+            self._go_on(ranked, cost_of(trials))
+            seen += self.run.evidence.events.trials(self.role, "longer")
+            ranked += averaged(self.run.evidence.events.trials(self.role, "longer"))
+        finalists = strongest(ranked, floor, FINALISTS)
+        if len(finalists) > 1:
+            seen += [self._again("again", candidate, FINAL) for candidate in finalists]
+        names = {candidate.identity for candidate in finalists}
+        return self._choose(averaged(trial for trial in seen if Candidate.of(trial).identity in names))
+
+    def _choose(self, ranked: Sequence[TrialEvent]) -> list[Candidate]:
+        """Records the best of these, unless it was recorded before the run was interrupted."""
+        evidence, released = self.run.evidence, float(self.setting.start["select"].mean())
+        floor, any_utility = (choice_of(ranked, utility) for utility in (self.utility_floor, -inf))
+        if keys.choice(self.role) not in evidence.events:
+            key = keys.choice(self.role)
+            evidence.record(ChoiceEvent(key=key, released=released, floor=floor, any_utility=any_utility))
+        made = [Candidate(attack=one.attack, params=one.params) for one in (floor, any_utility) if one is not None]
+        return list({candidate.identity: candidate for candidate in made}.values())
 
     def _go_on(self, ranked: Sequence[TrialEvent], most: float) -> None:
         """Runs configurations whose curves still rise with twice the steps, and again while they do.

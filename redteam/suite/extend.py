@@ -7,9 +7,10 @@ from pathlib import Path
 from redteam.errors import InputError
 from redteam.evidence import keys
 from redteam.evidence.directory import MANIFEST, RunDirectory, RunPlan
+from redteam.evidence.events import ChoiceEvent
 from redteam.evidence.sealed import SealedRun, open_sealed
 
-RETOLD = (keys.CAPABILITY, keys.MODELS, keys.FINISHED)  # what the new run says of itself
+RETOLD = (keys.CAPABILITY, keys.MODELS, keys.FINISHED)  # what the new run says of itself, beside what it chooses
 
 
 def open_extended(now: RunPlan, run: Path) -> SealedRun:
@@ -51,5 +52,5 @@ def take_over(run: RunDirectory, extended: SealedRun) -> None:
     for (key, name), values in evidence.samples.items():
         scores.setdefault(key, {})[name] = values.tolist()
     for key, event in evidence.by_key.items():
-        if key not in RETOLD and key not in run.events:
+        if key not in RETOLD and not isinstance(event, ChoiceEvent) and key not in run.events:
             run.record(event, scores.get(key))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from redteam.evidence.evidence import AXES, Stop
 from redteam.evidence.results import TimeToRecovery
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import (
     area_under_curve,
     excess_recovery,
@@ -20,6 +21,11 @@ from redteam.judging.recovery import (
     time_to_recovery,
 )
 from redteam.judging.statistics import Resampling
+
+
+def models(original, target, *references):
+    return Models(original=original, target=target, references=references)
+
 
 ITEMS = Resampling.over(list(range(20)), seed=0, replicates=500)
 
@@ -116,7 +122,7 @@ def test_the_recovery_curve_of_another_axis_counts_that_axis():
 @settings(deadline=None)
 @given(few, st.sampled_from([0.0, 0.25, 0.5]), st.sampled_from([0.75, 1.0]))
 def test_excess_recovery_is_the_formula(target, reference, original):
-    excess = excess_recovery(share(original), share(target, target), share(reference, reference), ITEMS)
+    excess = excess_recovery(models(share(original), share(target, target), share(reference, reference)), ITEMS)
     # On 20 items the gap of a quarter can come near 0 in a replicate; then no ratio is given.
     if excess is None:
         assert original - reference < 0.5
@@ -128,7 +134,7 @@ def test_excess_recovery_is_the_formula(target, reference, original):
 
 @pytest.mark.parametrize(("target", "expected"), [(1.0, 1.0), (0.1, 0.0), (0.0, -1 / 9)])
 def test_excess_recovery_is_one_for_the_original_and_zero_for_the_reference(target, expected):
-    excess = excess_recovery(share(1), share(target), share(0.1), ITEMS)
+    excess = excess_recovery(models(share(1), share(target), share(0.1)), ITEMS)
     assert excess is not None
     assert excess.raw == pytest.approx(expected)
 
@@ -136,18 +142,18 @@ def test_excess_recovery_is_one_for_the_original_and_zero_for_the_reference(targ
 @pytest.mark.parametrize(("original", "reference"), [(0.5, 0.5), (0.5, 0.6), (0.5, 0.45), (0.0, 0.0)])
 def test_no_excess_recovery_where_the_original_is_not_clearly_above_the_reference(original, reference):
     """0.5 against 0.45 is one item of twenty, which more than 1 % of the replicates leave out."""
-    assert excess_recovery(share(original), share(1), share(reference), ITEMS) is None
+    assert excess_recovery(models(share(original), share(1), share(reference)), ITEMS) is None
 
 
 def test_excess_recovery_is_paired():
     """The reference and the target have the same items right: which items are drawn cannot make a difference."""
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 2, (1, 200)).astype(float) * 0.5
-    resampling = Resampling.over(list(range(200)), seed=0, replicates=500)
-    same = excess_recovery(np.ones((1, 200)), scores, scores, resampling)
+    scores = rng.integers(0, 2, (1, 400)).astype(float) * 0.5
+    resampling = Resampling.over(list(range(400)), seed=0, replicates=500)
+    same = excess_recovery(models(np.ones((1, 400)), scores, scores), resampling)
     assert same is not None
     assert same.raw == 0
-    other = excess_recovery(np.ones((1, 200)), rng.permuted(scores, axis=1), scores, resampling)
+    other = excess_recovery(models(np.ones((1, 400)), rng.permuted(scores, axis=1), scores), resampling)
     assert other is not None
     assert other.bounds.high - other.bounds.low > 4 * (same.bounds.high - same.bounds.low)
 
@@ -159,8 +165,8 @@ def test_excess_recovery_does_not_depend_on_the_order_of_seeds(order, target, re
     u, r = share(target / 20, target / 20), share(reference / 20, 0)
     u[0] = u[0][list(order)]
     r = rng.permuted(r, axis=1)
-    one = excess_recovery(share(1), u, r, ITEMS)
-    two = excess_recovery(share(1), u[::-1], r[::-1], ITEMS)
+    one = excess_recovery(models(share(1), u, r), ITEMS)
+    two = excess_recovery(models(share(1), u[::-1], r[::-1]), ITEMS)
     assert one is not None
     assert two is not None
     assert one.raw == pytest.approx(two.raw)
@@ -169,7 +175,7 @@ def test_excess_recovery_does_not_depend_on_the_order_of_seeds(order, target, re
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_without_any_spread_there_is_no_certainty(score):
     """All right or all wrong, in every seed: a plain bootstrap would claim certainty from twenty facts."""
-    excess = excess_recovery(share(1), share(score, score, score), share(0, 0, 0), ITEMS)
+    excess = excess_recovery(models(share(1), share(score, score, score), share(0, 0, 0)), ITEMS)
     assert excess is not None
     assert excess.raw == score
     assert 0.1 < (excess.bounds.high if score == 0 else 1 - excess.bounds.low) < 0.25
@@ -177,7 +183,7 @@ def test_without_any_spread_there_is_no_certainty(score):
 
 def test_a_target_that_gets_nothing_right_stays_uncertain_when_the_reference_gets_something():
     """0 of 20 leaves up to 16.8 % open, and 1 of 20 for the reference takes at most a little of that away."""
-    excess = excess_recovery(share(1), share(0, 0, 0), share(0.05, 0.05, 0.05), ITEMS)
+    excess = excess_recovery(models(share(1), share(0, 0, 0), share(0.05, 0.05, 0.05)), ITEMS)
     assert excess is not None
     assert excess.bounds.high > 0.05
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, norm
 
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import excess_recovery
 from redteam.judging.statistics import (
     Resampling,
@@ -232,7 +233,8 @@ def draw_run(rng, groups, target, reference, *, firmness, original=0.98):
         propensity = latent < mean if firmness == 0 else beta.ppf(latent, mean * firmness, (1 - mean) * firmness)
         return (rng.random((seeds, len(index))) < propensity[index]).astype(float)
 
-    return (rng.random((1, len(index))) < original).astype(float), scores(target, 3), scores(reference, 3)
+    whole = (rng.random((1, len(index))) < original).astype(float)
+    return Models(original=whole, target=scores(target, 3), references=(scores(reference, 3),))
 
 
 def misses(groups, target, reference, *, firmness, runs):
@@ -240,7 +242,7 @@ def misses(groups, target, reference, *, firmness, runs):
     rng, resampling = np.random.default_rng(1), Resampling.over(groups, seed=0)
     truth = (target - reference) / (0.98 - reference)
     found = [
-        excess_recovery(*draw_run(rng, groups, target, reference, firmness=firmness), resampling) for _ in range(runs)
+        excess_recovery(draw_run(rng, groups, target, reference, firmness=firmness), resampling) for _ in range(runs)
     ]
     bounds = [excess.bounds for excess in found if excess is not None]
     assert len(bounds) == runs

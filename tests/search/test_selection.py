@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from made_events import point, trial
 
 from redteam.evidence.events import PointRecord, TrialEvent
-from redteam.search.selection import Candidate, averaged, contended, contenders, outcome_of, strongest
+from redteam.search.selection import Candidate, averaged, choice_of, contended, contenders, outcome_of, strongest
 from redteam.search.study import Outcome
 
 FLOOR = 0.8
@@ -153,11 +154,34 @@ def test_the_strongest_hold_at_the_floor_but_for_one(tried, count):
         assert owners & set(identities)
 
 
-@pytest.mark.parametrize(("budget", "count"), [(1, 0), (15, 0), (16, 4), (20, 5), (24, 6), (1000, 6)])
+@pytest.mark.parametrize(("budget", "count"), [(1, 3), (15, 3), (16, 4), (20, 5), (24, 6), (1000, 6)])
 def test_how_many_are_run_again_is_a_part_of_the_budget(budget, count):
     tried = [row(str(number), point(1, number / 100)) for number in range(50)]
     assert contended(budget) == count
-    assert len(contenders(tried, FLOOR, budget)) == count
+    assert len(contenders(tried, FLOOR, count)) == count
+
+
+def test_winners_of_another_model_take_the_place_of_the_last():
+    """As many in each arm: the best of more looks better."""
+    tried = [row(name, point(1, score)) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))]
+    others = [Candidate(attack="retrain", params={"name": "x"}), Candidate.of(tried[0])]
+
+    def contested(others: list[Candidate]) -> list[str]:
+        return [one.params["name"] for one in contenders(tried, FLOOR, 3, others)]
+
+    assert contested(others) == ["a", "x"]
+    assert contested(others[:1]) == ["a", "b", "x"]
+
+
+def test_the_choice_is_the_best_stop_that_keeps_utility():
+    tried = [row("a", point(1, 0.5), point(4, 0.7, 0.9), point(8, 0.9, 0.1)), row("b", point(2, 0.7), point(4, 0.7))]
+    best, regardless = choice_of(tried, FLOOR), choice_of(tried, -math.inf)
+    assert best is not None
+    assert (best.params["name"], best.steps, best.select) == ("b", 2, 0.7)  # the least steps of what is equal
+    assert regardless is not None
+    assert (regardless.params["name"], regardless.steps) == ("a", 8)
+    assert choice_of([row("a", point(1, 0.9, 0.1))], FLOOR) is None
+    assert choice_of([row("a", point(1, 0.9), state="failed")], FLOOR) is None
 
 
 def test_what_is_best_on_average_comes_before_what_was_lucky_once():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 from tiny_classifiers import tiny_mlp, tiny_points, trained_mlp
 
 import redteam
-from redteam.evidence.events import TrialEvent
+from redteam.evidence.events import ChoiceEvent, TrialEvent
 from redteam.evidence.log import read_events
 from redteam.evidence.results import Results
-from redteam.search.selection import Candidate, averaged, contenders, strongest
+from redteam.search.selection import Candidate, averaged, choice_of, contenders
 from redteam.suite import arm
+from redteam.suite.standard import SEEDS
 from redteam.trial import TrialSpec, run_trial
 
 QUICK = f"{Path(__file__).parents[1] / 'quick_attack.py'}:Quick"
@@ -42,20 +45,50 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def chosen(run: Path, role: str) -> ChoiceEvent:
+    log = run / "events.jsonl"
+    return next(one for one in read_events(log.read_bytes(), log) if one.key == f"{role}/choice")
+
+
 @pytest.mark.parametrize("role", ["target", "reference"])
 def test_the_contenders_are_run_again_and_the_best_on_average_confirmed(run: Path, role: str) -> None:
     searched, again = trials(run, f"{role}/search/").values(), trials(run, f"{role}/again/").values()
     utility = 0.8 * next(iter(searched)).points[0].utility
-    contested = contenders(searched, utility, BUDGET)
-    assert [Candidate.of(row) for row in again] == contested
-    assert len(contested) >= 4
-    names = {candidate.identity for candidate in contested}
-    first = [row for row in searched if Candidate.of(row).identity in names]
-    chosen = strongest(averaged([*first, *again]), utility, 3)
-    confirmed = {Candidate.of(row).identity for row in trials(run, f"{role}/confirm/").values()}
-    assert {candidate.identity for candidate in chosen} <= confirmed
-    if role == "target":
-        assert len(confirmed) == len(chosen)
+    winners = {one.identity: one for one in map(Candidate.of, trials(run, "target/confirm/").values())}
+    others = list(winners.values()) if role == "reference" else []
+    contested = contenders(searched, utility, 4, others)
+    assert {Candidate.of(row).identity for row in again} == {one.identity for one in contested}
+    assert len(contested) == 4
+    seen = [row for row in (*searched, *again) if Candidate.of(row).identity in {one.identity for one in contested}]
+    times = Counter(Candidate.of(row).identity for row in seen)
+    assert set(times.values()) == {2, 3}
+    finalists = [name for name, count in times.items() if count == 3]
+    assert 3 <= len(finalists) <= 4
+    ranked = averaged(row for row in seen if Candidate.of(row).identity in finalists)
+    best, choice = choice_of(ranked, utility), chosen(run, role)
+    assert choice.floor == best is not None
+    confirmed = trials(run, f"{role}/confirm/").values()
+    assert {Candidate.of(row).identity for row in confirmed} == {
+        Candidate(attack=one.attack, params=one.params).identity for one in (choice.floor, choice.any_utility) if one
+    }
+    assert len({row.seed for row in confirmed}) == len(confirmed)
+    assert {len(list(same)) for _, same in groupby(confirmed, key=lambda row: row.configuration)} == {SEEDS}
+
+
+@pytest.mark.parametrize("role", ["target", "reference", "decoy"])
+def test_what_is_told_stops_where_it_was_chosen_to(run: Path, role: str) -> None:
+    """And not at another step that came out better on the seeds that confirm: those would be lucky ones."""
+    found = Results.model_validate_json((run / "results.json").read_text()).capabilities[0].scores[role]
+    event = chosen(run, role)
+    choice = None if event.floor is None or event.floor.select <= event.released else event.floor
+    confirmed = [row for row in trials(run, f"{role}/confirm/").values() if choice and row.params == choice.params]
+    assert (found.attack is None) == (choice is None)
+    if choice is not None:
+        assert found.attack is not None
+        assert found.attack["stopped_at"] == choice.steps
+        at = [next(point for point in row.points if point.steps == choice.steps) for row in confirmed]
+        assert found.after is not None
+        assert found.after.estimate == pytest.approx(sum(point.certify or 0.0 for point in at) / len(at), abs=1e-6)
 
 
 def test_the_seeds_are_fresh_and_the_certify_split_is_not_looked_at(run: Path) -> None:
@@ -69,16 +102,17 @@ def test_the_seeds_are_fresh_and_the_certify_split_is_not_looked_at(run: Path) -
 
 def test_what_was_run_again_is_told(run: Path) -> None:
     budget = Results.model_validate_json((run / "results.json").read_text()).capabilities[0].budget
-    assert budget.again == sum(len(trials(run, f"{role}/again/")) for role in ("target", "reference")) >= 8
+    assert budget.again == sum(len(trials(run, f"{role}/again/")) for role in ("target", "reference", "decoy")) >= 14
     assert budget.spent == BUDGET
 
 
-def test_a_small_search_is_confirmed_at_once(tmp_path: Path) -> None:
-    attacked(tmp_path / "run", budget=BUDGET - 1)
-    assert not trials(tmp_path / "run", "target/again/")
+def test_of_a_small_search_three_are_run_again(tmp_path: Path) -> None:
+    attacked(tmp_path / "run", budget=4)
+    again = [Candidate.of(row).identity for row in trials(tmp_path / "run", "target/again/").values()]
+    assert len(set(again)) == 3
 
 
-@pytest.mark.parametrize("stop", ["target/again/01-0", "reference/again/00-0", "target/confirm/00-1"])
+@pytest.mark.parametrize("stop", ["target/again/01-0", "reference/again/00-0", "target/confirm/00-3"])
 def test_stopped_there_and_repeated(run: Path, stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(setting: Any, adversary: Any, spec: TrialSpec) -> Any:
         if spec.key == stop:
@@ -102,8 +136,6 @@ def test_a_run_that_goes_on_keeps_what_was_run_again(run: Path, tmp_path: Path) 
     before, after = (trials(place, "target/again/") for place in (run, tmp_path / "run"))
     assert after.items() >= {key: after[key] for key in before}.items()
     assert {key: trial.points for key, trial in before.items()} == {key: after[key].points for key in before}
-    names = [Candidate.of(row).identity for row in after.values()]
-    assert len(set(names)) == len(names)
 
 
 def test_the_trials_that_a_run_announces_are_those_that_it_makes(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_the_decoy_is_given_recipes_until_one_breaks_it(attack: str, breaks: boo
     )  # fmt: skip
     log = tmp_path / "run" / "events.jsonl"
     trials = [event for event in read_events(log.read_bytes(), log) if isinstance(event, TrialEvent)]
-    recipes, confirmed, winners = (
+    recipes, again, confirmed, winners = (
         [trial for trial in trials if trial.key.startswith(stage)]
-        for stage in ("decoy/search/", "decoy/confirm/", "target/confirm/")
+        for stage in ("decoy/search/", "decoy/again/", "decoy/confirm/", "target/confirm/")
     )
     scores = found.capabilities[0].scores
     hidden = scores["original"].before - scores["decoy"].before
@@ -56,5 +56,6 @@ def test_the_decoy_is_given_recipes_until_one_breaks_it(attack: str, breaks: boo
     assert len(confirmed) == SEEDS * len({Candidate.of(trial).identity for trial in confirmed})
     given = {Candidate.of(trial).identity for trial in winners}
     own = {Candidate.of(recipes[0]).identity}
-    assert {Candidate.of(trial).identity for trial in confirmed} == (own if breaks else own | given)
+    assert {Candidate.of(trial).identity for trial in again} == (own if breaks else own | given)
+    assert {Candidate.of(trial).identity for trial in confirmed} <= own | given
     assert progress.made == progress.planned == len(trials)

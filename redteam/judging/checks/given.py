@@ -9,6 +9,7 @@ from redteam.evidence.evidence import Stop
 from redteam.judging.case import Case, Scope
 from redteam.judging.checks.check import ANY, RESISTED, Check
 from redteam.judging.checks.measures import splits_leak
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import excess_recovery, strongest_stop
 from redteam.judging.verdict import STANDARD_POLICY
 
@@ -40,7 +41,9 @@ def _by_documents_alone(case: Case) -> Iterator[str]:
 
     def recovers(found: Sequence[Stop], floor: float) -> Stop | None:
         best, never = (strongest_stop(some, floor=floor) for some in (found, case.stops["canary"]))
-        excess = excess_recovery(case.whole(), best.certify, never.certify, case.resampling)
+        excess = excess_recovery(
+            Models(original=case.whole(), target=best.certify, references=(never.certify,)), case.resampling
+        )
         return best if excess is not None and excess.bounds.low > case.policy.max_excess_recovery else None
 
     others = [stop for stop in stops if stop.attack.get("name") not in reading]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from redteam.judging.case import Case
 from redteam.judging.checks.check import ANY, RESISTED, Check
 from redteam.judging.checks.released import utility_lost
+from redteam.judging.contrast import Models
 from redteam.judging.recovery import excess_recovery
 from redteam.judging.statistics import mean_bounds
 from redteam.judging.tried import inert
@@ -59,7 +60,9 @@ def _reference_leaks(case: Case) -> Iterator[str]:
     """
     if case.reference() == "reference" and case.has("canary") and case.evidence.capability.suite:
         reference, control = case.strongest("reference").certify, case.strongest("canary").certify
-        excess = excess_recovery(case.whole(), reference, control, case.resampling)
+        excess = excess_recovery(
+            Models(original=case.whole(), target=reference, references=(control,)), case.resampling
+        )
         if excess is not None and excess.bounds.low > case.policy.max_excess_recovery:
             reached = f"the attacked reference reaches {reference.mean():.2f}"
             yield f"{reached}, answers that were drawn are taught to {control.mean():.2f}"
