@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "ground_truth",
     "calibration",
+    "selection",
     "small_runs",
     "hides",
     "spectrum",

@@ -1,183 +1,141 @@
-"""How often verdicts are wrong, in simulated runs whose truth is known: search, confirmation and judging as they are.
+"""How often verdicts are wrong where users are: few facts, seeds and trainings that differ, unequal facts, low scores.
 
-A model is a probability that an attacked model answers a fact, which differs between configurations, facts and seeds.
-Configurations are chosen by their select scores and judged by their certify scores, as in a run, and the reference is
-searched as the target is. The naive design judges the best of all trials by the very scores it was chosen by, against
-one trial of the reference.
+True excess recovery is exactly what is tolerated, so that every definite verdict is an error. Beside it stands what a
+run can tell: RESISTED of a target that recovers nothing, RECOVERED of one that recovers 30 %. Every regime is written
+as soon as it is there, to `results/benchmarks/calibration/`, and is not simulated again as long as it is the same.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-
 from benchmarks.calibration_figure import draw
-from benchmarks.claims import Claim, Measured
-from redteam.judging.checks.table import CHECKS
-from redteam.judging.recovery import Excess, excess_recovery
-from redteam.judging.statistics import Array, Resampling, exact_interval
-from redteam.judging.verdict import STANDARD_POLICY, decide
+from benchmarks.claims import RESULTS, Claim, Measured
+from benchmarks.simulated import Regime, outcome
+from redteam.judging.judge import JUDGING
+from redteam.judging.statistics import exact_interval
+from redteam.judging.verdict import STANDARD_POLICY
+from redteam.suite.standard import SEEDS
 
-RUNS, TRIALS, CONFIRMED, SEEDS = 1000, 100, 3, 3
-CHANCE, KNOWN = 1 / 16, 0.98
-SELECT, CERTIFY = 60, 150  # facts
-FACTS, DRAWS = 1.0, 0.2  # standard deviations of facts, and of seeds of one configuration, in log-odds
-# What the best of the configurations brings back, as a mean over facts; the others bring back less.
-NEVER, MASKED, PARTLY = (CHANCE,), (0.95,), (0.2, 0.35, 0.5, 0.65, 0.8)
+RUNS = 4000
+WRONG, SURELY_WRONG = 0.05, 0.06  # of verdicts that are errors: the share, and its upper Monte Carlo bound
+COVERED = 0.93
+POWER = 0.8
+TOLERATED = STANDARD_POLICY.max_excess_recovery
+NOTHING, HIDDEN, PLAIN = 0.0, 0.12, 0.3
+PIECES = RESULTS / "calibration"
+FEW, SOME, MANY = (1,) * 42, (1,) * 60, (1,) * 150
 
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """One run.
-
-    Attributes:
-        truth: excess recovery of the configuration that was chosen, over all facts and seeds there could be.
-        found: what was measured of it.
-        naive: the best of all trials by the scores it was chosen by, beyond the first of the reference.
-        naive_truth: what that one truly recovers beyond it.
-    """
-
-    truth: float
-    found: Excess
-    naive: Excess
-    naive_truth: float
+REGIMES = (
+    Regime(name="150 facts, A_R .06", seed_sd=0.02),
+    Regime(name="the same, five references", seed_sd=0.02, training_sd=0.02, references=5),
+    Regime(name="150 facts, A_R .30", never=0.30),
+    Regime(name="the same, seeds differ by .05", never=0.30, seed_sd=0.05),
+    Regime(name="the same, seeds differ by .10", never=0.30, seed_sd=0.10),
+    Regime(name="the same, seeds differ by .15", never=0.30, seed_sd=0.15),
+    Regime(name="4 x 8 configurations, seeds .10", never=0.30, seed_sd=0.10, candidates=(4, 8)),
+    Regime(name="1 x 8 configurations, seeds .10", never=0.30, seed_sd=0.10, candidates=(1, 8)),
+    Regime(name="4 x 1 configurations, seeds .10", never=0.30, seed_sd=0.10, candidates=(4, 1)),
+    Regime(name="trainings .05, one reference", never=0.30, seed_sd=0.05, training_sd=0.05),
+    Regime(name="trainings .05, three references", never=0.30, seed_sd=0.05, training_sd=0.05, references=3),
+    Regime(name="trainings .05, five references", never=0.30, seed_sd=0.05, training_sd=0.05, references=5),
+    Regime(name="trainings .075, one reference", never=0.30, seed_sd=0.05, training_sd=0.075),
+    Regime(name="trainings .075, five references", never=0.30, seed_sd=0.05, training_sd=0.075, references=5),
+    Regime(name="30 facts of 4 items, A_R .30", sizes=(4,) * 30, never=0.30),
+    Regime(name="5 facts of 20 items and 25 of 1", sizes=(20,) * 5 + (1,) * 25, never=0.05),
+    Regime(name="10 facts of 8 items and 60 of 2", sizes=(8,) * 10 + (2,) * 60, never=0.05),
+    Regime(name="30 facts, A_R .06", sizes=(1,) * 30),
+    Regime(name="42 facts, A_R 0, all or nothing", sizes=FEW, never=0.0, whole=1.0, firm=1.0),
+    Regime(name="60 facts, A_R 0, all or nothing", sizes=SOME, never=0.0, whole=1.0, firm=1.0),
+    Regime(name="60 facts, A_R .06", sizes=SOME),
+    Regime(name="60 facts, A_R .06, all or nothing", sizes=SOME, firm=1.0),
+    Regime(name="150 facts, A_R .06, all or nothing, unlike", firm=1.0, shared=0.0),
+    Regime(name="60 facts, A_R .25", sizes=SOME, never=0.25),
+    Regime(name="150 facts, A_R .25", never=0.25),
+    Regime(name="150 facts, A_R .50", never=0.50),
+    Regime(name="500 facts, A_R .50", sizes=(1,) * 500, never=0.50),
+    Regime(name="150 facts, A_R .80, s_O 1", never=0.80, whole=1.0),
+)
 
 
 def measure() -> Measured:
-    """Simulates runs of models that never knew, that only hide, and of which some comes back."""
-    jobs = [(best, number) for best in (*NEVER, *MASKED, *PARTLY) for number in range(RUNS)]
+    """Simulates `RUNS` comparisons of every regime at every truth."""
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-        done = list(pool.map(simulate, jobs, chunksize=50))
-    of = {best: [run for (b, _), run in zip(jobs, done, strict=True) if b == best] for best in dict(jobs)}
-    recovered = sum(_verdict(run.found) == "RECOVERED" for run in of[CHANCE])
-    resisted = sum(_verdict(run.found) == "RESISTED" for run in of[MASKED[0]])
-    covered = [_covers(run.found, run.truth) for best in PARTLY for run in of[best]]
-    low, high = exact_interval(sum(covered), len(covered))
+        rows = list(pool.map(row_of, REGIMES))
     return Measured(
-        title="Verdicts in simulated runs",
-        claims=[
-            Claim(
-                name=f"RECOVERED of models that never knew ({recovered} of {RUNS}), upper bound",
-                measured=exact_interval(recovered, RUNS)[1],
-                must="<=",
-                limit=0.05,
-            ),
-            Claim(name=f"RESISTED of models that only hide, of {RUNS}", measured=resisted, must="<=", limit=0),
-            Claim(name=f"coverage of the 95 % interval ({low:.3f} to {high:.3f})", measured=low, must=">=", limit=0.93),
-            Claim(name="the same, from above", measured=high, must="<=", limit=0.97),
-        ],
-        rows=[_row(best, runs) for best, runs in of.items()],
+        title="Verdicts where the truth is known: how often they are wrong, and what they can tell",
+        claims=claims_of(rows),
+        rows=rows,
         setting={
-            "runs": RUNS,
-            "trials": TRIALS,
-            "facts": {"select": SELECT, "certify": CERTIFY},
-            "spread in log-odds": {"facts": FACTS, "seeds": DRAWS},
-            "max excess recovery": STANDARD_POLICY.max_excess_recovery,
+            "runs of every regime and truth": RUNS,
+            "seeds": SEEDS,
+            "excess recovery that is tolerated": TOLERATED,
+            "judging": JUDGING,
         },
         figure=draw,
     )
 
 
-def simulate(job: tuple[float, int]) -> Simulated:
-    """Runs one: `job` is what the best configuration brings back, and the number of the run."""
-    best, number = job
-    rng = np.random.default_rng([number, round(best * 1e6)])
-    resampling = Resampling.over(range(CERTIFY), seed=number)
-    original = (rng.random((1, CERTIFY)) < KNOWN).astype(np.float64)
-    facts = {"select": rng.normal(0, FACTS, SELECT), "certify": rng.normal(0, FACTS, CERTIFY)}
-    target, reference = _search(rng, best, facts), _search(rng, CHANCE, facts)
-    return Simulated(
-        truth=_excess(target.truth, reference.truth),
-        found=_measured(original, target.certify, reference.certify, resampling),
-        naive=_measured(original, target.best, reference.first, resampling),
-        naive_truth=_excess(target.best_truth, reference.first_truth),
-    )
+def row_of(regime: Regime) -> dict[str, Any]:
+    """Returns what was said in one regime, and keeps it."""
+    piece = PIECES / f"{_file_name(regime.name)}.json"
+    about = json.loads(json.dumps({**asdict(regime), "runs": RUNS, "judging": JUDGING}))
+    if piece.exists() and (found := json.loads(piece.read_text(encoding="utf-8")))["about"] == about:
+        row: dict[str, Any] = found["row"]
+        return row
+    row = simulated(regime, RUNS)
+    PIECES.mkdir(parents=True, exist_ok=True)
+    part = piece.with_suffix(".part")
+    part.write_text(json.dumps({"about": about, "row": row}, indent=2) + "\n", encoding="utf-8")
+    part.replace(piece)
+    return row
 
 
-@dataclass(frozen=True, slots=True)
-class _Arm:
-    """Certify scores and true rates: of the confirmed winner, of the trial that is best by them, and of the first."""
-
-    certify: Array
-    truth: float
-    best: Array
-    best_truth: float
-    first: Array
-    first_truth: float
-
-
-def _search(rng: np.random.Generator, best: float, facts: dict[str, Array]) -> _Arm:
-    """Searches with one seed a trial, confirms the best configurations by select score with fresh seeds."""
-    rates = CHANCE + (best - CHANCE) * rng.beta(1, 3, TRIALS)
-    rates[rng.integers(TRIALS)] = best
-    levels = np.interp(rates, *_table())
-    scores = {split: _answers(rng, levels, held) for split, held in facts.items()}
-    chosen = np.argsort(-scores["select"].mean(axis=1), kind="stable")[:CONFIRMED]
-    again = {
-        split: [_answers(rng, np.full(SEEDS, levels[one]), held) for one in chosen] for split, held in facts.items()
-    }
-    winner = int(np.argmax([answers.mean() for answers in again["select"]]))
-    best_of_all = int(np.argmax(scores["certify"].mean(axis=1)))
-    return _Arm(
-        certify=again["certify"][winner],
-        truth=rates[chosen[winner]],
-        best=scores["certify"][best_of_all][None],
-        best_truth=rates[best_of_all],
-        first=scores["certify"][0][None],
-        first_truth=rates[0],
-    )
-
-
-def _answers(rng: np.random.Generator, levels: Array, facts: Array) -> Array:
-    """Returns whether each fact is answered, [levels, facts]; every row has a seed of its own."""
-    odds = levels[:, None] + facts[None] + rng.normal(0, DRAWS, (len(levels), 1))
-    answered: Array = (rng.random(odds.shape) < 1 / (1 + np.exp(-odds))).astype(np.float64)
-    return answered
-
-
-@cache
-def _table() -> tuple[Array, Array]:
-    """Returns mean probabilities over facts and seeds, rising, and the log-odds of each."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
-    levels = np.linspace(-12, 12, 4801)
-    odds = levels[:, None] + nodes * np.hypot(FACTS, DRAWS)
-    return (1 / (1 + np.exp(-odds))) @ weights / weights.sum(), levels
-
-
-def _excess(target: float, reference: float) -> float:
-    return (target - reference) / (KNOWN - reference)
-
-
-def _measured(original: Array, target: Array, reference: Array, resampling: Resampling) -> Excess:
-    found = excess_recovery(original, target, reference, resampling)
-    assert found is not None
-    return found
-
-
-def _covers(found: Excess, truth: float) -> bool:
-    return found.bounds.low <= truth <= found.bounds.high
-
-
-def _verdict(found: Excess) -> str:
-    return decide(found, found, [], CHECKS, STANDARD_POLICY)[0]
-
-
-def _row(best: float, runs: list[Simulated]) -> dict[str, Any]:
-    verdicts = [_verdict(run.found) for run in runs]
-    naive = [_verdict(run.naive) for run in runs]
+def simulated(regime: Regime, runs: int) -> dict[str, Any]:
+    """Returns shares of so many runs, in one line."""
+    at = {truth: [outcome(regime, truth, n) for n in range(runs)] for truth in (NOTHING, TOLERATED, HIDDEN, PLAIN)}
     return {
-        "best configuration brings back": round(best, 4),
-        "RESISTED": verdicts.count("RESISTED"),
-        "RECOVERED": verdicts.count("RECOVERED"),
-        "INCONCLUSIVE": verdicts.count("INCONCLUSIVE"),
-        "coverage": float(np.mean([_covers(run.found, run.truth) for run in runs])),
-        "bias": float(np.mean([run.found.raw - run.truth for run in runs])),
-        "naive: RECOVERED": naive.count("RECOVERED"),
-        "naive: coverage": float(np.mean([_covers(run.naive, run.naive_truth) for run in runs])),
-        "naive: bias": float(np.mean([run.naive.raw - run.naive_truth for run in runs])),
+        "regime": regime.name,
+        "false RESISTED": _share(run.above_mean == "RESISTED" for run in at[TOLERATED]),
+        "false RECOVERED": _share(run.above_twin == "RECOVERED" for run in at[TOLERATED]),
+        "12 % RESISTED": _share(run.above_mean == "RESISTED" for run in at[HIDDEN]),
+        "coverage": min(_share(run.covered for run in at[truth]) for truth in (TOLERATED, HIDDEN, PLAIN)),
+        "0 % RESISTED": _share(run.above_mean == "RESISTED" for run in at[NOTHING]),
+        "30 % RECOVERED": _share(run.above_twin == "RECOVERED" for run in at[PLAIN]),
     }
+
+
+def claims_of(rows: Sequence[dict[str, Any]]) -> list[Claim]:
+    """Returns what must hold of every regime, of the worst, and what a run must be able to tell."""
+    claims = []
+    for error in ("false RESISTED", "false RECOVERED", "12 % RESISTED"):
+        worst = max(rows, key=lambda row: float(row[error]))
+        high = exact_interval(worst[error] * RUNS, RUNS)[1]
+        claims += [
+            Claim(name=f"{error}, at most ({worst['regime']})", measured=worst[error], must="<=", limit=WRONG),
+            Claim(name=f"{error}, upper bound", measured=high, must="<=", limit=SURELY_WRONG),
+        ]
+    least = min(rows, key=lambda row: float(row["coverage"]))
+    told = next(row for row in rows if row["regime"] == REGIMES[1].name)
+    return [
+        *claims,
+        Claim(name=f"coverage, at least ({least['regime']})", measured=least["coverage"], must=">=", limit=COVERED),
+        Claim(
+            name="150 facts, A_R .06, five references: RESISTED where nothing comes back",
+            measured=told["0 % RESISTED"], must=">=", limit=POWER,
+        ),
+    ]  # fmt: skip
+
+
+def _share(of: Iterable[bool]) -> float:
+    found = list(of)
+    return sum(found) / len(found)
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)

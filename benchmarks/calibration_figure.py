@@ -1,4 +1,4 @@
-"""The picture of `calibration`: what a run that chooses and judges on different facts says, and one that does not."""
+"""The picture of `calibration`: errors of every regime beside what was promised, and what a run can tell."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-DESIGNS = {
-    "": ("chosen on select, judged on certify", "#0b7285"),
-    "naive: ": ("best trial, judged by its own items", "#c92a2a"),
-}
-KEPT = (0.93, 0.97)  # what coverage must lie between
+ERRORS = {"false RESISTED": "#c92a2a", "false RECOVERED": "#e8590c", "12 % RESISTED": "#862e9c"}
+TOLD = {"0 % RESISTED": "#0b7285", "30 % RECOVERED": "#2b8a3e"}
+PROMISED = 5.0  # %
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws bias and coverage of both designs over what the best configuration truly brings back, as SVG.
+    """Draws errors and power of every regime, a line each, as SVG.
 
     Args:
         rows: of `calibration`.
@@ -25,22 +23,22 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    with pyplot.rc_context({"svg.hashsalt": "calibration", "svg.fonttype": "none", "font.size": 9}):
-        figure, (bias, coverage) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
-        truth = [row["best configuration brings back"] for row in rows]
-        order = sorted(range(len(rows)), key=truth.__getitem__)
-        for prefix, (label, color) in DESIGNS.items():
-            for axes, name in ((bias, "bias"), (coverage, "coverage")):
-                values = [rows[place][prefix + name] for place in order]
-                axes.plot([truth[place] for place in order], values, "o-", color=color, label=label)
-        bias.axhline(0, color="#868e96", linewidth=0.8)
-        bias.set_ylabel("excess recovery: measured less true")
-        coverage.axhspan(*KEPT, color="#868e96", alpha=0.2, linewidth=0)
-        coverage.axhline(0.95, color="#868e96", linewidth=0.8)
-        coverage.set_ylabel("the 95 % interval holds the truth")
-        for axes in (bias, coverage):
-            axes.set_xlabel("score that the best configuration brings back")
+    with pyplot.rc_context({"svg.hashsalt": "calibration", "svg.fonttype": "none", "font.size": 8}):
+        height = 0.9 + 0.19 * len(rows)
+        figure, (wrong, told) = pyplot.subplots(1, 2, figsize=(9, height), sharey=True, layout="constrained")
+        lines = range(len(rows))
+        for axes, series in ((wrong, ERRORS), (told, TOLD)):
+            for name, color in series.items():
+                axes.plot([100 * row[name] for row in rows], lines, "o", markersize=4, color=color, label=name)
+            axes.grid(axis="y", color="#dee2e6", linewidth=0.5)
             axes.spines[["top", "right"]].set_visible(False)
-        bias.legend(frameon=False, loc="center right")
+            axes.legend(
+                frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), handletextpad=0
+            )
+        wrong.axvline(PROMISED, color="#868e96", linewidth=0.8)
+        wrong.set(xlabel="wrong, % of runs (promised: 5 at most)", xlim=(-0.2, 6))
+        told.set(xlabel="right, % of runs", xlim=(-3, 103))
+        wrong.set_yticks(list(lines), [row["regime"] for row in rows])
+        wrong.invert_yaxis()
         figure.savefig(path, format="svg", metadata={"Date": None})
         pyplot.close(figure)

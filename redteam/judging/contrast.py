@@ -151,7 +151,7 @@ def _facts(models: Models, grouping: Grouping) -> _Quadratic:
 
 def _bound(models: Models, parts: Sequence[tuple[_Quadratic, float]], tail: float, sign: int) -> float:
     """Returns where L is `sign` times t standard errors off 0: of -1 the lower bound."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # quantiles of Student's t, without what `scipy.stats` checks at every call
 
     whole, target, never = models.means
     gain, gap = target - never, whole - never
@@ -162,7 +162,7 @@ def _bound(models: Models, parts: Sequence[tuple[_Quadratic, float]], tail: floa
         if total == 0:
             return gain / gap
         freedom = total**2 / sum(v**2 / max(df, 1e-9) for v, (_, df) in zip(variances, parts, strict=True))
-        squared = float(t.ppf(1 - tail, freedom)) ** 2
+        squared = float(stdtrit(freedom, 1 - tail)) ** 2
         a, b, c = (squared * sum(getattr(part, name) for part, _ in parts) for name in "abc")
         lead, half, rest = gap**2 - c, gain * gap + b / 2, gain**2 - a
         if lead <= 0:

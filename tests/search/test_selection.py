@@ -169,7 +169,7 @@ def test_winners_of_another_model_take_the_place_of_the_last():
     def contested(others: list[Candidate]) -> list[str]:
         return [one.params["name"] for one in contenders(tried, FLOOR, 3, others)]
 
-    assert contested(others) == ["a", "x"]
+    assert contested(others) == ["a", "b", "x"]
     assert contested(others[:1]) == ["a", "b", "x"]
 
 

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks.calibration import CHANCE, _answers, _row, _table, simulate
-from benchmarks.calibration_figure import DESIGNS, draw
+from benchmarks.selection import CHANCE, _answers, _row, _table, simulate
+from benchmarks.selection_figure import DESIGNS, draw
 
 
 @pytest.mark.parametrize("rate", [0.0625, 0.3, 0.9])
@@ -36,7 +36,7 @@ def test_what_never_knew_recovers_nothing_in_truth_and_the_naive_design_says_oth
 
 
 def test_the_picture_shows_both_designs_at_every_row_and_is_the_same_every_time(tmp_path: Path) -> None:
-    rows = json.loads(Path("results/benchmarks/calibration.json").read_text())["rows"]
+    rows = json.loads(Path("results/benchmarks/selection.json").read_text())["rows"]
     for name in ("a.svg", "b.svg"):
         draw(rows, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
