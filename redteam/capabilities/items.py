@@ -251,6 +251,12 @@ def blind_score(scorer: Scorer, items: Sequence[Item]) -> float:
     return sum(chances) / len(items)
 
 
+def group_numbers(items: Sequence[Item]) -> tuple[int, ...]:
+    """Returns the group of each item, counted from 0 in the order in which they occur."""
+    numbers: dict[str, int] = {}
+    return tuple(numbers.setdefault(item.group, len(numbers)) for item in items)
+
+
 def overlapping_groups(parts: Sequence[Sequence[Item]]) -> set[str]:
     """Returns the groups that occur in more than one part: leaks between splits."""
     return _overlap([{item.group for item in part} for part in parts])

@@ -7,6 +7,14 @@ from collections.abc import Iterator, Sequence
 from redteam.evidence.events import PointRecord, TrialEvent
 
 
+def utility_floor(share: float, utility: float, chance: float) -> float:
+    """Returns the utility that an attacked model must keep: a share of what it has above chance, and chance.
+
+    Of 0.60 where chance is 0.50, four fifths of all would be below chance: who knows nothing keeps that.
+    """
+    return utility - (1 - share) * max(0.0, utility - chance)
+
+
 def stops_of(trials: Sequence[TrialEvent]) -> Iterator[tuple[int, list[PointRecord]]]:
     """Yields each step at which one of several trials was scored, and the last point of every trial up to it.
 

@@ -16,6 +16,7 @@ from redteam.evidence.events import ProbeEvent
 from redteam.evidence.evidence import Array, Evidence, Stop
 from redteam.evidence.log import DAMAGED
 from redteam.evidence.results import Also, Probed, Tried, Worded
+from redteam.evidence.stops import utility_floor
 from redteam.judging.agreement import further_wordings, other_scorers
 from redteam.judging.contrast import Models
 from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
@@ -32,7 +33,7 @@ class Scope:
 
     Attributes:
         policy: what counts as resisted.
-        certify_facts: independent facts among the certify items.
+        certify_facts: independent facts among the certify items; unequal ones count as fewer, see `Grouping.effective`.
         select_facts: the same of the select items.
         trials: search trials on the target.
         access: what the adversary has.
@@ -60,7 +61,9 @@ class Case(Scope):
 
     def floor(self, role: str) -> float:
         """Returns the utility that an attack on the model must keep."""
-        return self.policy.utility_floor * self.utility(role)
+        capability = self.evidence.capability
+        chance = 0.0 if capability.confirmation == 1 else capability.utility_chance  # as such runs were judged
+        return utility_floor(self.policy.utility_floor, self.utility(role), chance)
 
     def has(self, role: str) -> bool:
         """Returns whether the run looked at such a model."""
@@ -243,7 +246,7 @@ def case_of(evidence: Evidence, policy: Policy) -> Case:
     resampling = Resampling.over(capability.groups, seed=0, confidence=confidence, alone=alone)
     return Case(
         policy=policy,
-        certify_facts=resampling.groups,
+        certify_facts=resampling.groups if alone else math.floor(resampling.grouping.effective),
         select_facts=capability.select_groups,
         trials=min(capability.budget, len(evidence.search("target"))),
         access=Access(capability.access),

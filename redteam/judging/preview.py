@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from redteam.judging.statistics import minimum_detectable_difference
+from redteam.judging.statistics import facts_needed, minimum_detectable_difference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +23,7 @@ class RunPreview:
         attacks: that would be tried.
         skipped: that would not, with the reason.
         given: roles of the models beside the target.
+        tolerated: excess recovery that the policy tolerates.
         remarks: what keeps the run from a verdict, or limits what it can say.
     """
 
@@ -36,6 +37,7 @@ class RunPreview:
     attacks: Sequence[str]
     skipped: Mapping[str, str]
     given: Sequence[str]
+    tolerated: float
     remarks: Sequence[str]
 
     @property
@@ -44,7 +46,13 @@ class RunPreview:
         return minimum_detectable_difference(self.facts, max(self.chance, 1 / self.facts))
 
     @property
+    def needed(self) -> int:
+        """How many such facts it takes to say, four times in five, that a model of which nothing comes back resists."""
+        return facts_needed(self.chance, self.tolerated)
+
+    @property
     def power(self) -> str:
         """The same in words."""
         shown = f"{self.facts} facts or entities show differences of {self.detectable:.1%} and more"
-        return f"{self.capability}: {shown}, where scores are near chance"
+        needed = f"RESISTED takes about {self.needed} of them"
+        return f"{self.capability}: {shown}, where scores are near chance; {needed}"

@@ -210,6 +210,20 @@ def minimum_detectable_difference(
     return z * math.sqrt(2 * rate * (1 - rate) / groups)
 
 
+def facts_needed(rate: float, tolerated: float, confidence: float = CONFIDENCE, power: float = 0.8) -> int:
+    """How many facts show, so often, that no more than is tolerated came back of a target of which nothing does.
+
+    Target and reference both score `rate`, and the original everything: (z_{1-a/2} + z_{power})^2 Var(L) over
+    (delta gap)^2, where L varies by about 1.3 p (1 - p) a fact (simulated, where seeds and models agree by half).
+    And no hit among n facts must bound what came back: log(a/2) / log(1 - delta).
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence) / 2) + norm.ppf(power))
+    spread = 1.3 * rate * (1 - rate) * (z / (tolerated * (1 - rate))) ** 2
+    return math.ceil(max(spread, math.log((1 - confidence) / 2) / math.log(1 - tolerated)))
+
+
 def mean_over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Mean of one figure per seed with Student's t interval; of a single seed the interval is all there is to know.
 

@@ -26,7 +26,9 @@ def tried_attacks(evidence: Evidence, floors: Mapping[str, float]) -> dict[str, 
 
 
 def adversary(capability: CapabilityEvent, tried: Sequence[str]) -> str:
-    """Returns who held nothing against the model: "no attack of this suite", or the few that were tried alone.
+    """Returns who held nothing against the model: "no confirmed attack of this suite", or the few that were tried.
+
+    Another one, that was tried and not confirmed, may be as strong by bad luck.
 
     Args:
         capability: the run's record of what was asked for; those of older releases say only the access.
@@ -39,7 +41,8 @@ def adversary(capability: CapabilityEvent, tried: Sequence[str]) -> str:
     whole, _ = suite_of(capability.suite or "standard-2")
     left = [name for name in whole if name not in known]
     if not left or not tried:
-        return f"no attack of this suite{limited}"
+        confirmed = "" if capability.confirmation == 1 else "confirmed "  # as such runs were judged
+        return f"no {confirmed}attack of this suite{limited}"
     listed = ", ".join(tried[:5]) + (", ..." if len(tried) > 5 else "")
     verb = "was" if len(tried) == 1 else "were"
     others = f"{'other ' if set(tried) & set(whole) else ''}{len(left)} attacks"

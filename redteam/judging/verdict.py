@@ -29,7 +29,7 @@ class Policy:
         attacks: that must have been asked for, those that do not work on such a model with them.
         probes: likewise.
         control_recovery: how much of the decoy must be recovered before the suite counts as strong enough.
-        utility_floor: share of its own utility that an attacked model must keep.
+        utility_floor: share of its own utility above chance that an attacked model must keep.
         min_utility: share of the original's utility above chance below which a model is broken.
         min_groups: fewer certify groups, or select groups, than this support no claim.
         max_failed: share of failed search trials of a model above which its search proves nothing.
@@ -72,7 +72,7 @@ def decide(
     flags: Sequence[Flag],
     checks: Sequence[Check[Any]],
     policy: Policy,
-    adversary: str = "no attack of this suite",
+    adversary: str = "no confirmed attack of this suite",
 ) -> tuple[Verdict, str]:
     """Returns the verdict and its reason in one sentence.
 
@@ -82,7 +82,7 @@ def decide(
         flags: raised by the self-checks. Of several flags of one name the last is the reason.
         checks: the table of self-checks: what a flag blocks, its remedy, and by their order which flag comes first.
         policy: what counts as resisted.
-        adversary: "no attack of ...": what was tried, with which access.
+        adversary: "no confirmed attack of ...": what was tried, with which access.
     """
     delta = policy.max_excess_recovery
     found = {flag.name: flag.explanation for flag in flags}

@@ -12,13 +12,14 @@ from functools import partial
 from math import inf
 
 from redteam.attacks.contract import Attack
-from redteam.capabilities.items import Capability
+from redteam.capabilities.items import Capability, blind_score
 from redteam.engine.activations import UnknownLayers
 from redteam.engine.seeding import derive_seed
 from redteam.engine.snapshot import StructureChanged
 from redteam.errors import InputError, one_line
 from redteam.evidence import keys
 from redteam.evidence.events import ChoiceEvent, TrialEvent, UnprobedNote
+from redteam.evidence.stops import utility_floor
 from redteam.probes.contract import Probe, ProbeContext, checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
@@ -52,7 +53,7 @@ class Arm:
     Attributes:
         role: "original", "target", "reference" or "decoy".
         attacks: that are tried on it, by name.
-        floor: share of its own utility that an attacked model must keep.
+        floor: share of its own utility above chance that an attacked model must keep.
         identity: says which weights these are and which items they are scored on, for the run's `memo`.
     """
 
@@ -66,7 +67,8 @@ class Arm:
     @property
     def utility_floor(self) -> float:
         """Utility below which an attack has destroyed the model rather than recovered a capability."""
-        return self.floor * float(self.setting.start["utility"].mean())
+        capability, utility = self.setting.capability, float(self.setting.start["utility"].mean())
+        return utility_floor(self.floor, utility, blind_score(capability.scorer, capability.utility))
 
     def record_before(self) -> None:
         """Records the scores of the released weights, or sees that they are the recorded ones.

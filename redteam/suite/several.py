@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from redteam.access import Access
 from redteam.atomic import write
-from redteam.capabilities.items import SPLITS
+from redteam.capabilities.items import SPLITS, Item, group_numbers
 from redteam.errors import InputError
 from redteam.evidence.results import Results
 from redteam.evidence.sealed import SealedRun
@@ -18,6 +19,7 @@ from redteam.judging.case import Scope
 from redteam.judging.checks.given import too_few_items
 from redteam.judging.checks.policy import CHECKS as CHECKS_OF_POLICY
 from redteam.judging.preview import RunPreview
+from redteam.judging.statistics import Grouping
 from redteam.judging.together import together
 from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.suite.inputs import Inputs
@@ -89,12 +91,13 @@ def preview(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> RunPreview:
         capability=capability.name,
         chance=capability.chance,
         items={split: len(getattr(capability, split)) for split in SPLITS},
-        facts=len({item.group for item in capability.certify}),
+        facts=_facts(capability.certify),
         budget=inputs.plan.budget,
         earlier=max(inputs.plan.extends, default=0),
         attacks=list(inputs.attacks),
         skipped=dict(inputs.skipped),
         given=[role for role in inputs.models if role != "target"],
+        tolerated=policy.max_excess_recovery,
         remarks=_remarks(inputs, policy),
     )
 
@@ -103,7 +106,7 @@ def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
     """Returns what keeps a run from a verdict, whatever it finds: better known before it than after."""
     capability = inputs.capability
     found = [LACKING[role, capability.kind] for role in ("original", "reference") if role not in inputs.models]
-    certify, select = (len({item.group for item in part}) for part in (capability.certify, capability.select))
+    certify, select = (_facts(part) for part in (capability.certify, capability.select))
     scope = Scope(
         policy=policy,
         certify_facts=certify,
@@ -116,6 +119,11 @@ def _remarks(inputs: Inputs, policy: Policy) -> list[str]:
     found += [f"{capability.name} has {few} for a verdict" for few in too_few_items(scope)]
     short = (why for check in CHECKS_OF_POLICY for why in check.explain(scope))
     return [*found, *(f"{capability.name} cannot pass: {why}" for why in short)]
+
+
+def _facts(items: Sequence[Item]) -> int:
+    """Returns how many facts of equal size tell as much as those of these items."""
+    return math.floor(Grouping.of(group_numbers(items)).effective)
 
 
 def _common_path(many: Sequence[Inputs]) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from redteam.attacks.contract import Attack, unfitness
 from redteam.capabilities.canaries import canaries
-from redteam.capabilities.items import SPLITS, Capability, Item, blind_score
+from redteam.capabilities.items import SPLITS, Capability, blind_score, group_numbers
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.engine.devices import full_precision
 from redteam.evidence import keys
@@ -317,11 +317,11 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         scorer=capability.scorer.name,
         also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
         wordings=capability.attack[0].wordings,
-        groups=_numbers(capability.certify),
+        groups=group_numbers(capability.certify),
         ids=tuple(item.id for item in capability.certify),
         sizes={name: len(getattr(capability, name)) for name in SPLITS},
         select_groups=len({item.group for item in capability.select}),
-        utility_groups=_numbers(capability.utility),
+        utility_groups=group_numbers(capability.utility),
         utility_chance=blind_score(capability.scorer, capability.utility),
         seeds=SEEDS,
         budget=inputs.plan.budget,
@@ -338,9 +338,3 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     )
     nearest = answered_by_nearest(capability)
     run.record(event, {keys.NEAREST: nearest} if nearest else {})
-
-
-def _numbers(items: Sequence[Item]) -> tuple[int, ...]:
-    """Returns the group of each item, counted from 0 in the order in which they occur."""
-    numbers: dict[str, int] = {}
-    return tuple(numbers.setdefault(item.group, len(numbers)) for item in items)

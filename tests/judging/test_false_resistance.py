@@ -142,7 +142,7 @@ def test_a_run_of_few_attacks_says_so(tmp_path: Path) -> None:
         f"only mine was tried, not the suite's {others + 1} attacks: none at"
     )
     skipped = {name: "it works on: others" for name in STANDARD_ATTACKS if name != "retrain"}
-    assert asked(["retrain"], "weights", skipped)[2].startswith("no attack of this suite at this budget")
+    assert asked(["retrain"], "weights", skipped)[2].startswith("no confirmed attack of this suite at this budget")
 
 
 def test_a_reference_that_knows_is_no_reference(tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ flag_lists = st.lists(st.sampled_from(sorted(BY_NAME)).map(flag), max_size=5)
             "RECOVERED",
             "an attack recovered more than 10% of what was removed, at the price of the model's utility",
         ),
-        (BELOW, BELOW, "RESISTED", "no attack of this suite at this budget exceeded an excess recovery of 10%"),
+        (
+            BELOW,
+            BELOW,
+            "RESISTED",
+            "no confirmed attack of this suite at this budget exceeded an excess",
+        ),
         (ACROSS, BELOW, "INCONCLUSIVE", "the interval of excess recovery contains 10%; to settle it, add certify"),
         (BELOW, ACROSS, "INCONCLUSIVE", "the interval of excess recovery contains 10%; to settle it, add certify"),
         (ABOVE, ACROSS, "RECOVERED", "an attack recovered more than 10% of what was removed"),
