@@ -20,7 +20,7 @@ from benchmarks.simulated import Regime, outcome
 from redteam.judging.judge import JUDGING
 from redteam.judging.statistics import exact_interval
 from redteam.judging.verdict import STANDARD_POLICY
-from redteam.suite.standard import SEEDS
+from redteam.search.selection import SEEDS
 
 RUNS = 4000
 WRONG, SURELY_WRONG = 0.05, 0.06  # of verdicts that are errors: the share, and its upper Monte Carlo bound

@@ -26,8 +26,7 @@ from benchmarks.searching import Found, Prey, again, family_plan, fixed, opened,
 from redteam.attacks.tuning import recipe
 from redteam.judging.statistics import mean_over_seeds
 from redteam.registry import ATTACKS, STANDARD_ATTACKS
-from redteam.search.selection import contended
-from redteam.suite.standard import CONFIRMATION
+from redteam.search.selection import CONFIRMATION, contended
 from redteam.testbeds.build import TargetSpec, World, train_world, write_target
 
 # Of the methods those come first whose facts are hardest to bring back: there the suite is closest to one family.

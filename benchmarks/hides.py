@@ -32,9 +32,9 @@ from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import JUDGING
 from redteam.judging.verdict import STANDARD_POLICY
 from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
+from redteam.search.selection import CONFIRMATION
 from redteam.suite.attack import attack
 from redteam.suite.memo import Memo
-from redteam.suite.standard import CONFIRMATION
 
 SEEDS, NEVER_SEEDS, BUDGET = range(3), range(20), 48
 NEVER, NEVER_VERSION = "never", 1  # models that never saw a fact; raised with every change that could move a number

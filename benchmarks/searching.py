@@ -20,13 +20,12 @@ from redteam.evidence.events import TrialEvent
 from redteam.evidence.evidence import read_evidence
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import Candidate, contended, outcome_of
+from redteam.search.selection import SEEDS, Candidate, contended, outcome_of
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_one
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Silent
 from redteam.suite.run import Run
-from redteam.suite.standard import SEEDS
 from redteam.trial import Setting, open_setting
 
 FLOOR = 0.8  # share of its own utility that an attacked model must keep

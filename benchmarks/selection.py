@@ -23,8 +23,7 @@ from redteam.judging.contrast import Models
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Resampling, exact_interval
 from redteam.judging.verdict import STANDARD_POLICY, decide
-from redteam.search.selection import contended
-from redteam.suite.standard import SEEDS
+from redteam.search.selection import SEEDS, contended
 
 RUNS, TRIALS = 1000, 100
 CHANCE, KNOWN = 1 / 16, 0.98

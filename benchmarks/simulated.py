@@ -19,7 +19,7 @@ from redteam.judging.contrast import Models
 from redteam.judging.recovery import Excess, excess_recovery
 from redteam.judging.statistics import Array, Grouping, Resampling
 from redteam.judging.verdict import STANDARD_POLICY, decide
-from redteam.suite.standard import SEEDS
+from redteam.search.selection import SEEDS
 
 REPLICATES, DRAWS = 1000, 16  # of a bootstrap, and different ones: to draw anew for each run takes most of the time
 SELECT, CHOSEN_BY, STOPS = 60, 3, 4  # facts that choose, seeds they are answered on, and places to stop

@@ -213,11 +213,12 @@ def unlearn(
     out: options.ModelPath,
     testbed: options.Testbed = "facts",
     seed: options.WorldSeed = 0,
+    references: options.References = 1,
     label_fraction: options.LabelFraction = 1.0,
     then: options.Then = None,
     settings: options.MethodOptions = None,
 ) -> None:
-    """Build an unlearned target, with its original and its reference beside it.
+    """Build an unlearned target, with its original and its references beside it.
 
     `redteam show METHOD` lists the options of a method; those of the stage after it begin with "then.".
     """
@@ -231,15 +232,15 @@ def unlearn(
         METHODS.require(method)
         TESTBEDS.require(testbed)
         given = dict(options.pair(text) for text in settings or [])
-        from redteam.checkpoints.trio import beside
+        from redteam.checkpoints.trio import beside, roles_of
         from redteam.testbeds.build import build_target
 
         with BuildProgress(Console(stderr=True)) as progress:
             manifest = build_target(
-                method, testbed=testbed, out=out, seed=seed, label_fraction=label_fraction,
+                method, testbed=testbed, out=out, seed=seed, references=references, label_fraction=label_fraction,
                 then=then.value if then else None, options=given, progress=progress,
             )  # fmt: skip
-        print_built(manifest, {role: beside(out, role) for role in ("target", "original", "reference")}, Console())
+        print_built(manifest, {role: beside(out, role) for role in roles_of(references)}, Console())
         typer.echo(f"\nNext: redteam attack {out} --budget 100")
 
 

@@ -107,6 +107,9 @@ ModelPath = Annotated[
 ]
 Testbed = Annotated[str, typer.Option(help="A name from `redteam list testbeds`.")]
 WorldSeed = Annotated[int, typer.Option("--seed", help="Seed of world, training and method.")]
+References = Annotated[
+    int, typer.Option(min=1, help="So many models that never knew; five of them tell how such models differ.")
+]
 LabelFraction = Annotated[
     float, typer.Option(help="Share of the forget set that is labelled; the rest is mixed into what must stay.")
 ]

@@ -69,7 +69,7 @@ def attack_and_tell(request: RunRequest, format: Format, policy: Path | None) ->
         from redteam.suite.several import run_all
 
         many = _resolved(request, rules)
-        for remark in dict.fromkeys(said for one in _previews(many, rules) for said in one.remarks or [one.power]):
+        for remark in dict.fromkeys(said for one in _previews(many, rules) for said in (*one.remarks, one.power)):
             progress.note(remark)
         finished = run_all(many, progress)
     if format is Format.JSON:

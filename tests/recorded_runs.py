@@ -31,7 +31,7 @@ from redteam.judging.checks.table import CHECKS
 from redteam.judging.judge import judge
 from redteam.judging.verdict import STANDARD_POLICY, Policy
 from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
-from redteam.suite.standard import CONFIRMATION
+from redteam.search.selection import CONFIRMATION
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
 STEPS = (1, 2, 4, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ class Trio:
         original: before it.
         reference: never had the capability.
         tokenizer: of all three; None for classifiers of arrays.
+        further: more models that never had the capability.
     """
 
     target: nn.Module
     original: nn.Module
     reference: nn.Module
     tokenizer: PreTrainedTokenizerBase | None
+    further: Sequence[nn.Module] = ()
 
 
 def save_trio(
@@ -68,20 +71,27 @@ def save_trio(
         target=saved("target", trio.target),  # first: where the manifest lies depends on whether it is a directory
         original=saved("original", trio.original),
         reference=saved("reference", trio.reference),
+        further_references=[saved(f"reference-{number}", module) for number, module in enumerate(trio.further, 2)],
         capability=_from_manifest(capability, out) if isinstance(capability, Path) else capability,
     )
     write_manifest(out, manifest)
     return manifest
 
 
-def check_places(out: Path) -> None:
-    """Makes sure that a trio can be written to `out`, before the work that leads to one.
+def check_places(out: Path, references: int = 1) -> None:
+    """Makes sure that a trio, with so many references, can be written to `out`, before the work that leads to one.
 
     Raises:
         InputError: as `save_trio`.
     """
-    for role in ("target", "original", "reference"):
+    for role in roles_of(references):
         check_place(beside(out, role))
+
+
+def roles_of(references: int = 1) -> list[str]:
+    """Returns what the models of a trio are called, with so many references."""
+    further = (f"reference-{number}" for number in range(2, references + 1))
+    return ["target", "original", "reference", *further]
 
 
 def beside(out: Path, role: str) -> Path:

@@ -46,6 +46,7 @@ class Manifest(Record):
         target: the unlearned checkpoint.
         original: the model before unlearning.
         reference: a model that never had the capability.
+        further_references: more of them, from other seeds.
         capability: a testbed's, or the path of a `capability.toml`.
     """
 
@@ -60,6 +61,7 @@ class Manifest(Record):
     target: CheckpointRef
     original: CheckpointRef | None = None
     reference: CheckpointRef | None = None
+    further_references: list[CheckpointRef] = Field(default_factory=list)
     capability: TestbedRef | str
 
 

@@ -107,8 +107,13 @@ class RunRequest(Record):
         Source | None, Field(description="The model before unlearning. By default what the manifest says.")
     ] = None
     reference: Annotated[
-        Source | None, Field(description="A model that never knew. By default what the manifest says.")
-    ] = None
+        tuple[Source, ...],
+        BeforeValidator(_many),
+        Field(
+            description="A model that never knew; several of them tell how such models differ. By default what the"
+            " manifest says."
+        ),
+    ] = ()
     base: Annotated[FilePath | None, Field(description="The model that a PEFT adapter was trained on.")] = None
     config: Annotated[FilePath | None, Field(description="A config.json, if none lies beside the checkpoint.")] = None
     arch: Annotated[

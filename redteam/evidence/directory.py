@@ -38,6 +38,7 @@ class RunPlan(Record):
         budget: search trials asked for, in all.
         seed: of the run.
         extends: budgets after which the same search was looked at before, in order.
+        further_references: digests of those beside the first.
     """
 
     schema_version: int = 1
@@ -53,11 +54,13 @@ class RunPlan(Record):
     budget: int
     seed: int
     extends: tuple[int, ...] = ()
+    further_references: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the plan; one that extends none has the same as before there was such a thing."""
-        content = self.model_dump(exclude=set() if self.extends else {"extends"})
+        """SHA-256 of the plan; one that extends none, or has one reference, has the same as before there were such."""
+        unsaid = {name for name in ("extends", "further_references") if not getattr(self, name)}
+        content = self.model_dump(exclude=unsaid)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 Stage = Literal["search", "again", "longer", "confirm"]
 
 ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
+REFERENCE = "reference"  # of several the first; see `reference`
 CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished"
 
 # Names of scores that belong to an event: the splits of the released weights (a trial's with the step, `at`) and these.
@@ -24,6 +25,16 @@ CORRECT, CONTROL, ERASED = "correct", "control", "erased"  # of a probe, see `Pr
 CERTIFY = "certify"
 FURTHER = r"^certify:."  # the certify split by a scorer that does not decide, or asked in a further wording
 WORDING = "wording "
+
+
+def reference(number: int) -> str:
+    """Returns the role of a reference, counted from 0: `reference`, `reference-2`, `reference-3`, ..."""
+    return f"{REFERENCE}-{number + 1}" if number else REFERENCE
+
+
+def is_reference(role: str) -> bool:
+    """Whether a role is that of a reference."""
+    return role == REFERENCE or role.startswith(f"{REFERENCE}-")
 
 
 def before(role: str) -> str:

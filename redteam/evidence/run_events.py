@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import TypeVar
 
 from redteam.evidence import keys
@@ -32,6 +33,18 @@ class Events:
     def before(self, role: str) -> BeforeEvent | None:
         """Returns the released weights of a model; None if there is no such model."""
         return self.find(keys.before(role), BeforeEvent)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The roles of the models that never knew, as far as they were read."""
+        found = takewhile(lambda role: self.before(role) is not None, map(keys.reference, count()))
+        return tuple(found)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles that a model can have in this run, in the order in which they are told."""
+        place = keys.ROLES.index(keys.REFERENCE) + 1
+        return (*keys.ROLES[:place], *self.references[1:], *keys.ROLES[place:])
 
     def choice(self, role: str) -> ChoiceEvent | None:
         """Returns what was chosen to be confirmed on a model; None of runs that choose among what they confirmed."""

@@ -74,7 +74,7 @@ def further_wordings(
 
 def _scores(evidence: Evidence, name: str, floors: Mapping[str, float]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Returns certify scores before any attack, [1, items], and after the strongest one, [seeds, items], by role."""
-    by_role = {role: evidence.samples.get((keys.before(role), keys.certify(name))) for role in keys.ROLES}
+    by_role = {role: evidence.samples.get((keys.before(role), keys.certify(name))) for role in evidence.roles}
     before = {role: scores[None] for role, scores in by_role.items() if scores is not None}
     after = {role: strongest_stop(evidence.stops(role, name), floor=floor).certify for role, floor in floors.items()}
     return before, after

@@ -24,7 +24,7 @@ from redteam.judging.statistics import Resampling, mean_bounds, minimum_detectab
 from redteam.judging.tried import tried_attacks
 from redteam.judging.verdict import Policy
 
-ATTACKED = ("target", "reference", "canary", "decoy")
+WHOLE = ("original", "taught")  # models that know all of it, and are not attacked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +96,18 @@ class Case(Scope):
         return excess_recovery(self.compared(role, never, any_utility=any_utility), self.resampling)
 
     def compared(self, role: str, never: str, *, any_utility: bool = False) -> Models:
-        """Returns certify scores of an attacked model, of one that never knew, and of the one that knew it all."""
+        """Returns certify scores of an attacked model, of those that never knew, and of the one that knew it all."""
+        references = self.references if never == keys.REFERENCE else (never,)
         return Models(
             original=self.whole(role),
             target=self.strongest(role, any_utility=any_utility).certify,
-            references=(self.strongest(never, any_utility=any_utility).certify,),
+            references=tuple(self.strongest(one, any_utility=any_utility).certify for one in references),
         )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The models that were given as ones that never knew."""
+        return self.evidence.references
 
     def reference(self, role: str = "target") -> str | None:
         """Returns which model stands for one that never knew what this one is about; None if none does.
@@ -189,7 +195,7 @@ class Case(Scope):
     @cached_property
     def probes(self) -> dict[str, Probed]:
         """What each probe read."""
-        by_role = {role: self.evidence.probes(role) for role in keys.ROLES}
+        by_role = {role: self.evidence.probes(role) for role in self.evidence.roles}
         names = sorted({name for events in by_role.values() for name in events})
         return {
             name: self._probed(name, {role: events[name] for role, events in by_role.items() if name in events})
@@ -218,7 +224,7 @@ class Case(Scope):
 
     def erased(self, probe: str) -> dict[str, Array]:
         """Returns what a probe read of each model once the answers were erased, [1, items]; nothing of other probes."""
-        by_role = {role: self.evidence.read(role, probe, keys.ERASED) for role in keys.ROLES}
+        by_role = {role: self.evidence.read(role, probe, keys.ERASED) for role in self.evidence.roles}
         return {role: scores[None] for role, scores in by_role.items() if scores is not None}
 
 
@@ -241,7 +247,7 @@ def case_of(evidence: Evidence, policy: Policy) -> Case:
     confidence = confidence_at(policy.confidence, capability.looks)
     if not evidence.has("target"):
         raise InputError("the evidence says nothing of the target", DAMAGED)
-    probed = {name for role in keys.ROLES for name in evidence.probes(role)}
+    probed = {name for role in evidence.roles for name in evidence.probes(role)}
     alone = capability.confirmation == 1  # as such runs were judged
     resampling = Resampling.over(capability.groups, seed=0, confidence=confidence, alone=alone)
     return Case(
@@ -255,5 +261,5 @@ def case_of(evidence: Evidence, policy: Policy) -> Case:
         evidence=evidence,
         resampling=resampling,
         chance=capability.chance,
-        stops={role: evidence.stops(role) for role in ATTACKED if evidence.has(role)},
+        stops={role: evidence.stops(role) for role in evidence.roles if role not in WHOLE and evidence.has(role)},
     )

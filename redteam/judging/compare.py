@@ -112,10 +112,14 @@ def _refuse_unlike(old: SealedRun, new: SealedRun) -> None:
         raise InputError(f"{name!r}: {old.plan.suite} and {new.plan.suite} are not compared", "Attack both with one")
     if old.plan.capability != new.plan.capability:
         raise InputError(f"{name!r}: the two runs ask other items", "Attack both with one capability file")
-    for role in ("original", "reference"):
+    for role in ("original", "reference", "further_references"):
         if getattr(old.plan, role) != getattr(new.plan, role):
-            found = f"{name!r}: the two runs are not measured against the same {role}"
-            raise InputError(found, f"Attack both with one --{role}")
+            told = role.removeprefix("further_").removesuffix("s")
+            found = f"{name!r}: the two runs are not measured against the same {told}"
+            raise InputError(found, f"Attack both with one --{told}")
+    if old.evidence.capability.confirmation != new.evidence.capability.confirmation:
+        found = f"{name!r}: the two runs were not confirmed alike"
+        raise InputError(found, "Attack both models with one version of redteam")
     if new.plan.budget < old.plan.budget:
         found = f"{name!r}: the new run has a budget of {new.plan.budget}, the old one of {old.plan.budget}"
         raise InputError(found, f"Attack again with --budget {old.plan.budget}")

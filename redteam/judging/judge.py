@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redteam.evidence import keys
 from redteam.evidence.evidence import Evidence
 from redteam.evidence.results import (
     Budget,
@@ -14,7 +13,7 @@ from redteam.evidence.results import (
     TimeToRecovery,
 )
 from redteam.evidence.stops import usable_points
-from redteam.judging.case import ATTACKED, Case, case_of
+from redteam.judging.case import WHOLE, Case, case_of
 from redteam.judging.checks.check import Check
 from redteam.judging.checks.table import CHECKS, flags_of
 from redteam.judging.recoverers import recoverers
@@ -54,7 +53,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
     verdict, reason = decide(
         case.excess_recovery, case.excess_any_utility, flags, checks, policy, adversary(capability, list(case.tried))
     )
-    scores = {role: _scores(case, role) for role in keys.ROLES if case.has(role)}
+    scores = {role: _scores(case, role) for role in evidence.roles if case.has(role)}
     times = _times(case)
     values = _drawn(case)
     return CapabilityResult(
@@ -104,7 +103,7 @@ def _drawn(case: Case) -> list[float]:
 
 
 def _scores(case: Case, role: str) -> Scores:
-    if role in ("original", "taught"):
+    if role in WHOLE:
         return Scores(before=case.before(role), utility_before=case.utility(role))
     best = case.strongest(role)
     curve = recovery_curve(case.stops[role], floor=case.floor(role))
@@ -191,6 +190,6 @@ def _budget(case: Case) -> Budget:
         failed=sum(not scored(row) for row in search),
         reference=len(case.evidence.search(case.reference() or "reference")),
         control=len(case.evidence.search("decoy")),
-        confirmation=sum(len(case.evidence.confirmed(role)) for role in ATTACKED),
-        again=sum(len(case.evidence.again(role)) for role in ATTACKED),
+        confirmation=sum(len(case.evidence.confirmed(role)) for role in case.stops),
+        again=sum(len(case.evidence.again(role)) for role in case.stops),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from redteam.evidence import keys
 from redteam.judging.statistics import facts_needed, minimum_detectable_difference
 
 
@@ -55,4 +56,6 @@ class RunPreview:
         """The same in words."""
         shown = f"{self.facts} facts or entities show differences of {self.detectable:.1%} and more"
         needed = f"RESISTED takes about {self.needed} of them"
-        return f"{self.capability}: {shown}, where scores are near chance; {needed}"
+        said = f"{self.capability}: {shown}, where scores are near chance; {needed}"
+        alone = sum(map(keys.is_reference, self.given)) == 1
+        return f"{said}. Of one reference it is about this target against it" if alone else said

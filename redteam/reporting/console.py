@@ -30,6 +30,13 @@ ROLES = {
     "canary": "target, on canaries",
     "decoy": "decoy (only hides)",
 }
+
+
+def told_role(role: str) -> str:
+    """Returns what a model is, in words."""
+    return ROLES.get(role, role.replace("-", " "))
+
+
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -92,7 +99,7 @@ def _scores(capability: CapabilityResult) -> Table:
         after = "" if scores.after is None else f"{scores.after.estimate:.2f}  {_brackets(scores.after)}"
         style = "bold" if role == "target" else None
         table.add_row(
-            ROLES[role], f"{scores.before:.2f}", after, _half(capability, role), _utility(scores), style=style
+            told_role(role), f"{scores.before:.2f}", after, _half(capability, role), _utility(scores), style=style
         )
     return table
 
@@ -127,7 +134,7 @@ def curve_table(capability: CapabilityResult) -> Table:
         values = [_last_until(curve, steps) for steps in columns]
         cells = [f"{v:.2f}".removeprefix("0")[:3] for v in values]  # three wide, and so "1.0": 512 steps fit 80 columns
         bars = "".join(BLOCKS[min(7, int(v * 8))] for v in values)
-        table.add_row(ROLES[role], *cells, Text(f"  {bars}", style="red" if role == "target" else "dim"))
+        table.add_row(told_role(role), *cells, Text(f"  {bars}", style="red" if role == "target" else "dim"))
     return table
 
 

@@ -14,6 +14,8 @@ from redteam.evidence.stops import stops_of, usable_points
 from redteam.judging.rising import curve_of, still_rises
 from redteam.search.study import Outcome
 
+CONFIRMATION = 2  # version of how it is chosen what is confirmed, and of how that is done
+SEEDS = 5  # fresh seeds of each configuration that is confirmed
 CONTENDERS = 6  # configurations at most that are run again before it is decided which to confirm
 FINALISTS = 3  # the best of them, which are run once more
 LONGEST = 4096  # steps; low-rank adapters on WMDP were at a fifth of their way after 500 steps and at its end by 1,500

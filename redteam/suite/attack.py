@@ -76,8 +76,14 @@ def attack(
     if unknown:
         raise TypeError(f"attack() got an unexpected keyword argument {unknown[0]!r}")
     given = {"target": target, **{name: value for name, value in asked.items() if value is not None}}
-    models = {role: _model(given[role], tokenizer, role) for role in GIVEN if role in given}
+    models = {role: _models(given[role], tokenizer, role) for role in GIVEN if role in given}
     return run_all(resolve(checked(given | models)), progress or Silent(), memo).results
+
+
+def _models(given: Any, tokenizer: PreTrainedTokenizerBase | None, role: str) -> Any:
+    if isinstance(given, list | tuple):
+        return [_model(one, tokenizer, role) for one in given]
+    return _model(given, tokenizer, role)
 
 
 def _model(given: Any, tokenizer: PreTrainedTokenizerBase | None, role: str) -> Path | str | Live:

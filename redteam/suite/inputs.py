@@ -21,6 +21,7 @@ from redteam.config.manifest import TestbedRef
 from redteam.config.request import InMemory, RunRequest
 from redteam.engine.devices import CPU, find_device
 from redteam.errors import InputError
+from redteam.evidence import keys
 from redteam.evidence.directory import RunPlan
 from redteam.evidence.sealed import SealedRun
 from redteam.probes.contract import Probe
@@ -133,7 +134,8 @@ def _plan(
         suite=SUITE,
         target=digests["target"],
         original=digests.get("original"),
-        reference=digests.get("reference"),
+        reference=digests.get(keys.REFERENCE),
+        further_references=tuple(digest for role, digest in digests.items() if keys.is_reference(role))[1:],
         descriptions={role: model.description for role, model in models.items()},
         capability=(capability.name, capability.sha256),
         access=request.access,

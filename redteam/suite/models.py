@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from redteam.checkpoints.adapter_config import required_base
 from redteam.checkpoints.digest import Stamps, description_digest, joined_digest, weight_files, weight_stamps
@@ -14,9 +13,10 @@ from redteam.checkpoints.hub import located, model_name
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.live import Live
 from redteam.checkpoints.load import open_target
-from redteam.config.manifest import Manifest
+from redteam.config.manifest import CheckpointRef, Manifest
 from redteam.config.request import InMemory, RunRequest
 from redteam.errors import InputError
+from redteam.evidence import keys
 from redteam.target import Target
 
 GIVEN = ("target", "original", "reference")  # the roles of models that a user gives
@@ -79,7 +79,7 @@ def find_models(request: RunRequest, found: Found) -> dict[str, Source]:
         InputError: one is missing, not what the manifest says, or has a role that it cannot have.
     """
     hashed = cache(_hashed)  # roles may share a file
-    places = {role: place for role in GIVEN if (place := _place(role, getattr(request, role), found)) is not None}
+    places = _places(request, found)
     adapters = [role for role, place in places.items() if isinstance(place, Path) and identify(place) is Kind.ADAPTER]
     if request.base is not None and not adapters:
         raise InputError(f"--base {request.base} is given, but no model is an adapter", "Leave it out")
@@ -90,10 +90,32 @@ def find_models(request: RunRequest, found: Found) -> dict[str, Source]:
         else:
             base = located(required_base(place, request.base)) if role in adapters else None
             models[role] = _checkpoint(place, base, request, hashed)
-            if role == "target" or getattr(request, role) is None:
+            if role == "target" or not getattr(request, "reference" if keys.is_reference(role) else role):
                 _refuse_other(role, models[role], found)
     _refuse_shared_roles(models)
     return models
+
+
+def _places(request: RunRequest, found: Found) -> dict[str, Path | Live]:
+    """Returns where each model is, by role: the references one by one."""
+    references = request.reference or [None] * max(1, len(_references(found)))
+    asked = {"target": request.target, "original": request.original}
+    asked |= {keys.reference(number): given for number, given in enumerate(references)}
+    return {role: place for role, given in asked.items() if (place := _place(role, given, found)) is not None}
+
+
+def _references(found: Found) -> list[CheckpointRef]:
+    """Returns the references that a manifest names."""
+    first = [] if found is None or found[0].reference is None else [found[0].reference]
+    return [*first, *(found[0].further_references if found else ())]
+
+
+def _ref(role: str, found: Found) -> CheckpointRef | None:
+    """Returns what a manifest says of a role."""
+    if not keys.is_reference(role):
+        ref: CheckpointRef | None = getattr(found[0], role) if found else None
+        return ref
+    return {keys.reference(number): ref for number, ref in enumerate(_references(found))}.get(role)
 
 
 def _place(role: str, given: Path | InMemory | None, found: Found) -> Path | Live | None:
@@ -101,7 +123,7 @@ def _place(role: str, given: Path | InMemory | None, found: Found) -> Path | Liv
         return given
     if given is not None and not isinstance(given, Path):
         raise InputError(f"the {role} is given as {type(given).__name__}", "Give a checkpoint, or a module of torch")
-    ref: Any = getattr(found[0], role) if found else None
+    ref = _ref(role, found)
     path = given or (found[1].parent / ref.path if found and ref else None)
     if path is None:
         return None
@@ -141,7 +163,7 @@ def _checkpoint(path: Path, base: Path | None, request: RunRequest, hashed: Hash
 
 def _refuse_other(role: str, model: Source, found: Found) -> None:
     """Refuses a checkpoint that is not the one that the manifest was written for."""
-    ref: Any = getattr(found[0], role) if found else None
+    ref = _ref(role, found)
     if found is None or ref is None or ref.sha256 == model.sha256:
         return
     if role == "target":
@@ -155,10 +177,17 @@ def _refuse_other(role: str, model: Source, found: Found) -> None:
 
 
 def _refuse_shared_roles(models: Mapping[str, Source]) -> None:
-    """Refuses a reference that is one of the other models: whatever is attacked would look like it never knew."""
-    for role in ("target", "original"):
-        if "reference" in models and role in models and models[role].sha256 == models["reference"].sha256:
+    """Refuses a reference that is one of the other models: whatever is attacked would look like it never knew.
+
+    One that is given twice says nothing of how such models differ.
+    """
+    seen = {models[role].sha256: role for role in ("target", "original") if role in models}
+    for role, model in models.items():
+        if not keys.is_reference(role):
+            continue
+        if (other := seen.setdefault(model.sha256, role)) != role:
+            if keys.is_reference(other):
+                raise InputError(f"one reference is given twice ({model.name})", "Give others, each trained by itself")
             raise InputError(
-                f"the reference is the {role} ({models['reference'].name})",
-                "Give a model that never had the capability",
+                f"the reference is the {other} ({model.name})", "Give a model that never had the capability"
             )

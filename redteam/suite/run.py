@@ -11,6 +11,7 @@ from redteam.capabilities.items import Capability
 from redteam.checkpoints.live import tensors_digest
 from redteam.engine.devices import device_of, has_room, placed, room_for
 from redteam.errors import InputError
+from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
 from redteam.judging.checks.measures import UNSTEADY
 from redteam.suite.inputs import Inputs
@@ -163,8 +164,8 @@ class Run:
             return
         digest = tensors_digest(module)
         same = [other for other, found in self._tensors.items() if found == digest]
-        if same and "reference" in (role, *same):
-            other = role if role != "reference" else same[0]
+        if same and any(keys.is_reference(one) for one in (role, *same)):
+            other = same[0] if keys.is_reference(role) else role
             raise InputError(
                 f"the reference has the weights of the {other}", "Give a model that never had the capability"
             )

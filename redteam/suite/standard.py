@@ -13,12 +13,11 @@ from pathlib import Path
 
 from redteam.attacks.contract import Attack, unfitness
 from redteam.capabilities.canaries import canaries
-from redteam.capabilities.items import SPLITS, Capability, blind_score, group_numbers
-from redteam.capabilities.leaks import answered_by_nearest
+from redteam.capabilities.items import Capability
 from redteam.engine.devices import full_precision
 from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
-from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent, NoneNote, UnfitNote
+from redteam.evidence.events import NoneNote, UnfitNote
 from redteam.evidence.results import Results, TargetResult
 from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
@@ -27,7 +26,8 @@ from redteam.judging.verdict import STANDARD_POLICY
 from redteam.probes.contract import Probe
 from redteam.registry import SUITE
 from redteam.search.plan import SearchPlan, plan_search
-from redteam.search.selection import FINALISTS, GOING_ON, LONGEST, Candidate, contended
+from redteam.search.selection import FINALISTS, GOING_ON, SEEDS, Candidate, contended
+from redteam.suite.about import record_inputs
 from redteam.suite.arm import Arm
 from redteam.suite.canaries import Untaught, taught
 from redteam.suite.decoys import decoy_kind, make_decoy
@@ -41,8 +41,6 @@ from redteam.target import Target
 from redteam.trial import Setting, open_setting
 from redteam.unlearning.masked import Unmaskable
 
-CONFIRMATION = 2  # version of how it is chosen what is confirmed, and of how that is done
-SEEDS = 5  # fresh seeds of each configuration that is confirmed
 BROKEN = 0.9  # of what a decoy hides: a recipe that brings so much back has shown what the control is for
 
 
@@ -59,8 +57,7 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
         else:
             if inputs.extends is not None:
                 take_over(evidence, inputs.extends)
-            _record_capability(evidence, inputs)
-            _record_models(evidence, inputs)
+            record_inputs(evidence, inputs)
             with full_precision():
                 _Protocol(run).execute()
             evidence.finish()
@@ -97,18 +94,19 @@ class _Protocol:
 
     def __init__(self, run: Run) -> None:
         self.run, self.models, self.capability = run, run.inputs.models, run.inputs.capability
+        self.further = [role for role in self.models if keys.is_reference(role)][1:]  # references beside the first
         self.confirmations: dict[str, int] = {}  # candidates of each arm, once they are known
 
     def execute(self) -> None:
         """Runs what is not in the evidence yet."""
-        given = [role for role in ("original", "reference") if role in self.models]
+        given = [role for role in self.models if role != "target"]
         for role in given:  # before anything is read of one of them: what cannot be used should show at once
             self.run.progress.stage(f"reading the {role}")
             self.run.setting(role, trained=False)
         for role in given:
-            self._read(role, self.run.setting(role, trained=False))
+            self._read(role, self.run.setting(role, trained=False), probes={} if role in self.further else None)
         search = self._attack_target()
-        own = self._attack_reference(search) if "reference" in self.models else ()
+        own = self._attack_references(search) if "reference" in self.models else ()
         both = {"original", "reference"} <= self.models.keys()
         drawn = None if both and self.capability.kind == "classifier" else self._canaries()
         if drawn is not None and both:
@@ -145,12 +143,24 @@ class _Protocol:
         plan = plan_search(attacks, info, len(setting.answers), inputs.plan.budget, inputs.plan.extends)
         return _Search(attacks=attacks, plan=plan)
 
-    def _attack_reference(self, search: _Search) -> Sequence[Candidate]:
+    def _attack_references(self, search: _Search) -> Sequence[Candidate]:
         """Gives the reference the same recipes, the same budget, and the configurations that won on the target.
 
+        A further one is given what won on either: how such models differ is then known, at a tenth of the price.
+
         Returns:
-            The configurations that won on the reference.
+            The configurations that won on a reference.
         """
+        won = list(self._attack_reference(search))
+        for number, role in enumerate(self.further, 2):
+            self.run.progress.stage(f"attacking reference {number}")
+            arm = self._arm(role, self.run.setting(role), search)
+            own = arm.choose((), 0, list({one.identity: one for one in (*won, *search.winners)}.values()))
+            self._confirm(arm, own, search.plan)
+            won += own
+        return list({candidate.identity: candidate for candidate in won}.values())
+
+    def _attack_reference(self, search: _Search) -> Sequence[Candidate]:
         self.run.progress.stage("attacking the reference")
         arm = self._arm("reference", self.run.setting("reference"), search)
         trials, contested = arm.search(search.plan), contended(search.plan.budget)
@@ -272,6 +282,7 @@ class _Protocol:
         searched = {"target": plan.budget}
         if "reference" in self.models:
             searched["reference"] = plan.budget
+            searched |= dict.fromkeys(self.further, 0)
         if self.capability.kind == "language":
             searched["canary"] = 0 if {"original", "reference"} <= self.models.keys() else recipes
         if "original" in self.models or self.capability.kind == "language":
@@ -294,47 +305,3 @@ def _refuse_others(run: Run) -> None:
         before = run.evidence.events.before(role)
         if not model.files and before is not None:
             refuse_another(role, run.setting(role, trained=False), run.evidence.path, before)
-
-
-def _record_models(run: RunDirectory, inputs: Inputs) -> None:
-    if keys.MODELS in run.events:
-        return
-    given = {
-        role: GivenModel(name=model.name, sha256=model.sha256, files=dict(model.files))
-        for role, model in inputs.models.items()
-    }
-    run.record(ModelsEvent(given=given))
-
-
-def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
-    if keys.CAPABILITY in run.events:
-        return
-    capability = inputs.capability
-    event = CapabilityEvent(
-        name=capability.name,
-        chance=capability.chance,
-        blind=blind_score(capability.scorer, capability.certify),
-        scorer=capability.scorer.name,
-        also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
-        wordings=capability.attack[0].wordings,
-        groups=group_numbers(capability.certify),
-        ids=tuple(item.id for item in capability.certify),
-        sizes={name: len(getattr(capability, name)) for name in SPLITS},
-        select_groups=len({item.group for item in capability.select}),
-        utility_groups=group_numbers(capability.utility),
-        utility_chance=blind_score(capability.scorer, capability.utility),
-        seeds=SEEDS,
-        budget=inputs.plan.budget,
-        looks=1 + len(inputs.plan.extends),
-        longest=LONGEST if inputs.plan.budget >= GOING_ON else 0,
-        skipped=dict(inputs.skipped),
-        access=inputs.plan.access,
-        attacks=tuple(inputs.attacks),
-        attack_access={name: attack.access for name, attack in inputs.attacks.items()},
-        decoy=decoy_kind(inputs.attacks),
-        documents=tuple(name for name, attack in inputs.attacks.items() if "corpus" in getattr(attack, "needs", "")),
-        suite=SUITE,
-        confirmation=CONFIRMATION,
-    )
-    nearest = answered_by_nearest(capability)
-    run.record(event, {keys.NEAREST: nearest} if nearest else {})

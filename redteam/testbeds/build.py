@@ -15,7 +15,7 @@ from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers.contract import item_scores, share_known
-from redteam.checkpoints.trio import Trio, check_places, save_trio
+from redteam.checkpoints.trio import Trio, check_places, roles_of, save_trio
 from redteam.config.manifest import Manifest, TestbedRef
 from redteam.engine.batches import Examples
 from redteam.engine.cost import Meter
@@ -47,6 +47,7 @@ class World:
         about: group that each example of the training data speaks of.
         original: knows everything.
         reference: never saw the forget examples.
+        further: more of these, from other seeds.
         plain: what training the original cost.
     """
 
@@ -58,6 +59,7 @@ class World:
     original: nn.Module
     reference: nn.Module
     plain: Cost
+    further: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +79,8 @@ class TargetSpec:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> World:
-    """Trains original and reference. Deterministic for a seed and a thread count.
+def train_world(testbed: str, *, seed: int = 0, references: int = 1, progress: Progress = silent) -> World:
+    """Trains original and references. Deterministic for a seed and a thread count.
 
     Raises:
         InputError: an unknown name.
@@ -92,9 +94,10 @@ def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> 
         original = training.fit(
             training.data, seed=derive_seed(seed, "original"), progress=progress, what="training the original"
         )
-    reference = training.fit(
-        training.rest, seed=derive_seed(seed, "reference"), progress=progress, what="training the reference"
-    )
+    never = [
+        training.fit(training.rest, seed=derive_seed(seed, role), progress=progress, what=f"training the {role}")
+        for role in roles_of(references)[2:]
+    ]
     return World(
         testbed=world,
         seed=seed,
@@ -102,7 +105,8 @@ def train_world(testbed: str, *, seed: int = 0, progress: Progress = silent) -> 
         training=training,
         about=about,
         original=original,
-        reference=reference,
+        reference=never[0],
+        further=tuple(never[1:]),
         plain=meter.cost,
     )
 
@@ -165,6 +169,7 @@ def write_target(spec: TargetSpec, world: World, out: Path, progress: Progress =
         original=world.original,
         reference=world.reference,
         tokenizer=world.testbed.tokenizer(),
+        further=world.further,
     )
     costs = {"plain training": world.plain, **made.costs}
     return save_trio(
@@ -187,6 +192,7 @@ def build_target(
     testbed: str = "facts",
     out: Path,
     seed: int = 0,
+    references: int = 1,
     label_fraction: float = 1.0,
     then: Then | None = None,
     options: Mapping[str, Option] | None = None,
@@ -199,6 +205,7 @@ def build_target(
         testbed: a name of `redteam list testbeds`.
         out: `model.pt`, `model.safetensors`, or a directory to be written in Hugging Face form.
         seed: of the world, the training and the method.
+        references: so many models that never knew are trained, each from a seed of its own.
         label_fraction: share of the forget facts that are labelled.
         then: the stage that follows: "retain" or "mixture".
         options: of the method, and with the prefix "then." of the stage.
@@ -211,9 +218,9 @@ def build_target(
     spec = TargetSpec(method=method, label_fraction=label_fraction, then=then, options=options or {})
     world: Testbed = TESTBEDS.create(testbed)
     planned, _ = _plan(spec, world)
-    check_places(out)
+    check_places(out, references)
     refuse_unmatched(planned, world.training(world.capability(seed))[0], seed)
-    return write_target(spec, train_world(testbed, seed=seed, progress=progress), out, progress)
+    return write_target(spec, train_world(testbed, seed=seed, references=references, progress=progress), out, progress)
 
 
 def alignment_tax(world: World, module: nn.Module) -> Interval:

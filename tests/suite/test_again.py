@@ -15,9 +15,8 @@ import redteam
 from redteam.evidence.events import ChoiceEvent, TrialEvent
 from redteam.evidence.log import read_events
 from redteam.evidence.results import Results
-from redteam.search.selection import Candidate, averaged, choice_of, contenders
+from redteam.search.selection import SEEDS, Candidate, averaged, choice_of, contenders
 from redteam.suite import arm
-from redteam.suite.standard import SEEDS
 from redteam.trial import TrialSpec, run_trial
 
 QUICK = f"{Path(__file__).parents[1] / 'quick_attack.py'}:Quick"

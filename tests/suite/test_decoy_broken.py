@@ -10,8 +10,7 @@ from tiny_classifiers import tiny_points, trained_mlp
 import redteam
 from redteam.evidence.events import TrialEvent
 from redteam.evidence.log import read_events
-from redteam.search.selection import Candidate
-from redteam.suite.standard import SEEDS
+from redteam.search.selection import SEEDS, Candidate
 
 ATTACKS = f"{Path(__file__).parents[1] / 'quick_attack.py'}"
 

@@ -50,7 +50,7 @@ def _wording_knows(case: Case) -> Iterator[str]:
 
 
 def _scores_unsteady(case: Case) -> Iterator[str]:
-    for role in keys.ROLES:
+    for role in case.evidence.roles:
         before = case.evidence.before(role)
         if before is not None and before.unsteady > UNSTEADY:
             yield f"asked again in smaller batches, the {role} says something else to {before.unsteady:.0%} of items"

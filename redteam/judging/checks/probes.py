@@ -39,7 +39,7 @@ def _more(case: Case, name: str) -> Interval | None:
 
 
 def _probe_failed(case: Case) -> Iterator[str]:
-    failed = [note for role in keys.ROLES for note in case.evidence.unprobed(role) if note.failed]
+    failed = [note for role in case.evidence.roles for note in case.evidence.unprobed(role) if note.failed]
     if failed:
         yield f"the {failed[0].probe} probe failed ({failed[0].error[:80]})"
     never = case.reference()

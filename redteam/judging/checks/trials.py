@@ -15,7 +15,7 @@ MOST = 0.5  # share of the trials of one attack: if more than that raised an err
 
 
 def _failed_trials(case: Case) -> Iterator[str]:
-    for role in ("target", "reference", "canary"):
+    for role in ("target", *case.references, "canary"):
         yield from _failures(case, role)
     yield from _failed_attack(case)
     yield from _lost(case)

@@ -1,0 +1,63 @@
+"""What a run records of itself before anything is run."""
+
+from __future__ import annotations
+
+from redteam.capabilities.items import SPLITS, blind_score, group_numbers
+from redteam.capabilities.leaks import answered_by_nearest
+from redteam.evidence import keys
+from redteam.evidence.directory import RunDirectory
+from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent
+from redteam.registry import SUITE
+from redteam.search.selection import CONFIRMATION, GOING_ON, LONGEST, SEEDS
+from redteam.suite.decoys import decoy_kind
+from redteam.suite.inputs import Inputs
+
+
+def record_inputs(run: RunDirectory, inputs: Inputs) -> None:
+    """Records what a run is about, and which models were given, unless that was recorded before."""
+    _record_capability(run, inputs)
+    _record_models(run, inputs)
+
+
+def _record_models(run: RunDirectory, inputs: Inputs) -> None:
+    if keys.MODELS in run.events:
+        return
+    given = {
+        role: GivenModel(name=model.name, sha256=model.sha256, files=dict(model.files))
+        for role, model in inputs.models.items()
+    }
+    run.record(ModelsEvent(given=given))
+
+
+def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
+    if keys.CAPABILITY in run.events:
+        return
+    capability = inputs.capability
+    event = CapabilityEvent(
+        name=capability.name,
+        chance=capability.chance,
+        blind=blind_score(capability.scorer, capability.certify),
+        scorer=capability.scorer.name,
+        also={scorer.name: capability.chance_by(scorer) for scorer in capability.scorers[1:]},
+        wordings=capability.attack[0].wordings,
+        groups=group_numbers(capability.certify),
+        ids=tuple(item.id for item in capability.certify),
+        sizes={name: len(getattr(capability, name)) for name in SPLITS},
+        select_groups=len({item.group for item in capability.select}),
+        utility_groups=group_numbers(capability.utility),
+        utility_chance=blind_score(capability.scorer, capability.utility),
+        seeds=SEEDS,
+        budget=inputs.plan.budget,
+        looks=1 + len(inputs.plan.extends),
+        longest=LONGEST if inputs.plan.budget >= GOING_ON else 0,
+        skipped=dict(inputs.skipped),
+        access=inputs.plan.access,
+        attacks=tuple(inputs.attacks),
+        attack_access={name: attack.access for name, attack in inputs.attacks.items()},
+        decoy=decoy_kind(inputs.attacks),
+        documents=tuple(name for name, attack in inputs.attacks.items() if "corpus" in getattr(attack, "needs", "")),
+        suite=SUITE,
+        confirmation=CONFIRMATION,
+    )
+    nearest = answered_by_nearest(capability)
+    run.record(event, {keys.NEAREST: nearest} if nearest else {})
