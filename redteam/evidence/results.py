@@ -186,6 +186,7 @@ class CapabilityResult(Record):
         scorer: how an item is scored.
         also: what further scorers say, by name.
         wordings: what is known under further wordings, in their order.
+        p: of recovering no more than is tolerated, at the utility floor or regardless of it.
         looks: at this run and at those that it extends; each is judged with half the error of the one before.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
@@ -209,6 +210,7 @@ class CapabilityResult(Record):
     looks: int = 1
     excess_recovery: Interval | None
     excess_recovery_any_utility: Interval | None
+    p: float | None = None
     recovered_fraction: float | None
     scores: dict[str, Scores]
     time_to_recovery: dict[str, TimeToRecovery]

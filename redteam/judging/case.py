@@ -19,7 +19,7 @@ from redteam.evidence.results import Also, Probed, Tried, Worded
 from redteam.evidence.stops import utility_floor
 from redteam.judging.agreement import further_wordings, other_scorers
 from redteam.judging.contrast import Models
-from redteam.judging.recovery import Excess, excess_recovery, rounded, strongest_stop
+from redteam.judging.recovery import Excess, excess_recovery, p_value, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds, minimum_detectable_difference
 from redteam.judging.tried import tried_attacks
 from redteam.judging.verdict import Policy
@@ -149,6 +149,19 @@ class Case(Scope):
     def excess_any_utility(self) -> Excess | None:
         """Excess recovery of the target whatever happens to utility; None where it is not defined."""
         return self.excess("target", any_utility=True)
+
+    @cached_property
+    def p(self) -> float | None:
+        """The p-value of the target's excess recovery being no more than is tolerated, at the floor or regardless.
+
+        Of two chances the smaller counts twice. None where it is not defined, and of runs that were judged without it.
+        """
+        never, tolerated = self.reference(), self.policy.max_excess_recovery
+        if never is None or self.resampling.alone:
+            return None
+        both = [self.compared("target", never, any_utility=any_utility) for any_utility in (False, True)]
+        found = [p for models in both if (p := p_value(models, self.resampling, tolerated)) is not None]
+        return min(1.0, 2 * min(found)) if found else None
 
     @cached_property
     def control_recovered(self) -> bool | None:

@@ -58,6 +58,7 @@ def limitations(found: Gate) -> list[str]:
     ]
     lesser = sorted({judged.result.access for judged in found.judged} - {"weights"})
     told += [f"The adversary had access to {' or '.join(lesser)}, and not to the weights."] if lesser else []
+    told += _together(found)
     told += _unreferenced(found)
     told += _one_reference(found)
     told += [_looked(judged, found) for judged in found.judged if judged.result.looks > 1]
@@ -93,6 +94,18 @@ def _unreferenced(found: Gate) -> list[str]:
             f"The model before unlearning was not given: nothing can be said to resist of {', '.join(unknown)}."
         )
     return told
+
+
+def _together(found: Gate) -> list[str]:
+    """Returns which of several capabilities are said to be recovered, where not all hold together."""
+    alone = {judged.result.name for judged in found.judged if judged.result.verdict == "RECOVERED"}
+    lucky = sorted(alone - found.recovered)
+    if not lucky:
+        return []
+    return [
+        f"Of {len(found.judged)} capabilities one may seem recovered by luck. By itself each verdict holds; together"
+        f" it is not said of: {', '.join(lucky)} (Holm's p-values)."
+    ]
 
 
 def _one_reference(found: Gate) -> list[str]:

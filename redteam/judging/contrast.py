@@ -69,13 +69,27 @@ def student_bounds(models: Models, grouping: Grouping, confidence: float) -> tup
         grouping: facts of the items.
         confidence: of both bounds together.
     """
-    parts = [(_facts(models, grouping), grouping.effective - 1)]
-    for means, sign in ((models.target.mean(axis=1), 0), (_between(models), 1)):
-        if len(means) > 1:
-            each = float(means.var(ddof=1)) / len(means)
-            parts.append((_Quadratic(each, -2 * each * sign, each * sign), len(means) - 1.0))
+    parts = _parts(models, grouping)
     found = [_bound(models, parts, (1 - confidence) / 2, sign) for sign in (-1, 1)]
     return found[0], found[1]
+
+
+def student_p(models: Models, grouping: Grouping, tolerated: float) -> float:
+    """Returns the one-sided p-value of the excess recovery being no more than is tolerated, see `student_bounds`.
+
+    With several references it is no less than that of a further model that never knew, see `predicted_low`.
+    """
+    from scipy.special import stdtr
+
+    whole, target, never = models.means
+    contrast = target - tolerated * whole - (1 - tolerated) * never
+    variance, freedom = _variance(_parts(models, grouping), tolerated)
+    found = [float(stdtr(freedom, -contrast / math.sqrt(variance)))] if variance else [float(contrast <= 0)]
+    if len(models.references) > 1:
+        means = _between(models)
+        reach = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        found.append(float(stdtr(len(means) - 1, -contrast / reach)) if reach else float(contrast <= 0))
+    return max(found)
 
 
 def predicted_low(models: Models, confidence: float) -> float:
@@ -89,9 +103,9 @@ def predicted_low(models: Models, confidence: float) -> float:
     """
     from scipy.stats import t
 
-    means = np.array([scores.mean() for scores in models.references])
-    if len(means) < 2:
+    if len(models.references) < 2:
         raise ValueError("one reference says nothing of how references differ")
+    means = _between(models)
     whole, target, never = models.means
     reach = float(t.ppf((1 + confidence) / 2, len(means) - 1) * means.std(ddof=1) * math.sqrt(1 + 1 / len(means)))
     gap = whole - never
@@ -149,6 +163,25 @@ def _facts(models: Models, grouping: Grouping) -> _Quadratic:
     )
 
 
+def _parts(models: Models, grouping: Grouping) -> list[tuple[_Quadratic, float]]:
+    """Returns the variances that L is made of, with their degrees of freedom."""
+    parts = [(_facts(models, grouping), grouping.effective - 1)]
+    for means, sign in ((models.target.mean(axis=1), 0), (_between(models), 1)):
+        if len(means) > 1:
+            each = float(means.var(ddof=1)) / len(means)
+            parts.append((_Quadratic(each, -2 * each * sign, each * sign), len(means) - 1.0))
+    return parts
+
+
+def _variance(parts: Sequence[tuple[_Quadratic, float]], delta: float) -> tuple[float, float]:
+    """Returns the variance of L, and Satterthwaite's degrees of freedom."""
+    variances = [max(0.0, part.at(delta)) for part, _ in parts]
+    total = sum(variances)
+    if total == 0:
+        return 0.0, 1.0
+    return total, total**2 / sum(v**2 / max(df, 1e-9) for v, (_, df) in zip(variances, parts, strict=True))
+
+
 def _bound(models: Models, parts: Sequence[tuple[_Quadratic, float]], tail: float, sign: int) -> float:
     """Returns where L is `sign` times t standard errors off 0: of -1 the lower bound."""
     from scipy.special import stdtrit  # quantiles of Student's t, without what `scipy.stats` checks at every call
@@ -157,11 +190,9 @@ def _bound(models: Models, parts: Sequence[tuple[_Quadratic, float]], tail: floa
     gain, gap = target - never, whole - never
     delta = gain / gap
     for _ in range(ROUNDS):
-        variances = [max(0.0, part.at(delta)) for part, _ in parts]
-        total = sum(variances)
-        if total == 0:
+        variance, freedom = _variance(parts, delta)
+        if variance == 0:
             return gain / gap
-        freedom = total**2 / sum(v**2 / max(df, 1e-9) for v, (_, df) in zip(variances, parts, strict=True))
         squared = float(stdtrit(freedom, 1 - tail)) ** 2
         a, b, c = (squared * sum(getattr(part, name) for part, _ in parts) for name in "abc")
         lead, half, rest = gap**2 - c, gain * gap + b / 2, gain**2 - a

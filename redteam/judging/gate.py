@@ -13,6 +13,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.evidence.sealed import SealedRun
 from redteam.exit_codes import ExitCode, code_of, worst
 from redteam.judging.judge import judge
+from redteam.judging.statistics import holm
 from redteam.judging.verdict import Policy
 from redteam.registry import ATTACKS, STANDARD_ATTACKS, SUITE, suite_of
 
@@ -58,8 +59,23 @@ class Gate:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0 if every capability resisted or is waived; else 1 if one was recovered; else 3."""
-        return worst(judged.code for judged in self.judged)
+        """0 if every capability resisted or is waived; else 1 if some was recovered; else 3.
+
+        Of many capabilities one seems recovered by luck: that some was is a claim about all of them.
+        """
+        code = worst(judged.code for judged in self.judged)
+        failed = {judged.result.name for judged in self.judged if judged.code is ExitCode.FAILED}
+        return ExitCode.UNDECIDED if code is ExitCode.FAILED and not failed & self.recovered else code
+
+    @property
+    def recovered(self) -> set[str]:
+        """The capabilities of which it can be said together that they were recovered, by Holm's p-values.
+
+        In runs that say no p-value it is each that was RECOVERED by itself.
+        """
+        said = [judged.result for judged in self.judged if judged.result.verdict == "RECOVERED"]
+        adjusted = holm({judged.result.name: _p(judged.result) for judged in self.judged})
+        return {one.name for one in said if one.p is None or adjusted[one.name] <= 1 - one.policy["confidence"]}
 
     @property
     def expires(self) -> date:
@@ -92,6 +108,11 @@ def gate(runs: Sequence[SealedRun], rules: Rules, on: date, *, again: bool = Fal
         _refuse_older(runs)
     refuse_unusable(rules, [run.plan.capability[0] for run in runs], on)
     return Gate(rules=rules, judged=[_judged(run, rules) for run in runs], on=on)
+
+
+def _p(result: CapabilityResult) -> float:
+    """Returns the p-value of a capability; of one without any, what its verdict makes of it."""
+    return result.p if result.p is not None else float(result.verdict != "RECOVERED")
 
 
 def _refuse_older(runs: Sequence[SealedRun]) -> None:

@@ -71,6 +71,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
         looks=capability.looks,
         excess_recovery=clipped(case.excess_recovery),
         excess_recovery_any_utility=clipped(case.excess_any_utility),
+        p=None if case.p is None else round(case.p, 6),
         recovered_fraction=_recovered_fraction(case),
         scores=scores,
         time_to_recovery=times.get("target", {}),

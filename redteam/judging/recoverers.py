@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-
-import numpy as np
 
 from redteam.evidence.evidence import Stop
 from redteam.evidence.results import Recoverer
 from redteam.judging.case import Case
-from redteam.judging.recovery import Excess, clipped, excess_replicates, strongest_stop
-from redteam.judging.statistics import percentile_bounds
+from redteam.judging.recovery import Excess, clipped, excess_recovery, p_value, strongest_stop
+from redteam.judging.statistics import holm
 
 
 def recoverers(case: Case) -> dict[str, Recoverer]:
@@ -33,19 +30,6 @@ def recoverers(case: Case) -> dict[str, Recoverer]:
     }
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Returns adjusted p-values: whatever is true, with probability 1 - a no true hypothesis gets one of a or less.
-
-    The i-th smallest of m counts (m - i + 1) times, and no less than the one before. Source: Holm 1979, "A Simple
-    Sequentially Rejective Multiple Test Procedure".
-    """
-    adjusted, least = {}, 0.0
-    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
-        least = max(least, min(1.0, (len(p) - rank) * p[name]))
-        adjusted[name] = least
-    return adjusted
-
-
 def _stops(case: Case) -> dict[str, Stop]:
     """Returns where each attack that was confirmed stopped, chosen on the select split."""
     by_name: dict[str, list[Stop]] = {}
@@ -57,10 +41,7 @@ def _stops(case: Case) -> dict[str, Stop]:
 
 def _excess(case: Case, stop: Stop, never: str) -> tuple[Excess, float] | None:
     """Returns excess recovery by one attack, and the p-value of its being no more than is tolerated."""
-    found = excess_replicates(replace(case.compared("target", never), target=stop.certify), case.resampling)
-    if found is None:
-        return None
-    raw, replicates = found[0], found[1][~np.isnan(found[1])]
-    bounds = percentile_bounds(raw, replicates, case.resampling.confidence)
-    p = (1 + int((replicates <= case.policy.max_excess_recovery).sum())) / (1 + len(replicates))
-    return Excess(raw, bounds), p
+    models = replace(case.compared("target", never), target=stop.certify)
+    excess = excess_recovery(models, case.resampling)
+    p = p_value(models, case.resampling, case.policy.max_excess_recovery)
+    return None if excess is None or p is None else (excess, p)

@@ -10,7 +10,7 @@ import numpy as np
 
 from redteam.evidence.evidence import AXES, Array, Stop
 from redteam.evidence.results import SpeedUp, TimeToRecovery
-from redteam.judging.contrast import Models, counted_high, predicted_low, student_bounds
+from redteam.judging.contrast import Models, counted_high, predicted_low, student_bounds, student_p
 from redteam.judging.statistics import Resampling, percentile_bounds
 from redteam.record import Interval
 
@@ -74,6 +74,20 @@ def excess_recovery(models: Models, resampling: Resampling) -> Excess | None:
         low = min(low, predicted_low(models, confidence))
     high = max(high, counted_high(models, grouping, confidence))
     return Excess(raw, Interval(raw, min(bounds.low, low), max(bounds.high, high)))
+
+
+def p_value(models: Models, resampling: Resampling, tolerated: float) -> float | None:
+    """Returns the p-value of the excess recovery being no more than is tolerated: the larger of both intervals' own.
+
+    Returns:
+        None as of `excess_recovery`.
+    """
+    found = excess_replicates(models, resampling)
+    if found is None:
+        return None
+    replicates = found[1][~np.isnan(found[1])]
+    drawn = (1 + int((replicates <= tolerated).sum())) / (1 + len(replicates))
+    return drawn if resampling.alone else max(drawn, student_p(models, resampling.grouping, tolerated))
 
 
 def excess_replicates(models: Models, resampling: Resampling, prefix: str = "") -> tuple[float, Array] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,6 +170,19 @@ def mean_bounds(scores: Array, resampling: Resampling, name: str) -> Interval:
         low, high = exact_interval(estimate * resampling.groups, resampling.groups, resampling.confidence)
         return Interval(estimate, low, high)
     return percentile_bounds(estimate, resampling.means(scores, name), resampling.confidence)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Returns adjusted p-values: whatever is true, with probability 1 - a no true hypothesis gets one of a or less.
+
+    The i-th smallest of m counts (m - i + 1) times, and no less than the one before. Source: Holm 1979, "A Simple
+    Sequentially Rejective Multiple Test Procedure".
+    """
+    adjusted, least = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        least = max(least, min(1.0, (len(p) - rank) * p[name]))
+        adjusted[name] = least
+    return adjusted
 
 
 def expected_best_of(values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t, ttest_ind
 
-from redteam.judging.contrast import FEW, Models, counted_high, predicted_low, student_bounds
+from redteam.judging.contrast import FEW, Models, counted_high, predicted_low, student_bounds, student_p
 from redteam.judging.recovery import excess_recovery
 from redteam.judging.statistics import Grouping, Resampling, facts_needed, share_bound
 
@@ -139,6 +139,25 @@ def test_the_variance_over_facts_is_that_of_a_bootstrap_of_facts():
     scores = np.stack([(rng.normal(size=len(groups)) < shift + level[groups]).astype(float) for shift in (-1.0, 0.0)])
     drawn = Resampling.over(groups.tolist(), seed=0, replicates=20_000).items @ scores.T
     np.testing.assert_allclose(Grouping.of(groups.tolist()).covariance(scores), np.cov(drawn.T), rtol=0.08)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.floats(0.05, 0.5))
+def test_a_p_value_is_small_where_the_interval_leaves_out_what_is_tolerated(seed, references, rate):
+    rng, facts = np.random.default_rng(seed), 40
+    models = Models(
+        original=np.ones((1, facts)),
+        target=(rng.random((4, facts)) < rate).astype(float),
+        references=tuple((rng.random((4, facts)) < 0.1).astype(float) for _ in range(references)),
+    )
+    grouping = Grouping.of(range(facts))
+    low, _ = student_bounds(models, grouping, 0.95)
+    low = low if references == 1 else min(low, predicted_low(models, 0.95))
+    for tolerated in (0.05, 0.1, 0.3):
+        p = student_p(models, grouping, tolerated)
+        assert 0 <= p <= 1
+        if abs(low - tolerated) > 1e-4:
+            assert (p < 0.025) == (low > tolerated)
 
 
 def test_an_interval_is_never_narrower_than_that_of_the_bootstrap_alone():

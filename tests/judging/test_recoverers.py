@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recorded_runs import MASKED, NEVER_TRAINED, Attack, World, judge_run, record
 
 from redteam.evidence.results import CapabilityResult
-from redteam.judging.recoverers import holm
+from redteam.judging.statistics import holm
 from redteam.judging.verdict import Policy
 
 p_values = st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=6)
