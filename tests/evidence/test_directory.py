@@ -44,6 +44,7 @@ CHANGES = {
     "budget": 99,
     "seed": 1,
     "extends": (50,),
+    "further_references": ("9" * 64,),
 }
 
 

@@ -285,18 +285,28 @@ def test_a_trial_that_was_never_scored_has_failed():
     assert "never scored" in found
 
 
-@pytest.mark.parametrize(("low", "raised"), [(0.625, False), (0.626, True), (0.25, False)])
-def test_reference_recovers(low, raised, monkeypatch):
-    """Halfway from a chance of 0.25 to the original's 1."""
-    monkeypatch.setattr(reference, "mean_bounds", lambda *_: Interval(0.7, low, 0.9))
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(("bound", "raised"), [(0.625, False), (0.626, True), (0.25, False)])
+def test_reference_recovers(bound, raised, alone, monkeypatch):
+    """Halfway from a chance of 0.25 to the original's 1: at most, and in older runs surely more."""
+    bounds = Interval(0.7, bound, 0.9) if alone else Interval(0.2, 0.1, bound)
+    monkeypatch.setattr(reference, "mean_bounds", lambda *_: bounds)
     case = known(
         evidence=evidence("reference"),
-        resampling=None,
+        resampling=SimpleNamespace(alone=alone),
         strongest=lambda role: SimpleNamespace(certify=None),
         whole=lambda: np.ones((1, 1)),
         chance=0.25,
     )
     assert len(reasons("reference-recovers", case)) == raised
+
+
+@pytest.mark.parametrize(("estimate", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
+def test_a_probe_counts_by_what_it_seems_to_read(estimate, raised):
+    """Of older runs by what it surely reads."""
+    found = {"linear": Probed(accuracy={}, control={}, layer={}, leakage=Interval(estimate, -0.4, 0.9))}
+    case = known(evidence=evidence_of(), probes=found, resampling=SimpleNamespace(alone=False))
+    assert len(reasons("probe-reads", case)) == raised
 
 
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
@@ -310,7 +320,7 @@ def test_probe_reads(low, raised, monkeypatch):
         samples = {(f"{role}/probe/{name}", "correct"): scores[role] for role in scores for name in compared}
         found = {name: Probed(accuracy={}, control={}, layer={}, leakage=leakage) for name, leakage in leakage.items()}
         read = evidence_of(before("target"), before("reference"), samples=samples)
-        case = known(evidence=read, probes=found, resampling=None)
+        case = known(evidence=read, probes=found, resampling=SimpleNamespace(alone=True))
         return reasons("probe-reads", case)
 
     said = "what was removed can be read from the target: linear 50%"

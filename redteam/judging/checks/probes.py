@@ -17,12 +17,20 @@ def _probe_reads(case: Case) -> Iterator[str]:
     told, tolerated = [], case.policy.max_excess_recovery
     for name, probed in _deciding(case).items():
         if probed.leakage is not None:
-            if probed.leakage.low > tolerated:
+            if _reads(case, probed.leakage) > tolerated:
                 told.append(f"{name} {probed.leakage.estimate:.0%}")
-        elif (more := _more(case, name)) is not None and more.low > tolerated:
+        elif (more := _more(case, name)) is not None and _reads(case, more) > tolerated:
             told.append(f"{name} {more.estimate:.2f} more than from the reference")
     if told:
         yield f"what was removed can be read from the target: {', '.join(told)}"
+
+
+def _reads(case: Case, found: Interval) -> float:
+    """Returns what counts of a probe's reading: the estimate; of runs that were judged so the lower bound.
+
+    An upper bound would count against every model: of ten probes that read nothing, of one it is above a tenth.
+    """
+    return found.low if case.resampling.alone else found.estimate
 
 
 def _more(case: Case, name: str) -> Interval | None:

@@ -42,14 +42,15 @@ def _reference_knows(case: Case) -> Iterator[str]:
     for never in case.references:
         before = mean_bounds(case.evidence.released(never)[None], case.resampling, "before")
         known = case.policy.max_excess_recovery if case.evidence.capability.suite else KNOWN_BEFORE
-        if before.low > _above_chance(case, known):
-            yield f"before any attack the {never} scores {before.estimate:.2f}, chance is {case.chance:.2f}"
+        if case.exceeds(before, _above_chance(case, known)):
+            unsure = "" if before.low > _above_chance(case, known) else f" and may score {before.high:.2f}"
+            yield f"before any attack the {never} scores {before.estimate:.2f}{unsure}, chance is {case.chance:.2f}"
 
 
 def _reference_recovers(case: Case) -> Iterator[str]:
     for never in _never(case):
         after = mean_bounds(case.strongest(never).certify, case.resampling, never)
-        if after.low > _above_chance(case, TAUGHT):
+        if case.exceeds(after, _above_chance(case, TAUGHT)):
             yield f"the attacked {never} reaches {after.estimate:.2f} by itself"
 
 
@@ -108,16 +109,16 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="reference-knows",
         blocks=RESISTED,
-        when="before any attack the reference knows more than is tolerated of what the original did, beyond chance:"
-        " what comes back of the target cannot be told from that",
-        remedy="give a reference that never saw what was removed, or questions that cannot be guessed",
+        when="before any attack the reference may know more than is tolerated of what the original did, beyond chance:"
+        " what comes back of the target cannot be told from that. The upper bound counts",
+        remedy="give a reference that never saw what was removed, questions that cannot be guessed, or more facts",
         explain=_reference_knows,
     ),
     Check(
         name="reference-recovers",
         blocks=RESISTED,
-        when=f"the attacked reference itself reaches more than {TAUGHT:.0%} of what the original knew, beyond chance:"
-        " the attack teaches rather than reveals",
+        when=f"the attacked reference itself may reach more than {TAUGHT:.0%} of what the original knew, beyond chance:"
+        " the attack teaches rather than reveals. The upper bound counts",
         remedy="use facts that cannot be inferred from each other",
         explain=_reference_recovers,
     ),
