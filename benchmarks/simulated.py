@@ -79,7 +79,7 @@ def outcome(regime: Regime, excess: float, number: int) -> Outcome:
         number: of the run; the same numbers give the same answers.
     """
     seed = [number, round(excess * 1000), len(regime.sizes), round(regime.never * 10000)]
-    world = _World(regime, np.random.default_rng(seed))
+    world = World(regime, np.random.default_rng(seed))
     means = world.drawn(regime.never, regime.training_sd, regime.references)
     original = world.answers(np.array([regime.whole]), firm=1.0)
     attacked = tuple(world.attacked(float(mean), regime.candidates[1]) for mean in means)
@@ -92,7 +92,7 @@ def outcome(regime: Regime, excess: float, number: int) -> Outcome:
     return Outcome(_verdict(regime, first), _verdict(regime, found[-1]), covered)
 
 
-class _World:
+class World:
     """Facts of one run, and how easy each is."""
 
     def __init__(self, regime: Regime, rng: np.random.Generator) -> None:
@@ -130,7 +130,7 @@ class _World:
 
 
 def _judged(
-    world: _World, original: Array, base: float, excess: float, references: tuple[Array, ...], number: int
+    world: World, original: Array, base: float, excess: float, references: tuple[Array, ...], number: int
 ) -> Excess | None:
     regime = world.regime
     target = world.attacked(base + excess * (regime.whole - base), regime.candidates[0])
