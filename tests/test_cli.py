@@ -55,7 +55,7 @@ def test_options_are_frozen() -> None:
         "bench": [
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",
         ],
-        "unlearn": ["--label-fraction", "--out", "--seed", "--set", "--testbed", "--then"],
+        "unlearn": ["--label-fraction", "--out", "--references", "--seed", "--set", "--testbed", "--then"],
         "inspect": ["--config", "--digest", "--format"],
         "certify": ["--format", "--out", "--policy", "--sign"],
         "verify": ["--identity", "--issuer", "--key", "--model", "--policy", "--run"],

@@ -73,7 +73,7 @@ def manifest_refusal(write: Callable, content: Any) -> InputError:
 
 def test_a_manifest_comes_back_as_it_was_written(write) -> None:
     manifest = read_manifest(write(json.dumps(MANIFEST), "model.redteam.json"))
-    assert manifest.model_dump() == MANIFEST
+    assert manifest.model_dump() == MANIFEST | {"further_references": []}
     assert read_manifest(write(manifest.model_dump_json(), "again.redteam.json")) == manifest
     assert isinstance(manifest.capability, TestbedRef)
     assert isinstance(manifest.original, CheckpointRef)

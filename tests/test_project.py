@@ -49,7 +49,7 @@ def test_paths_are_relative_to_the_file_and_names_are_not(tmp_path: Path, monkey
     asked = read_project(write(tmp_path, text))
     assert asked.target == tmp_path / "model"
     assert asked.capability == (tmp_path / "a.toml", Path("/data/b.toml"))
-    assert (asked.original, asked.reference) == (tmp_path / "before", None)
+    assert (asked.original, asked.reference) == (tmp_path / "before", ())
     assert asked.arch == f"{tmp_path}/train.py:make"
     assert asked.attacks == ("lora", f"{tmp_path}/mine.py:Mine")
     assert (asked.access, asked.budget, asked.seed) == (Access.ACTIVATIONS, 7, 0)
@@ -149,7 +149,7 @@ def test_the_questions_write_files_that_are_read(questions: Path) -> None:
     assert capability.name == 'birth "years"'
     assert {item.group for item in capability.forget} == {f"forget {n}" for n in range(20)}
     asked = read_project(questions / "redteam.toml")
-    assert (asked.target, asked.original, asked.reference) == (questions / "model", questions / "before", None)
+    assert (asked.target, asked.original, asked.reference) == (questions / "model", questions / "before", ())
     assert asked.capability == (questions / "capability.toml",)
 
 

@@ -115,10 +115,12 @@ def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results,
     assert "Zeta [red]: searching the target" in done.stderr
     assert "alpha: searching the target" in done.stderr
     notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
-    assert notes == [
-        f"note: {name} has 8 facts to certify on, at least 30 are needed for a verdict"
-        for name in ("Zeta [red]", "alpha")
+    names = ("Zeta [red]", "alpha")
+    assert notes[::2] == [
+        f"note: {name} has 8 facts to certify on, at least 30 are needed for a verdict" for name in names
     ]
+    assert [note.partition(": 8 facts")[0] for note in notes[1::2]] == [f"note: {name}" for name in names]
+    assert all("RESISTED takes about 69 of them" in note for note in notes[1::2])
 
 
 def test_what_keeps_a_run_from_a_verdict_is_said_before_it(untrained: Path, two: list[Path], tmp_path: Path) -> None:

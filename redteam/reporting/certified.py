@@ -23,7 +23,7 @@ def print_certificate(certificate: Certificate, path: Path, console: Console) ->
     """Prints what was decided of each capability, why, and where the certificate is."""
     said = certificate.predicate
     parts: list[RenderableType] = [_table(said.runs), Text(), *(_reason(run) for run in said.runs), Text()]
-    parts += [Text(f"· {line}", style="dim") for line in said.limitations]
+    parts += [Text(f"· {one_line(line)}", style="dim") for line in said.limitations]
     colour = DECIDED[said.decision]
     title = Text(f"the gate: {said.decision}", style=f"bold {colour}")
     console.print(Panel(Group(*parts), title=title, border_style=colour, title_align="left"))

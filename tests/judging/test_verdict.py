@@ -301,14 +301,6 @@ def test_reference_recovers(bound, raised, alone, monkeypatch):
     assert len(reasons("reference-recovers", case)) == raised
 
 
-@pytest.mark.parametrize(("estimate", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
-def test_a_probe_counts_by_what_it_seems_to_read(estimate, raised):
-    """Of older runs by what it surely reads."""
-    found = {"linear": Probed(accuracy={}, control={}, layer={}, leakage=Interval(estimate, -0.4, 0.9))}
-    case = known(evidence=evidence_of(), probes=found, resampling=SimpleNamespace(alone=False))
-    assert len(reasons("probe-reads", case)) == raised
-
-
 @pytest.mark.parametrize(("low", "raised"), [(0.1, False), (0.11, True), (-0.3, False)])
 def test_probe_reads(low, raised, monkeypatch):
     share, more = Interval(estimate=0.5, low=low, high=0.9), Interval(0.5, low, 0.9)
