@@ -13,10 +13,10 @@ attack: $(READY)
 	$(BIN)/redteam attack $(RMU) --budget 32
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=25
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --durations=25
 
 lint: $(READY)
 	$(BIN)/ruff check .
