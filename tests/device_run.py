@@ -39,7 +39,7 @@ from redteam.trial import Setting, TrialSpec, open_setting, run_trial
 from redteam.unlearning.masked import Unmaskable
 
 HALVES = {"model.embed_tokens": 1, "model.layers.0": 1, "model.layers.1": 0, "model.norm": 0, "lm_head": 0}
-STEPS, RECIPES = 6, 3
+STEPS, RECIPES = 3, 2
 
 
 def made(kind: str, seed: int, folder: Path) -> Target:

@@ -42,9 +42,10 @@ class SmallWorld:
     original: nn.Module
     never: nn.Module
 
-    def masked(self) -> nn.Module:
-        """The original behind noise on its output head."""
-        task = UnlearningTask(
+    @property
+    def task(self) -> UnlearningTask:
+        """What a method is given that unlearns the capability."""
+        return UnlearningTask(
             original=self.original,
             forget=encode_training(self.capability, self.capability.forget, TOKENIZER),
             retain=encode_training(self.capability, self.capability.retain, TOKENIZER),
@@ -52,13 +53,16 @@ class SmallWorld:
             training=None,
             seed=0,
         )
-        return Masked(share_left=0.2).apply(task)
+
+    def masked(self) -> nn.Module:
+        """The original behind noise on its output head."""
+        return Masked(share_left=0.2).apply(self.task)
 
 
-def small_world() -> SmallWorld:
-    """Trains both models; the same ones every time."""
+def small_world(sizes: Mapping[str, int] = SIZES) -> SmallWorld:
+    """Trains both models; the same ones every time. Args: sizes: facts of each split."""
     whole = Facts().capability(0)
-    parts = {name: getattr(whole, name)[:size] for name, size in SIZES.items()}
+    parts = {name: getattr(whole, name)[:size] for name, size in sizes.items()}
     capability = Capability(name="small", **parts, corpus=tuple(said(parts["attack"])))
     stays = capability.retain + capability.utility
     return SmallWorld(

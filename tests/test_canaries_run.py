@@ -22,6 +22,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.judging.verdict import Policy
 from redteam.suite import canaries as teaching
 from redteam.suite.canaries import Untaught, taught
+from redteam.suite.memo import Memo
 from redteam.target import Target
 
 SHORT = f"{Path(__file__).with_name('quick_attack.py')}:Short"
@@ -40,6 +41,12 @@ def world() -> SmallWorld:
     return replace(made, capability=replace(made.capability, **facts))
 
 
+@pytest.fixture(scope="module")
+def memo() -> Memo:
+    """What several runs do with the same models is done once."""
+    return Memo()
+
+
 def attacked(world: SmallWorld, target: nn.Module, out: Path, **changes: Any) -> CapabilityResult:
     how: dict[str, Any] = {"attacks": [SHORT], "probes": ["linear"], "budget": 4, "tokenizer": TOKENIZER}
     redteam.attack(target, capability=world.capability, out=out, **{**how, **changes})
@@ -47,25 +54,28 @@ def attacked(world: SmallWorld, target: nn.Module, out: Path, **changes: Any) ->
 
 
 @pytest.mark.slow
-def test_without_a_reference_the_verdicts_are_the_known_ones(world: SmallWorld, tmp_path: Path) -> None:
-    masked = attacked(world, world.masked(), tmp_path / "masked", original=world.original)
+def test_without_a_reference_the_verdicts_are_the_known_ones(world: SmallWorld, memo: Memo, tmp_path: Path) -> None:
+    masked = attacked(world, world.masked(), tmp_path / "masked", original=world.original, memo=memo)
     assert (masked.verdict, [flag.name for flag in masked.flags if flag.name not in HIDES]) == ("RECOVERED", [])
     assert masked.scores["canary"].after is not None
     assert masked.scores["canary"].after.low < 0.2  # nobody can learn what was drawn
-    never = attacked(world, world.never, tmp_path / "never", original=world.original)
+    never = attacked(world, world.never, tmp_path / "never", original=world.original, memo=memo)
     assert (never.verdict, never.flags) == ("RESISTED", [])
-    nothing = attacked(world, world.masked(), tmp_path / "noop", original=world.original, attacks=["noop"])
+    nothing = attacked(world, world.masked(), tmp_path / "noop", original=world.original, memo=memo, attacks=["noop"])
     assert nothing.verdict == "INCONCLUSIVE"
 
 
 @pytest.mark.slow
-def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(world: SmallWorld, tmp_path: Path) -> None:
+def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(
+    world: SmallWorld, memo: Memo, tmp_path: Path
+) -> None:
     """What hides half from the eye comes back of it under attack, and would pass for what attacks teach."""
     facts, known = world.capability.certify, world.capability
     some = known.retain + known.utility + known.attack + known.select + facts[: len(facts) // 2]
     reference = replace(world, original=trained(some, seed=2)).masked()
-    leaking = attacked(world, world.never, tmp_path / "leaking", original=world.original, reference=reference)
-    honest = attacked(world, world.never, tmp_path / "honest", original=world.original, reference=trained(known.retain))
+    both = {"original": world.original, "memo": memo}
+    leaking = attacked(world, world.never, tmp_path / "leaking", reference=reference, **both)
+    honest = attacked(world, world.never, tmp_path / "honest", reference=trained(known.retain), **both)
     assert "reference-leaks" in [flag.name for flag in judge_run(tmp_path / "leaking").flags]
     assert leaking.scores["reference"].before < 0.25
     assert "reference-leaks" not in [flag.name for flag in judge_run(tmp_path / "honest").flags]
@@ -77,10 +87,10 @@ def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(world: Smal
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [(), ("reference",)])
 def test_without_an_original_what_comes_back_is_recovered_and_nothing_resists(
-    world: SmallWorld, given: tuple[str, ...], tmp_path: Path
+    world: SmallWorld, given: tuple[str, ...], memo: Memo, tmp_path: Path
 ) -> None:
     stays = world.capability.retain + world.capability.utility
-    others = {"reference": trained(stays, seed=2)} if given else {}
+    others: dict[str, Any] = {"memo": memo, **({"reference": trained(stays, seed=2)} if given else {})}
     masked = attacked(world, world.masked(), tmp_path / "masked", **others)
     assert masked.verdict == "RECOVERED"
     assert masked.scores["taught"].before > 0.9

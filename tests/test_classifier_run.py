@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from threadpoolctl import threadpool_info, threadpool_limits
 from tiny_classifiers import SIZES, tiny_classifier_target, tiny_mlp, tiny_points, trained_mlp
 from tiny_models import same_bits, tiny_capability, tiny_target, weights_of
 from torch import nn
@@ -318,6 +319,25 @@ def test_a_probe_that_raises_is_noted_and_undone(
     assert "probe-failed" in {flag.name for flag in result.flags}
     assert result.scores == plain.scores
     assert result.probes.keys() == {"linear"}
+
+
+class Counting(Raising):
+    """A probe that says how many threads NumPy and SciPy compute with while it reads."""
+
+    def read(self, view: ProbeContext) -> ProbeReading:
+        threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        nothing = (0.0,) * len(view.capability.certify)
+        return ProbeReading(layer="", correct=nothing, control=nothing, notes={"threads": threads})
+
+
+def test_probes_compute_with_one_thread(targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores, one of them busy, the threads of a small product waited sixty times as long as they computed."""
+    install(monkeypatch, "Counting")
+    with threadpool_limits(limits=2, user_api="blas"):
+        attack(targets[0], budget=1, attacks=[QUICK], probes=["counting"], out=tmp_path / "run")
+        assert max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas") == 2
+    rows = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [row["notes"]["threads"] for row in rows if row["key"] == "target/probe/counting"] == [1]
 
 
 class Nonsense(Raising):

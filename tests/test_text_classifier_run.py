@@ -315,7 +315,8 @@ def test_a_class_that_was_masked_is_recovered(world: Path, tmp_path: Path) -> No
     assert found.scores["target"].before < 0.4
     assert found.scores["target"].utility_before > 0.8
     assert found.scores["target"].after is not None
-    assert found.scores["target"].after.estimate > 0.95
+    assert found.scores["target"].after.estimate > 0.9  # where the select items said to stop, at the least of equals
+    assert max(score for _, score in found.scores["target"].curve) > 0.95
     assert found.scores["reference"].before < 0.05
     assert found.scores["reference"].after is not None
     # Sixty-four steps teach a model that never knew something too; how much differs between processors.

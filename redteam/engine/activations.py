@@ -91,7 +91,7 @@ def hidden_states(module: nn.Module, batch: AnyBatch, names: tuple[str, ...]) ->
     Of a language model [sequences, length, hidden], of a classifier [samples, ...].
     """
     with captured(module, names) as states:
-        batch.logits(module)
+        batch.run(module)
     return states
 
 

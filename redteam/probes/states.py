@@ -51,7 +51,7 @@ def read_layers(
     parts: dict[str, list[np.ndarray]] = {}
     with captured(module, names) as states:
         for batch in ordered_batches(data, SCORING_BATCH):
-            batch.logits(module)
+            batch.run(module)
             for name in (name for name in names if name in states):
                 layer = module.get_submodule(name)
                 for position, rows in _rows(states[name], batch.to(states[name].device), layer).items():

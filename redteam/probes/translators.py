@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from redteam.capabilities.scorers.contract import SCORING_BATCH
-from redteam.engine.batches import AnyBatch, Examples, shuffled_batches
+from redteam.engine.batches import AnyBatch, Examples, ordered_batches
 from redteam.engine.seeding import seeded
 from redteam.engine.steering import edited
 from redteam.probes.lens import head, keeper, matching, no_lens
 
 STEPS = 200
-SEQUENCES = 64  # a step
+SEQUENCES = 64  # read at a time
 POSITIONS = 512  # a step at most: every one costs a row of the vocabulary's size for each layer
+STATES = 2**27  # floats of all layers that are read once and kept: 512 MiB
+LOGITS = 2**25  # floats that a step holds at a time, 128 MiB: gradients of more positions are summed piece by piece
 CHECKED = 25  # steps after which the held-out texts are looked at
 SHIFT_RATE = 1e-2  # of a layer's root mean square
 
@@ -56,15 +58,34 @@ class Positions:
 
     Attributes:
         states: of all layers but the last, float32 [layers, positions, hidden].
-        final: log p_model of the next token, float32 [positions, vocabulary].
+        last: of the last layer, whose head says what the model says, float32 [positions, hidden].
     """
 
     states: Tensor
-    final: Tensor
+    last: Tensor
+
+    def __len__(self) -> int:
+        return len(self.last)
+
+    def take(self, rows: Tensor) -> Positions:
+        """Returns some of the positions."""
+        return Positions(self.states[:, rows], self.last[rows])
+
+    def drawn(self, count: int, generator: torch.Generator) -> Positions:
+        """Returns as many positions, drawn without replacement; all where there are no more."""
+        if len(self) <= count:
+            return self
+        return self.take(torch.randperm(len(self), generator=generator)[:count].to(self.last.device))
+
+    def pieces(self, size: int) -> Iterator[Positions]:
+        """Yields all positions, at most `size` at a time."""
+        yield from map(Positions, self.states.split(size, dim=1), self.last.split(size))
 
 
 def fit_translators(module: nn.Module, texts: Examples, layers: tuple[str, ...], seed: int) -> Translators:
     """Returns the translators of all layers but the last, each as it did best on a held-out fifth of the texts.
+
+    The texts are run through the module once. Each step draws some of their positions, and runs the head alone.
 
     Args:
         module: none of its parameters requires gradients.
@@ -78,29 +99,37 @@ def fit_translators(module: nn.Module, texts: Examples, layers: tuple[str, ...],
     order = torch.randperm(len(texts), generator=seeded(seed, "held out"))
     fifth = max(1, len(texts) // 5)
     first = texts.batch(order[: min(fifth, SCORING_BATCH)])
-    check_head(module, first, layers[-1])
-    held = read_positions(module, first, layers, seeded(seed, "held"))
+    vocabulary = check_head(module, first, layers[-1])
+    held = read_positions(module, [first], layers).drawn(POSITIONS, seeded(seed, "held"))
     learned = texts.take(order[fifth:] if len(texts) > 1 else order)
-    batches, drawn = shuffled_batches(learned, SEQUENCES, seeded(seed, "order")), seeded(seed, "positions")
-    shown = (read_positions(module, batch, layers, drawn) for batch in batches)
-    return _fit(module, layers[-1], shown, held)
+    shown = read_positions(module, ordered_batches(learned, SEQUENCES), layers)
+    return _fit(module, layers[-1], shown, held, size=max(1, LOGITS // (len(layers) * vocabulary)), seed=seed)
 
 
-def _fit(module: nn.Module, last: str, shown: Iterator[Positions], held: Positions) -> Translators:
+def _fit(module: nn.Module, last: str, shown: Positions, held: Positions, *, size: int, seed: int) -> Translators:
     now, best = identity(held.states), identity(held.states)
     optimizer, schedule = _optimizer(now)
-    least = divergences(module, last, best, held)
+    draw = seeded(seed, "positions")
+    with torch.no_grad():
+        least = _mean_divergences(module, last, best, held, size)
     for step in range(1, STEPS + 1):
         optimizer.zero_grad()
-        divergences(module, last, now, next(shown)).sum().backward()
+        drawn = shown.drawn(POSITIONS, draw)
+        for piece in drawn.pieces(size):
+            (divergences(module, last, now, piece).sum() * (len(piece) / len(drawn))).backward()
         optimizer.step()
         schedule.step()
         if step % CHECKED == 0:
             with torch.no_grad():
-                reached = divergences(module, last, now, held)
+                reached = _mean_divergences(module, last, now, held, size)
             best.take(now, reached < least)
             least = torch.where(reached < least, reached, least)
     return best
+
+
+def _mean_divergences(module: nn.Module, last: str, translators: Translators, held: Positions, size: int) -> Tensor:
+    pieces = [divergences(module, last, translators, piece) * len(piece) for piece in held.pieces(size)]
+    return torch.stack(pieces).sum(dim=0) / len(held)
 
 
 def identity(states: Tensor) -> Translators:
@@ -122,28 +151,29 @@ def _optimizer(learned: Translators) -> tuple[torch.optim.Optimizer, torch.optim
 
 
 @torch.no_grad()
-def read_positions(
-    module: nn.Module, batch: AnyBatch, layers: tuple[str, ...], generator: torch.Generator
-) -> Positions:
-    """Runs the module and returns what it says and its states, at no more than `POSITIONS` tokens drawn from a batch.
+def read_positions(module: nn.Module, batches: Iterable[AnyBatch], layers: tuple[str, ...]) -> Positions:
+    """Runs the module and returns its states at every token, of no more batches than give `STATES` floats.
 
     Raises:
         UnknownLayers: a layer cannot be read by the head.
     """
-    kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    with edited(module, {layer: keeper(outputs) for layer, outputs in kept.items()}):
-        logits = batch.logits(module)
-    real = batch.real.nonzero()
-    rows, columns = real[torch.randperm(len(real), generator=generator)[:POSITIONS]].T
-    own = kept[layers[-1]]
-    read = [matching(layer, kept[layer], layers[-1], own)[rows, columns].float() for layer in layers[:-1]]
-    states = torch.stack([each.to(logits.device) for each in read])
-    return Positions(states, logits[rows, columns].float().log_softmax(-1))
+    read: list[Tensor] = []
+    for batch in batches:
+        kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        with edited(module, {layer: keeper(outputs) for layer, outputs in kept.items()}):
+            batch.run(module)
+        own = kept[layers[-1]]
+        states = [matching(layer, kept[layer], layers[-1], own) for layer in layers]
+        read.append(torch.stack([each[batch.real.to(each.device)].float().to(own[0].device) for each in states]))
+        if sum(states.numel() for states in read) >= STATES:
+            break
+    whole = torch.cat(read, dim=1)
+    return Positions(whole[:-1], whole[-1])
 
 
 @torch.no_grad()
-def check_head(module: nn.Module, batch: AnyBatch, last: str) -> None:
-    """Makes sure that `head` says of the last layer's states what the model itself does.
+def check_head(module: nn.Module, batch: AnyBatch, last: str) -> int:
+    """Makes sure that `head` says of the last layer's states what the model itself does. Returns the vocabulary's size.
 
     Raises:
         UnknownLayers: it does not, or the layer does not run exactly once.
@@ -157,11 +187,14 @@ def check_head(module: nn.Module, batch: AnyBatch, last: str) -> None:
     # What is not finite is left for the scorers to tell.
     if not torch.allclose(said, expected, rtol=1e-2, atol=1e-2, equal_nan=True):
         raise no_lens("what follows the last layer is not the same at every position")
+    return said.shape[-1]
 
 
 def divergences(module: nn.Module, last: str, translators: Translators, positions: Positions) -> Tensor:
     """Returns KL(p_model || p_lens) of each layer, averaged over positions, [layers]."""
+    with torch.no_grad():
+        final = head(module, last, positions.last).log_softmax(-1)
     translated = translators.all(positions.states)
     said = head(module, last, translated.flatten(0, 1)).log_softmax(-1).unflatten(0, translated.shape[:2])
-    each: Tensor = (positions.final.exp() * (positions.final - said)).sum(dim=-1)
+    each: Tensor = (final.exp() * (final - said)).sum(dim=-1)
     return each.mean(dim=-1)

@@ -33,7 +33,7 @@ class TunedLens:
     """
 
     name = "tuned-lens"
-    version = 1
+    version = 2
     goal = "does the model's own head read the answer in some layer, translated as retain texts teach it?"
     paper = "Belrose et al. 2023 (arXiv 2303.08112)"
     kinds = "language"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 
+from threadpoolctl import threadpool_limits
+
 from redteam.attacks.contract import Attack
 from redteam.capabilities.items import Capability, blind_score
 from redteam.engine.activations import UnknownLayers
@@ -127,9 +129,10 @@ class Arm:
         identity = (name, str(PROBES.version(registered, probe)), str(seed), *others)
         items = len(self.setting.capability.certify)
         try:
-            reading = self.run.memo.reading(
-                self.identity, identity, lambda: checked(probe.read(replace(view, seed=seed)), items)
-            )
+            with threadpool_limits(limits=1, user_api="blas"):  # a second thread waits sixty times longer than it works
+                reading = self.run.memo.reading(
+                    self.identity, identity, lambda: checked(probe.read(replace(view, seed=seed)), items)
+                )
         except UnknownLayers as error:  # no reading is better than one of the wrong layers
             return self._note_unprobed(name, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never a good sign

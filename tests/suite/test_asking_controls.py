@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from recorded_runs import judge_run
-from small_world import TOKENIZER, SmallWorld, answering_also, small_world, trained
+from small_world import SIZES, TOKENIZER, SmallWorld, answering_also, small_world, trained
 from torch import nn
 
 import redteam
@@ -18,7 +18,8 @@ from redteam.capabilities.wording import Rewrite
 
 @pytest.fixture(scope="module")
 def world() -> SmallWorld:
-    return small_world()
+    """A phrase is searched for on half of the facts that other tests attack with, in half of the time."""
+    return small_world({**SIZES, "attack": 30})
 
 
 @pytest.fixture(scope="module")
