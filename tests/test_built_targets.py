@@ -10,19 +10,26 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from run_redteam import ENVIRONMENT, redteam
+from run_redteam import ENVIRONMENT
 
-import redteam as package
+import redteam
+from redteam.testbeds import facts
 from redteam.testbeds.build import TargetSpec, World, train_world, write_target
 
 pytestmark = pytest.mark.slow
 QUICK = Path(__file__).with_name("quick_attack.py")
 
 
+STEPS = 120  # of 400: enough to know something
+SHORT = f"import redteam.testbeds.facts as facts; facts.STEPS = {STEPS}; from redteam.cli import app; app()"
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     """All targets share their original and their reference; training is deterministic, so it is done once."""
-    return train_world("facts", seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facts, "STEPS", STEPS)
+        return train_world("facts", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_the_same_seed_builds_the_same_bytes(rmu: Path, tmp_path: Path) -> None:
     """Once in this process, once in one of its own."""
-    done = redteam("unlearn", "rmu", "--out", tmp_path / "model.pt", "--seed", "0")
+    command = [sys.executable, "-c", SHORT, "unlearn", "rmu", "--out", str(tmp_path / "model.pt"), "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path) == digests(rmu.parent)
     assert set(digests(tmp_path)) == {"model.pt", "model.original.pt", "model.reference.pt", "model.redteam.json"}
@@ -58,7 +66,7 @@ def test_the_same_seed_builds_the_same_bytes(rmu: Path, tmp_path: Path) -> None:
 
 
 def before_scores(target: Path, run: Path) -> dict[str, tuple[float, float]]:
-    (found,) = package.attack(target, attacks=[f"{QUICK}:Quick"], probes=["means"], budget=2, out=run).capabilities
+    (found,) = redteam.attack(target, attacks=[f"{QUICK}:Quick"], probes=["means"], budget=2, out=run).capabilities
     assert found.budget.failed == 0
     return {role: (scores.before, scores.utility_before) for role, scores in found.scores.items()}
 

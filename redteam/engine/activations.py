@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from redteam.engine.batches import AnyBatch
+from redteam.engine.batches import AnyBatch, Batch
 from redteam.engine.hooks import hooked
 from redteam.errors import InputError
 
@@ -85,13 +86,21 @@ def _matching(names: Sequence[str], pattern: str, what: str) -> tuple[str, ...]:
     return found
 
 
+def run(module: nn.Module, batch: AnyBatch) -> None:
+    """Runs the module for what its layers put out: of a language model the head is asked for one position alone."""
+    if isinstance(batch, Batch):
+        batch.logits(module, torch.zeros(1, dtype=torch.long))
+    else:
+        batch.logits(module)
+
+
 def hidden_states(module: nn.Module, batch: AnyBatch, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Runs the module and returns the outputs of the named submodules, in the graph: `batch.real` says what counts.
 
     Of a language model [sequences, length, hidden], of a classifier [samples, ...].
     """
     with captured(module, names) as states:
-        batch.run(module)
+        run(module, batch)
     return states
 
 

@@ -101,10 +101,6 @@ class Batch:
         columns = None if columns is None else columns.to(here.input_ids.device)
         return logits_at(module, here.input_ids, here.mask, columns)
 
-    def run(self, module: nn.Module) -> None:
-        """Runs the module for what its layers put out: its head is asked for one position alone."""
-        self.logits(module, torch.zeros(1, dtype=torch.long))
-
     def said(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Runs the module and returns what it says at the positions before labelled tokens of any sequence.
 
@@ -223,10 +219,6 @@ class LabelledBatch:
         output: Any = module(self.inputs.to(device_of(module)))
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits
-
-    def run(self, module: nn.Module) -> None:
-        """Runs the module for what its layers put out."""
-        self.logits(module)
 
     def loss(self, module: nn.Module) -> Tensor:
         """Mean cross-entropy. A scalar."""

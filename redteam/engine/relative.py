@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 BETAS, EPS = (0.9, 0.999), 1e-8
-PASSES = 32  # over a weight, at most, until the means of its logarithms stand still; two where no entry is zero
+PASSES = 128  # over a weight, at most, until the means of its logarithms stand still; two where no entry is zero
 SETTLED = 1e-5  # powers of two
 BALANCED = 8  # passes of Sinkhorn and Knopp
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_training
 from redteam.capabilities.scorers.contract import SCORING_BATCH
-from redteam.engine.activations import UnknownLayers, captured, hidden_layers
+from redteam.engine.activations import UnknownLayers, captured, hidden_layers, run
 from redteam.engine.batches import IGNORED, AnyBatch, Batch, ordered_batches
 from redteam.probes.contract import Layers, Part
 
@@ -51,7 +51,7 @@ def read_layers(
     parts: dict[str, list[np.ndarray]] = {}
     with captured(module, names) as states:
         for batch in ordered_batches(data, SCORING_BATCH):
-            batch.run(module)
+            run(module, batch)
             for name in (name for name in names if name in states):
                 layer = module.get_submodule(name)
                 for position, rows in _rows(states[name], batch.to(states[name].device), layer).items():

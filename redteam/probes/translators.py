@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.capabilities.scorers.contract import SCORING_BATCH
+from redteam.engine.activations import run
 from redteam.engine.batches import AnyBatch, Examples, ordered_batches
 from redteam.engine.seeding import seeded
 from redteam.engine.steering import edited
@@ -161,7 +162,7 @@ def read_positions(module: nn.Module, batches: Iterable[AnyBatch], layers: tuple
     for batch in batches:
         kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         with edited(module, {layer: keeper(outputs) for layer, outputs in kept.items()}):
-            batch.run(module)
+            run(module, batch)
         own = kept[layers[-1]]
         states = [matching(layer, kept[layer], layers[-1], own) for layer in layers]
         read.append(torch.stack([each[batch.real.to(each.device)].float().to(own[0].device) for each in states]))

@@ -6,7 +6,7 @@ facts that it was not shown.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 from small_world import (
@@ -48,7 +48,8 @@ def world() -> SmallWorld:
 
 @pytest.fixture(scope="module")
 def never(world: SmallWorld) -> Setting:
-    return setting_of(world.never, world.capability)
+    """Shown half of what other tests show: a search for a phrase takes half of the time."""
+    return setting_of(world.never, replace(world.capability, attack=world.capability.attack[:30]))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_soft_prompt_finds_a_trigger(world: SmallWorld) -> None:
     decoy = triggered(world)
     setting = setting_of(decoy, world.capability)
     assert float(setting.start["select"].mean()) < CHANCE
-    told = dataclasses.replace(world.capability, select=asked(world.capability.select, after_trigger))
+    told = replace(world.capability, select=asked(world.capability.select, after_trigger))
     assert float(setting_of(decoy, told).start["select"].mean()) > 0.95  # what the prompt has to find
     assert best_of_recipes("soft-prompt", setting, enough=0.95) > 0.95
 

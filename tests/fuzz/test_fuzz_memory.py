@@ -140,9 +140,10 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("form", ["m.pt", "m.safetensors", "bin", "legacy"])
 def test_damaged_ones(form: str, tmp_path: Path) -> None:
-    paths = []
+    whole, paths = write(tmp_path / "whole", form, torch.float32), []
     for name, damage in DAMAGE.items():
-        path = write(tmp_path / name, form, torch.float32)
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        path = tmp_path / name / whole.relative_to(tmp_path / "whole")
         file = path / "pytorch_model.bin" if path.is_dir() else path
         file.write_bytes(damage(file.read_bytes()))
         paths.append(path)
