@@ -87,8 +87,9 @@ def read_places(
     seed: int,
     *,
     merit: Callable[[Scores], float] = lambda scores: float(scores.mean()),
+    finely: Callable[[Place], Place] = lambda place: place,
 ) -> ProbeReading:
-    """Learns at every place, chooses the one of most merit on select, and reports on certify.
+    """Learns at every place, chooses the one of most merit on select, learns there finely, and reports on certify.
 
     Args:
         places: by the names that are shown.
@@ -97,16 +98,18 @@ def read_places(
         certify: states that it reports on.
         seed: shuffles the answers of the control, which learns at the chosen place.
         merit: of the scores of the select items; of equals the earliest place is chosen.
+        finely: says how the chosen place is learnt, where there is a better way that takes longer than the choice.
     """
     answers = answers_of(learning.items)
     readers = {name: place.reader(learning.states[place.layer], answers) for name, place in places.items()}
     merits = {name: merit(read(select.states[places[name].layer], select.items)) for name, read in readers.items()}
     best = max(merits, key=lambda name: merits[name])
-    layer = places[best].layer
-    control = places[best].reader(learning.states[layer], shuffled(learning.items, seed))
+    layer, place = places[best].layer, finely(places[best])
+    read = readers[best] if place is places[best] else place.reader(learning.states[layer], answers)
+    control = place.reader(learning.states[layer], shuffled(learning.items, seed))
     return ProbeReading(
         layer=best,
-        correct=tuple(readers[best](certify.states[layer], certify.items).tolist()),
+        correct=tuple(read(certify.states[layer], certify.items).tolist()),
         control=tuple(control(certify.states[layer], certify.items).tolist()),
         by_layer=merits,
     )

@@ -29,20 +29,22 @@ from redteam.probes.decoding import (
 from redteam.probes.erasure import read_erased
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation; the default of 1 alone overfits small splits
+PLACED = 0.1  # with which places are compared
 FOLDS = 5
 
 
 class LinearProbe(StatesProbe):
     """Reads the answer off a hidden state with multinomial logistic regression.
 
-    Regularisation is chosen by cross-validation within the learning split, whose folds divide no group, and the place
-    on the select split, so that the certify score is free of both choices. The control task is the same probe trained
+    The place is chosen on the select split, with one strength of regularisation for all. At that place the strength is
+    chosen by cross-validation within the learning split, whose folds divide no group, so that the certify score is free
+    of both choices. The control task is the same probe trained
     on shuffled answers: what it reads, any probe can learn by itself. The erasure control is the same probe trained on
     states from which the answer was erased: it must be at chance, else the probe reads something else.
     """
 
     name = "linear"
-    version = 5
+    version = 6
     goal = "is the answer still linearly readable in some layer, on facts the probe never saw?"
     paper = "Alain & Bengio 2016 (probes); Hewitt & Liang 2019, Designing and Interpreting Probes (control task)"
 
@@ -51,10 +53,16 @@ class LinearProbe(StatesProbe):
     decides = True
 
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Fits one probe a place, and one for each fold and strength."""
-        places = {name: _place(name, states, train.items) for name, states in train.states.items()}
-        reading = read_places(places, train, select, certify, seed)
-        return replace(reading, erased=read_erased(places[reading.layer], train, certify))
+        """Fits one probe a place, and at the chosen one another for each fold and strength."""
+        chosen: list[Place] = []
+
+        def finely(place: Place) -> Place:
+            chosen.append(_tuned(place.layer, train.states[place.layer], train.items))
+            return chosen[0]
+
+        places = {name: Place(name, partial(_learn, strength=PLACED)) for name in train.states}
+        reading = read_places(places, train, select, certify, seed, finely=finely)
+        return replace(reading, erased=read_erased(chosen[0], train, certify))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ def _learn(states: States, answers: Answers, *, strength: float) -> Reader:
     return partial(right_among_choices, fit_logistic(states, answers, strength))
 
 
-def _place(name: str, states: States, items: tuple[Item, ...]) -> Place:
+def _tuned(name: str, states: States, items: tuple[Item, ...]) -> Place:
     """Returns a place with the strength that reads most of the learning items it was not trained on."""
     groups = [item.group for item in items]
     folds = min(FOLDS, len(set(groups)))

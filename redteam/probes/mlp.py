@@ -27,6 +27,7 @@ from redteam.probes.decoding import (
 HIDDEN = 64
 WEIGHT_DECAY = 10.0  # against the loss summed over the items: the more they are, the less it holds the network back
 STEPS = 200
+PLACED = 50  # steps after which places are compared
 
 
 class MLPProbe(StatesProbe):
@@ -34,11 +35,11 @@ class MLPProbe(StatesProbe):
 
     It reads what is written in combinations of directions, which no linear probe sees. It can also learn more by
     itself, so that the control counts more: only what it reads beyond that is in the states. The place is chosen on
-    the select split. Regularisation is fixed.
+    the select split, by networks that were trained for a quarter of the steps. Regularisation is fixed.
     """
 
     name = "mlp"
-    version = 4
+    version = 5
     goal = "is the answer readable in some layer by a small non-linear network?"
     paper = "Conneau et al. 2018 (arXiv 1805.01070); Pimentel et al. 2020 (arXiv 2004.03061); Hewitt & Liang 2019"
 
@@ -47,9 +48,9 @@ class MLPProbe(StatesProbe):
     decides = True
 
     def read_layers(self, train: Layers, select: Layers, certify: Layers, seed: int) -> ProbeReading:
-        """Trains one network a place."""
-        places = {name: Place(name, partial(learn_network, seed=seed)) for name in train.states}
-        return read_places(places, train, select, certify, seed)
+        """Trains one network a place for a few steps, and another at the chosen one."""
+        places = {name: Place(name, partial(learn_network, seed=seed, steps=PLACED)) for name in train.states}
+        return read_places(places, train, select, certify, seed, finely=lambda place: _longer(place.layer, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +77,22 @@ class Perceptron:
         return column_a_class(logits)
 
 
-def learn_network(states: States, answers: Answers, *, seed: int) -> Reader:
+def _longer(layer: str, seed: int) -> Place:
+    return Place(layer, partial(learn_network, seed=seed))
+
+
+def learn_network(states: States, answers: Answers, *, seed: int, steps: int = STEPS) -> Reader:
     """Returns what reads items, having seen states [items, hidden] and two or more answers [items].
 
     Args:
         states: to learn from; they are standardised.
         answers: to learn.
         seed: of the first weights.
+        steps: of L-BFGS.
     """
     scale = StandardScaler().fit(states)
     # L-BFGS: of few states it learns more than Adam does, in less time.
-    network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=WEIGHT_DECAY, max_iter=STEPS, random_state=seed)
+    network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=WEIGHT_DECAY, max_iter=steps, random_state=seed)
     with warnings.catch_warnings():
         # It is stopped after a number of steps. With answers that are nearly all different there is little to learn.
         warnings.simplefilter("ignore", ConvergenceWarning)

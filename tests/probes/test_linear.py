@@ -177,7 +177,7 @@ def test_regularisation_is_as_strong_as_the_noise_asks_for(monkeypatch: pytest.M
 
 
 def test_folds_divide_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each probe of the cross-validation is fitted to whole groups; the two after it to everything."""
+    """Each probe of the cross-validation is fitted to whole groups; those before and after it to everything."""
     train, select, certify = layers(60, 1, a=3.0), layers(20, 2, a=3.0), layers(20, 3, a=3.0)
     items = tuple(replace(item, group=f"group-{n % 10}") for n, item in enumerate(train.items))
     fitted: list[Counter[str]] = []
@@ -189,7 +189,7 @@ def test_folds_divide_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(linear_module, "fit_logistic", recording)
     LinearProbe().read_layers(Layers(items=items, states=train.states), select, certify, 0)
-    *folds, _real, _control, _erased = fitted
+    _placed, *folds, _real, _control, _erased = fitted
     assert len(folds) == linear_module.FOLDS * len(linear_module.STRENGTHS)
     assert {len(groups) for groups in folds} == {8}  # of ten
     assert {count for groups in folds for count in groups.values()} == {6}
