@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from redteam.evidence import keys
 from redteam.evidence.evidence import Array, Evidence
@@ -38,7 +38,7 @@ def _found(evidence: Evidence, scorer: str, chance: float, floors: Mapping[str, 
 
 
 def further_wordings(
-    evidence: Evidence, floors: Mapping[str, float], resampling: Resampling, *, whole: Array, never: str | None
+    evidence: Evidence, floors: Mapping[str, float], resampling: Resampling, *, whole: Array, never: Sequence[str]
 ) -> list[Worded]:
     """Returns what is known under each further wording, by the scorer that decides, at the stops that it chose.
 
@@ -50,15 +50,14 @@ def further_wordings(
         floors: as of `other_scorers`, and `resampling`.
         resampling: see there.
         whole: certify scores of the model that knew all of it, asked by the prompt, [1, items].
-        never: role of the model that stands for one that never knew; None if none does.
+        never: roles of the models that stand for ones that never knew.
     """
     found = []
     for number, asked in enumerate(evidence.capability.wordings, 1):
         name = keys.wording(number)
         before, after = _scores(evidence, name, floors)
         excess, released = (
-            None if never is None else _excess(whole, scores["target"], scores[never], resampling)
-            for scores in (after, before)
+            _excess(whole, scores["target"], [scores[role] for role in never], resampling) for scores in (after, before)
         )
         found.append(
             Worded(
@@ -89,11 +88,16 @@ def _intervals(after: Mapping[str, Array], resampling: Resampling, name: str) ->
 
 
 def _beyond(before: Mapping[str, Array], after: Mapping[str, Array], resampling: Resampling) -> Interval | None:
-    never = after.get("reference", after.get("canary"))
-    if "original" not in before or "target" not in after or never is None:
+    if "original" not in before or "target" not in after:
         return None
+    never = [scores for role, scores in after.items() if keys.is_reference(role)] or [
+        scores for role, scores in after.items() if role == "canary"
+    ]
     return _excess(before["original"], after["target"], never, resampling)
 
 
-def _excess(whole: Array, target: Array, never: Array, resampling: Resampling) -> Interval | None:
-    return clipped(excess_recovery(Models(original=whole, target=target, references=(never,)), resampling))
+def _excess(whole: Array, target: Array, never: Sequence[Array], resampling: Resampling) -> Interval | None:
+    """Returns excess recovery beyond models that never knew; None without any, or where it is not defined."""
+    if not never:
+        return None
+    return clipped(excess_recovery(Models(original=whole, target=target, references=never), resampling))

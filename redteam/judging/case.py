@@ -98,12 +98,17 @@ class Case(Scope):
 
     def compared(self, role: str, never: str, *, any_utility: bool = False) -> Models:
         """Returns certify scores of an attacked model, of those that never knew, and of the one that knew it all."""
-        references = self.references if never == keys.REFERENCE else (never,)
         return Models(
             original=self.whole(role),
             target=self.strongest(role, any_utility=any_utility).certify,
-            references=tuple(self.strongest(one, any_utility=any_utility).certify for one in references),
+            references=tuple(self.strongest(one, any_utility=any_utility).certify for one in self.standing_for(never)),
         )
+
+    def standing_for(self, never: str | None) -> tuple[str, ...]:
+        """Returns all models that were given as ones that never knew, or what stands for them alone."""
+        if never is None:
+            return ()
+        return self.references if never == keys.REFERENCE else (never,)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -211,7 +216,7 @@ class Case(Scope):
             {role: self.floor(role) for role in self.stops},
             self.resampling,
             whole=self.whole(),
-            never=self.reference(),
+            never=self.standing_for(self.reference()),
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from made_events import before as released
 from made_events import capability, evidence_of, point, trial
 from recorded_runs import known
 
+from redteam.evidence import keys
 from redteam.evidence.events import Event
 from redteam.evidence.evidence import Evidence
 from redteam.evidence.results import Also
@@ -25,11 +26,13 @@ def right(share: float) -> np.ndarray:
     return np.array([float(n < share * ITEMS) for n in range(ITEMS)])
 
 
-def evidence(**also: float) -> Evidence:
+def evidence(references: int = 1, **also: float) -> Evidence:
     """A target that an attack brings back by the deciding scorer at its second step; f1 says what `also` says."""
     events: list[Event] = [capability(also={"f1": 0.0})]
     samples = {}
-    for role, before, after in (("original", 1.0, None), ("target", 0.0, 0.9), ("reference", 0.0, 0.2)):
+    never = [keys.reference(number) for number in range(references)]
+    models = [("original", 1.0, None), ("target", 0.0, 0.9), *((role, 0.0, 0.2) for role in never)]
+    for role, before, after in models:
         events.append(released(role, before))
         samples[f"{role}/before", "certify"] = right(before)
         samples[f"{role}/before", "certify:f1"] = right(before)
@@ -37,7 +40,7 @@ def evidence(**also: float) -> Evidence:
             continue
         key = f"{role}/confirm/00-0"
         events.append(trial(key, point(1, after / 2), point(2, after), configuration=0))
-        for step, score in ((1, 1.0), (2, also.get(role, 0.0))):  # f1 would choose the first step
+        for step, score in ((1, 1.0), (2, also.get(role.replace("-", "_"), 0.0))):  # f1 would choose the first step
             samples[key, f"certify@{step}"] = right(after)
             samples[key, f"certify:f1@{step}"] = right(score)
     return evidence_of(*events, samples=samples)
@@ -60,6 +63,14 @@ def test_the_stop_is_the_deciding_scorers_choice() -> None:
 
 def test_excess_recovery_is_against_the_reference_by_the_same_scorer() -> None:
     also = found(target=0.75, reference=0.5)
+    assert also.excess_recovery is not None
+    assert also.excess_recovery.estimate == pytest.approx(0.5)
+
+
+def test_excess_recovery_is_beyond_the_mean_of_several_references() -> None:
+    whole = evidence(references=3, target=0.75, reference=0.2, reference_2=0.5, reference_3=0.8)
+    floors = dict.fromkeys(("target", "reference", "reference-2", "reference-3"), 0.8)
+    also = other_scorers(whole, floors, Resampling.over(list(range(ITEMS)), seed=0))["f1"]
     assert also.excess_recovery is not None
     assert also.excess_recovery.estimate == pytest.approx(0.5)
 
