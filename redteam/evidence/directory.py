@@ -175,6 +175,26 @@ def read_plan(path: Path) -> RunPlan:
         raise _unreadable(path) from error
 
 
+def seeds_beside(path: Path, plan: RunPlan) -> tuple[int, ...]:
+    """Returns the seeds of other runs, over and beside this one, that looked at the same facts of the same target.
+
+    Args:
+        path: of the run.
+        plan: of the run.
+    """
+    found = []
+    for manifest in sorted(path.absolute().parent.glob(f"*/{MANIFEST}")):
+        if not manifest.with_name(RESULTS).is_file():
+            continue
+        try:
+            other = read_plan(manifest.parent)
+        except InputError:  # whatever else lies there
+            continue
+        if (other.target, other.capability) == (plan.target, plan.capability) and other.seed != plan.seed:
+            found.append(other.seed)
+    return tuple(found)
+
+
 def parse_manifest(content: bytes, path: Path) -> Manifest:
     """Returns what a manifest says.
 

@@ -63,7 +63,8 @@ class CapabilityEvent(Event):
         utility_chance: expected utility of a model that knows nothing.
         seeds: fresh seeds of each confirmed configuration.
         budget: search trials asked for.
-        looks: at this run and at those that it extends.
+        looks: at this run, at those that it extends, and at runs beside it that had another seed.
+        other_seeds: of these runs beside it, when this one began.
         longest: steps up to which the best configurations go on while their curves rise; 0 where none goes on.
         skipped: attacks that do not work on this kind of model, with the reason.
         access: what the adversary has.
@@ -92,6 +93,7 @@ class CapabilityEvent(Event):
     seeds: int
     budget: int
     looks: int = 1
+    other_seeds: tuple[int, ...] = Field(default=(), strict=False)
     longest: int = 0
     skipped: dict[str, str] = Field(default={})
     access: str = "weights"

@@ -187,7 +187,8 @@ class CapabilityResult(Record):
         also: what further scorers say, by name.
         wordings: what is known under further wordings, in their order.
         p: of recovering no more than is tolerated, at the utility floor or regardless of it.
-        looks: at this run and at those that it extends; each is judged with half the error of the one before.
+        looks: at this run, at those that it extends, and at runs beside it that had another seed; each is judged with
+            half the error of the one before.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         recoverers: attacks that were confirmed, and which of them recover; many claims, so each is a little harder.

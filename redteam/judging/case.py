@@ -256,9 +256,9 @@ class Case(Scope):
 
 
 def confidence_at(confidence: float, look: int) -> float:
-    """Returns the confidence of a look at a run that was extended: half the error of the look before it.
+    """Returns the confidence of one more look at the same facts: half the error of the look before it.
 
-    All looks together are wrong in at most twice the error of the first, however often a run is extended. Source: error
+    All looks together are wrong in at most twice the error of the first, however many runs there are. Source: error
     spending, Lan & DeMets 1983, with a spending function that needs no number of looks to be set beforehand.
     """
     return 1 - (1 - confidence) * 0.5 ** (look - 1)

@@ -26,6 +26,7 @@ DECISIONS: Mapping[ExitCode, Decision] = {
 }
 # Twins of a reference, on the testbeds facts, birthdays, poison and digits (`filtered` less reference, all seeds).
 TWINS_DIFFER = ".02 to .05 where nothing follows from other facts, and by .11 to .41 where it does"
+OTHER_LOOKS = "A run of the same models with another seed is another look. Those beside this run are counted."
 ROUNDING = 1e-6  # what a number may differ by where it is computed anew
 
 
@@ -63,17 +64,21 @@ def limitations(found: Gate) -> list[str]:
     told += _unreferenced(found)
     told += _one_reference(found)
     told += [_looked(judged, found) for judged in found.judged if judged.result.looks > 1]
+    told += [OTHER_LOOKS] if _new(found) else []
     waived = [judged.result.name for judged in found.judged if judged.waiver is not None]
     return told + ([f"Let through by a waiver, whatever was found: {', '.join(waived)}."] if waived else [])
 
 
 def _looked(judged: Judged, found: Gate) -> str:
-    """Returns how often a run that was extended was looked at, and what that costs."""
+    """Returns how often the same facts were looked at, and what that costs."""
+    others = judged.run.evidence.capability.other_seeds
     name, looks = judged.result.name, judged.result.looks
     first = found.rules.bar(name)["confidence"]
     spent = sum(1 - confidence_at(first, look) for look in range(1, looks + 1))
+    seen = f"the same facts (runs beside it had seed {', '.join(map(str, others))})"
     return (
-        f"Of {name} this is look {looks} at a run that was extended, judged at {confidence_at(first, looks):.4g};"
+        f"Of {name} this is look {looks} at {seen if others else 'a run that was extended'},"
+        f" judged at {confidence_at(first, looks):.4g};"
         f" all looks together are wrong in at most {spent:.2%} of runs."
     )
 
@@ -126,11 +131,15 @@ def _missed(found: Gate) -> list[str]:
     return told
 
 
+def _new(found: Gate) -> bool:
+    """Returns whether a certificate says what those of earlier protocols did not."""
+    return any(judged.run.evidence.capability.confirmation > 1 for judged in found.judged)
+
+
 def _one_reference(found: Gate) -> list[str]:
     """Returns that a single reference says nothing of others."""
     alone = [judged.result.name for judged in found.judged if len(judged.run.evidence.references) == 1]
-    new = any(judged.run.evidence.capability.confirmation > 1 for judged in found.judged)  # older ones did not say it
-    if not (alone and new):
+    if not (alone and _new(found)):
         return []
     return [
         f"Of {', '.join(alone)} one reference was given: it is this target against this reference. Scores of models"

@@ -45,7 +45,8 @@ class Translators:
     def one(self, number: int, states: Tensor) -> Tensor:
         """Returns h + A h + b for the states of one layer, [..., hidden]."""
         held = states.float()
-        return held + held @ self.slopes[number].T + self.shifts[number] * self.scales[number]
+        slope, shift = self.slopes[number].to(held.device), (self.shifts[number] * self.scales[number]).to(held.device)
+        return held + held @ slope.T + shift
 
     def take(self, other: Translators, layers: Tensor) -> None:
         """Becomes another at some layers, in place. Args: layers: bool [layers]."""
@@ -100,11 +101,11 @@ def fit_translators(module: nn.Module, texts: Examples, layers: tuple[str, ...],
     order = torch.randperm(len(texts), generator=seeded(seed, "held out"))
     fifth = max(1, len(texts) // 5)
     first = texts.batch(order[: min(fifth, SCORING_BATCH)])
-    vocabulary = check_head(module, first, layers[-1])
-    held = read_positions(module, [first], layers).drawn(POSITIONS, seeded(seed, "held"))
+    said = check_head(module, first, layers[-1])
+    held = read_positions(module, [first], layers, said.device).drawn(POSITIONS, seeded(seed, "held"))
     learned = texts.take(order[fifth:] if len(texts) > 1 else order)
-    shown = read_positions(module, ordered_batches(learned, SEQUENCES), layers)
-    return _fit(module, layers[-1], shown, held, size=max(1, LOGITS // (len(layers) * vocabulary)), seed=seed)
+    shown = read_positions(module, ordered_batches(learned, SEQUENCES), layers, said.device)
+    return _fit(module, layers[-1], shown, held, size=max(1, LOGITS // (len(layers) * said.shape[-1])), seed=seed)
 
 
 def _fit(module: nn.Module, last: str, shown: Positions, held: Positions, *, size: int, seed: int) -> Translators:
@@ -152,8 +153,16 @@ def _optimizer(learned: Translators) -> tuple[torch.optim.Optimizer, torch.optim
 
 
 @torch.no_grad()
-def read_positions(module: nn.Module, batches: Iterable[AnyBatch], layers: tuple[str, ...]) -> Positions:
+def read_positions(
+    module: nn.Module, batches: Iterable[AnyBatch], layers: tuple[str, ...], device: torch.device
+) -> Positions:
     """Runs the module and returns its states at every token, of no more batches than give `STATES` floats.
+
+    Args:
+        module: a causal language model.
+        batches: of texts.
+        layers: at least two.
+        device: where the head puts out what it says.
 
     Raises:
         UnknownLayers: a layer cannot be read by the head.
@@ -165,7 +174,7 @@ def read_positions(module: nn.Module, batches: Iterable[AnyBatch], layers: tuple
             run(module, batch)
         own = kept[layers[-1]]
         states = [matching(layer, kept[layer], layers[-1], own) for layer in layers]
-        read.append(torch.stack([each[batch.real.to(each.device)].float().to(own[0].device) for each in states]))
+        read.append(torch.stack([each[batch.real.to(each.device)].float().to(device) for each in states]))
         if sum(states.numel() for states in read) >= STATES:
             break
     whole = torch.cat(read, dim=1)
@@ -173,8 +182,8 @@ def read_positions(module: nn.Module, batches: Iterable[AnyBatch], layers: tuple
 
 
 @torch.no_grad()
-def check_head(module: nn.Module, batch: AnyBatch, last: str) -> int:
-    """Makes sure that `head` says of the last layer's states what the model itself does. Returns the vocabulary's size.
+def check_head(module: nn.Module, batch: AnyBatch, last: str) -> Tensor:
+    """Returns what `head` says of the last layer's states, float32 [tokens, vocabulary]: what the model itself does.
 
     Raises:
         UnknownLayers: it does not, or the layer does not run exactly once.
@@ -188,7 +197,7 @@ def check_head(module: nn.Module, batch: AnyBatch, last: str) -> int:
     # What is not finite is left for the scorers to tell.
     if not torch.allclose(said, expected, rtol=1e-2, atol=1e-2, equal_nan=True):
         raise no_lens("what follows the last layer is not the same at every position")
-    return said.shape[-1]
+    return said
 
 
 def divergences(module: nn.Module, last: str, translators: Translators, positions: Positions) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redteam.capabilities.items import SPLITS, blind_score, group_numbers
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.evidence import keys
-from redteam.evidence.directory import RunDirectory
+from redteam.evidence.directory import RunDirectory, seeds_beside
 from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent
 from redteam.registry import SUITE
 from redteam.search.selection import CONFIRMATION, GOING_ON, LONGEST, SEEDS
@@ -32,7 +32,7 @@ def _record_models(run: RunDirectory, inputs: Inputs) -> None:
 def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
     if keys.CAPABILITY in run.events:
         return
-    capability = inputs.capability
+    capability, beside = inputs.capability, seeds_beside(run.path, inputs.plan)
     event = CapabilityEvent(
         name=capability.name,
         chance=capability.chance,
@@ -48,7 +48,8 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         utility_chance=blind_score(capability.scorer, capability.utility),
         seeds=SEEDS,
         budget=inputs.plan.budget,
-        looks=1 + len(inputs.plan.extends),
+        looks=1 + len(inputs.plan.extends) + len(beside),
+        other_seeds=beside,
         longest=LONGEST if inputs.plan.budget >= GOING_ON else 0,
         skipped=dict(inputs.skipped),
         access=inputs.plan.access,

@@ -282,7 +282,7 @@ def test_the_interval_of_excess_recovery_covers_the_truth(groups, target, refere
 )
 def test_a_true_excess_above_the_limit_is_rarely_called_resisted(groups, firmness, allowed):
     """RESISTED rests on the upper bound, which must not fall below a true excess of 0.1 more often than allowed."""
-    runs, reference = 2000, 0.0625
+    runs, reference = 4000, 0.0625
     target = reference + 0.1 * (0.98 - reference)
     _, below = misses(groups, target, reference, firmness=firmness, runs=runs)
     assert below <= binom.ppf(0.999, runs, allowed)

@@ -159,7 +159,7 @@ def test_translators_are_trained_on_what_the_lens_will_say(make: Callable[[], nn
         torch.randn(2, 16, 16, generator=draw), torch.randn(2, 16, generator=draw), torch.tensor([0.5, 2.0])
     )
     with torch.no_grad():
-        positions = read_positions(module, [batch], layers)
+        positions = read_positions(module, [batch], layers, torch.device("cpu"))
         found = divergences(module, layers[-1], planted, positions)
         final = batch.logits(module)[batch.real].log_softmax(-1)
         for number in range(2):
