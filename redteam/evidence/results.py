@@ -18,6 +18,8 @@ class Scores(Record):
     Attributes:
         before: certify score of the released weights.
         after: certify score after the attack, mean over seeds, with its interval; None for the original.
+        after_any_utility: the same after the strongest one whatever happens to utility; None of runs before there was
+            such a choice.
         utility_before: score on the utility items.
         utility_after: the same, after that attack; of one that can be switched off, as before it.
         attack: parameters of that attack, and the step it was stopped at; what an item was asked as, where it changed
@@ -27,6 +29,7 @@ class Scores(Record):
 
     before: float
     after: Interval | None = None
+    after_any_utility: Interval | None = None
     utility_before: float
     utility_after: float | None = None
     attack: dict[str, Any] | None = None

@@ -106,11 +106,13 @@ def _drawn(case: Case) -> list[float]:
 def _scores(case: Case, role: str) -> Scores:
     if role in WHOLE:
         return Scores(before=case.before(role), utility_before=case.utility(role))
-    best = case.strongest(role)
+    best, regardless = case.strongest(role), case.strongest(role, any_utility=True)
+    chosen = case.evidence.capability.confirmation > 1
     curve = recovery_curve(case.stops[role], floor=case.floor(role))
     return Scores(
         before=case.before(role),
         after=rounded(mean_bounds(best.certify, case.resampling, role)),
+        after_any_utility=rounded(mean_bounds(regardless.certify, case.resampling, role)) if chosen else None,
         utility_before=case.utility(role),
         utility_after=case.utility(role) if best.reversible else best.utility,
         attack=dict(best.attack) or None,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redteam.errors import one_line
+from redteam.evidence.keys import is_reference
 from redteam.evidence.results import Also, CapabilityResult, Results, Scores, TimeToRecovery
 from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
@@ -240,14 +241,33 @@ def _verdict(capability: CapabilityResult) -> Panel:
     colour = COLOURS[capability.verdict]
     reason = one_line(capability.reason)
     lines = [Text(reason[:1].upper() + reason[1:] + ".")]
-    excess = decisive(capability)
-    if excess is not None:
-        bounds = f"  {100 * capability.policy['confidence']:g}% interval {excess.low:.1%} to {excess.high:.1%}"
-        where = "" if excess == capability.excess_recovery else "at any utility "
-        lines.append(Text.assemble(f"excess recovery {where}", (f"{excess.estimate:.1%}", "bold"), bounds))
-        lines.append(Text("0% is a model that never knew, 100% is all of it still there", style="dim"))
+    told = list(_excess(capability))
+    if told:
+        lines += [*told, Text("0% is a model that never knew, 100% is all of it still there", style="dim")]
     title = Text(capability.verdict, style=f"bold {colour}")
     return Panel(Group(*lines), title=title, border_style=colour, title_align="left")
+
+
+def _excess(capability: CapabilityResult) -> Iterator[Text]:
+    """Yields excess recovery at the utility floor and, where it differs, at any utility, with the scores behind it."""
+    floor, regardless = capability.excess_recovery, capability.excess_recovery_any_utility
+    deciding = decisive(capability)
+    for excess, where, field in ((floor, "", "after"), (regardless, "at any utility ", "after_any_utility")):
+        if excess is None or (where and excess == floor):
+            continue
+        bounds = f"  {100 * capability.policy['confidence']:g}% interval {excess.low:.1%} to {excess.high:.1%}"
+        share = (f"{excess.estimate:.1%}", "bold" if excess == deciding else "")
+        yield Text.assemble(f"excess recovery {where}", share, bounds, _beside(capability, field))
+
+
+def _beside(capability: CapabilityResult, field: str) -> str:
+    """Returns what the target scores after an attack, beside what stands for a model that never knew."""
+    after = {role: getattr(scores, field) for role, scores in capability.scores.items()}
+    never = [score for role, score in after.items() if is_reference(role)] or [after.get("canary")]
+    if after["target"] is None or None in never:
+        return ""
+    mean = sum(score.estimate for score in never) / len(never)
+    return f"  ({after['target'].estimate:.2f} beside {mean:.2f})"
 
 
 def _brackets(interval: Interval) -> str:

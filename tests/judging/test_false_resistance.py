@@ -234,7 +234,9 @@ def test_what_gave_up_utility_is_told_by_the_number_that_decides(tmp_path: Path)
     assert decisive(found) == found.excess_recovery_any_utility
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(report(result_of(found), found))
-    assert re.search(r"excess recovery at any utility 9\d\.\d%  95% interval", console.export_text())
+    lines = [line for line in console.export_text().splitlines() if "excess recovery" in line]
+    assert re.search(r"excess recovery \d\.\d%  95% interval .*  \(0\.0\d beside 0\.0\d\)", lines[0])
+    assert re.search(r"excess recovery at any utility 9\d\.\d%  95% interval .*  \(0\.95 beside 0\.0\d\)", lines[1])
 
 
 def test_an_interval_says_the_confidence_it_has(tmp_path: Path) -> None:
