@@ -18,6 +18,7 @@ from redteam.config.request import RunRequest
 from redteam.evidence.directory import MANIFEST, RunDirectory, environment
 from redteam.evidence.events import TrialEvent
 from redteam.evidence.evidence import read_evidence
+from redteam.evidence.results import params_of
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import SEEDS, Candidate, contended, outcome_of
@@ -138,7 +139,7 @@ def again(prey: Prey, attack: Mapping[str, Any], *, seeds: int, seed: int, out: 
         seed: of all of them.
         out: run directory; a part of the plan's fingerprint is added to its name.
     """
-    found = {key: value for key, value in attack.items() if key not in ("name", "stopped_at", "asked")}
+    found = params_of(attack)
     inputs = resolve_one(RunRequest(target=prey.path, budget=1, attacks=(attack["name"],), seed=seed))
     with _run(out, inputs) as run:
         arm = _arm(prey, inputs, run)

@@ -25,6 +25,7 @@ from redteam.evidence.events import (
     UnprobedNote,
 )
 from redteam.evidence.log import DAMAGED, read_events, read_samples
+from redteam.evidence.results import params_of
 from redteam.evidence.run_events import Events
 from redteam.evidence.stops import stops_of
 
@@ -201,7 +202,7 @@ def _is_of(stop: Stop, wanted: Choice | None) -> bool:
     """Whether a stop is of a configuration, and no later than where it was to stop. Without one it is of no attack."""
     if wanted is None or not stop.attack:
         return wanted is None and not stop.attack
-    params = {name: value for name, value in stop.attack.items() if name not in ("name", "stopped_at", "asked")}
+    params = params_of(stop.attack)
     return (
         stop.attack["name"] == wanted.attack
         and json.dumps(params, sort_keys=True) == json.dumps(dict(wanted.params), sort_keys=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +11,14 @@ from pydantic import Field
 from redteam.record import Interval, Record
 
 Verdict = Literal["RESISTED", "RECOVERED", "INCONCLUSIVE"]
+
+
+ABOUT = ("name", "stopped_at", "asked")  # what is said of an attack beside its parameters
+
+
+def params_of(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters of an attack, of all that `Scores.attack` says of it."""
+    return {name: value for name, value in attack.items() if name not in ABOUT}
 
 
 class Scores(Record):

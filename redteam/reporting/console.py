@@ -16,7 +16,7 @@ from rich.text import Text
 
 from redteam.errors import one_line
 from redteam.evidence.keys import is_reference
-from redteam.evidence.results import Also, CapabilityResult, Results, Scores, TimeToRecovery
+from redteam.evidence.results import Also, CapabilityResult, Results, Scores, TimeToRecovery, params_of
 from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.probes import probes_table
@@ -213,8 +213,7 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _configuration(attack: Mapping[str, Any]) -> str:
-    given = {k: v for k, v in attack.items() if k not in ("name", "stopped_at", "asked")}
-    listed = ", ".join(f"{k} {_number(v)}" for k, v in given.items())
+    listed = ", ".join(f"{k} {_number(v)}" for k, v in params_of(attack).items())
     return f"{attack['name']} with {listed}; scored after step {attack['stopped_at']}"
 
 

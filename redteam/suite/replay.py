@@ -11,13 +11,12 @@ from redteam.engine.devices import full_precision, placed
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.evidence.certificate import CertifiedRun
+from redteam.evidence.results import params_of
 from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
 from redteam.suite.inputs import Inputs
 from redteam.trial import Setting, TrialSpec, open_setting, run_trial
-
-ABOUT = ("name", "stopped_at", "asked")  # what is said of an attack beside its parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +65,8 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
         raise InputError(lost, "Attack again, with the plan of the certificate")
     if score.attack is None:
         return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
-    params = {name: value for name, value in score.attack.items() if name not in ABOUT}
-    candidate, stop = Candidate(attack=score.attack["name"], params=params), int(score.attack["stopped_at"])
+    candidate = Candidate(attack=score.attack["name"], params=params_of(score.attack))
+    stop = int(score.attack["stopped_at"])
     opened = inputs.models["target"].open()
     with full_precision():
         setting = open_setting(replace(opened, module=placed(opened.module, inputs.device)), inputs.capability)

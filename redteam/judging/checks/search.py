@@ -7,6 +7,7 @@ from typing import Any
 
 from redteam.access import Access
 from redteam.evidence.evidence import Stop
+from redteam.evidence.results import params_of
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
 from redteam.judging.rising import rise, still_rises
@@ -24,7 +25,7 @@ def _steps_rising(case: Case) -> Iterator[str]:
     """Yields that the strongest attack would have found more with more steps; of runs in which none goes on nothing."""
     if not case.evidence.capability.longest or "steps" not in (best := case.strongest("target")).attack:
         return
-    same = [stop for stop in case.stops["target"] if not stop.attack or _configured(stop) == _configured(best)]
+    same = [stop for stop in case.stops["target"] if not stop.attack or _configuration(stop) == _configuration(best)]
     steps = [int(stop.attack.get("stopped_at", 0)) for stop in same]
     pairs = zip(steps, same, strict=True)
     curve = [(step, stop.select) for step, stop in pairs if stop.allowed(case.floor("target"))]
@@ -33,8 +34,8 @@ def _steps_rising(case: Case) -> Iterator[str]:
         yield f"{best.attack['name']} reached {found[1]:.2f} in {last} steps, {found[0]:.2f} in the first half of them"
 
 
-def _configured(stop: Stop) -> dict[str, Any]:
-    return {name: value for name, value in stop.attack.items() if name not in ("stopped_at", "asked")}
+def _configuration(stop: Stop) -> tuple[Any, dict[str, Any]]:
+    return stop.attack.get("name"), params_of(stop.attack)
 
 
 def _trials_rising(case: Case) -> Iterator[str]:
