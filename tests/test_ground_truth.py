@@ -123,7 +123,7 @@ def test_a_model_that_never_knew_resists(world: SmallWorld, memo: Memo, tmp_path
 
 def test_a_fake_removal_is_recovered(world: SmallWorld, memo: Memo, tmp_path: Path) -> None:
     target = saved(world.masked(), tmp_path / "model.pt")
-    result = only(attack(target, world, tmp_path / "run", memo, attacks=("retrain", "lora", "partial")))
+    result = only(attack(target, world, tmp_path / "run", memo))
     assert result.verdict == "RECOVERED", result.reason
     assert result.excess_recovery is not None
     assert result.excess_recovery.low > 0.5

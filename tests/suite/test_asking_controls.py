@@ -14,6 +14,7 @@ import redteam
 from redteam.attacks.in_context import shown_before
 from redteam.attacks.rephrase import TEMPLATES, rephrasing
 from redteam.capabilities.wording import Rewrite
+from redteam.registry import ATTACKS
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,21 @@ def complete(_world: SmallWorld) -> Rewrite:
 
 def shown(world: SmallWorld) -> Rewrite:
     return shown_before(world.capability.retain, 1, " ", nearest=True)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of two families take fewer steps: their decoy opens all the same."""
+
+    def few(name: str, steps: int) -> None:
+        attack = type(ATTACKS.create(name))
+        recipes = attack.recipes
+        monkeypatch.setattr(
+            attack, "recipes", lambda *given: [{**params, "steps": steps} for params in recipes(*given)]
+        )
+
+    few("suffix", 8)
+    few("soft-prompt", 32)
 
 
 @pytest.mark.slow
