@@ -274,6 +274,17 @@ def test_the_coverage_that_the_readme_tells_is_what_was_simulated() -> None:
     assert f"holds it in {min(naive)} to {max(naive)} (" in readme
 
 
+def test_the_error_rates_that_the_readme_tells_are_what_was_simulated() -> None:
+    rows = json.loads((ROOT / "results" / "benchmarks" / "calibration.json").read_text())["rows"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    resisted, recovered = (100 * max(row[f"false {what}"] for row in rows) for what in ("RESISTED", "RECOVERED"))
+    told = {row["regime"]: round(100 * row["0 % RESISTED"]) for row in rows}
+    assert f"in {len(rows)} such regimes RESISTED is wrong in {resisted:.1f} % of runs at most" in readme
+    assert f"and RECOVERED in {recovered:.1f} %" in readme
+    assert f"RESISTED is said in {told['the same, five references']} % where nothing comes back" in readme
+    assert f"that differ by .15 in {told['the same, seeds differ by .15']} %" in readme
+
+
 def test_the_verdicts_of_small_runs_are_those_that_were_given() -> None:
     rows = json.loads((ROOT / "results" / "benchmarks" / "small_runs.json").read_text())["rows"]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
