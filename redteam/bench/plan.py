@@ -12,6 +12,8 @@ from redteam.registry import METHODS, TESTBEDS
 SEEDS = (0, 1, 2)
 # Where few images are identified a trojan is healed or it is not: an interval over three seeds says nothing.
 MORE_SEEDS: dict[str, tuple[int, ...]] = {"poison": tuple(range(8))}
+# Models that never knew, where one takes seconds: how they differ is part of the verdict. One elsewhere.
+REFERENCES: dict[str, int] = {"digits": 3, "poison": 3}
 REAL_DATA = ("birthdays",)
 # Every method with all labels is always there; these are the variations that the six questions ask for.
 PARTIAL: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {

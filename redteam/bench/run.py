@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from redteam.atomic import write
-from redteam.bench.plan import Cell
+from redteam.bench.plan import REFERENCES, Cell
 from redteam.bench.rows import Row, failed_row, read_row, row_of
 from redteam.evidence.directory import lock
 from redteam.registry import ATTACKS, METHODS, PROBES, STANDARD_ATTACKS, SUITE, TESTBEDS
@@ -118,7 +118,10 @@ def identity_of(cell: Cell, budget: int) -> dict[str, Any]:
     }
     if cell.then:
         versions["stage"] = FollowUp.version
-    return {"suite": SUITE, "budget": budget, "versions": versions, "settings": settings}
+    references = REFERENCES.get(cell.testbed, 1)
+    return {
+        "suite": SUITE, "budget": budget, "versions": versions, "settings": settings, "references": references
+    }  # fmt: skip
 
 
 def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
@@ -134,7 +137,8 @@ def run_group(cells: Sequence[Cell], places: Places, budget: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
         lock(file, folder)
-        world, memo = train_world(cells[0].testbed, seed=cells[0].seed), Memo()
+        first, memo = cells[0], Memo()
+        world = train_world(first.testbed, seed=first.seed, references=REFERENCES.get(first.testbed, 1))
         for cell in cells:
             row = _row(cell, places, budget, world, memo)
             write(places.row(cell), json.dumps(row.model_dump(mode="json"), indent=1) + "\n")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from run_redteam import redteam, start_redteam
 
-from redteam.bench.plan import Cell
+from redteam.bench.plan import REFERENCES, Cell
 from redteam.bench.rows import read_row
 from redteam.bench.run import Places, run_cells, run_group
 from redteam.errors import InputError
@@ -61,6 +61,10 @@ def test_a_killed_table_goes_on_and_is_the_same_as_one_that_was_not(tmp_path: Pa
     texts = [(folder / "results" / "leaderboard.md").read_text() for folder in (whole, killed)]
     assert texts[0] == texts[1]
     assert "**ssd**" in texts[0]
+    manifest = json.loads(
+        (whole / "models" / "bench" / "digits-seed0" / "digits-ssd" / "model.redteam.json").read_text()
+    )
+    assert len(manifest["further_references"]) == REFERENCES["digits"] - 1
 
 
 def test_workers_end_with_a_killed_table(tmp_path: Path) -> None:
