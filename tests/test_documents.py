@@ -282,7 +282,7 @@ def test_the_error_rates_that_the_readme_tells_are_what_was_simulated() -> None:
     assert f"in {len(rows)} such regimes RESISTED is wrong in {resisted:.1f} % of runs at most" in readme
     assert f"and RECOVERED in {recovered:.1f} %" in readme
     assert f"RESISTED is said in {told['the same, five references']} % where nothing comes back" in readme
-    assert f"that differ by .15 in {told['the same, seeds differ by .15']} %" in readme
+    assert f"where seeds differ by .15 it is said in {told['the same, seeds differ by .15']} %" in readme
 
 
 def test_the_verdicts_of_small_runs_are_those_that_were_given() -> None:
