@@ -447,7 +447,8 @@ def test_a_memo_tells_runs_of_other_seeds_and_items_apart(
     counts = Counter(ran)
     attack(targets[0], budget=2, attacks=[QUICK], out=tmp_path / "b", memo=memo, seed=1)
     assert ran == counts + counts  # nothing of a run with another seed is of use
-    third = attack(targets[0], budget=2, attacks=[QUICK], out=tmp_path / "c", memo=memo)
+    alone = tmp_path / "alone" / "c"  # beside the run with another seed it would be another look
+    third = attack(targets[0], budget=2, attacks=[QUICK], out=alone, memo=memo)
     assert ran == counts + counts
     assert third == first
 
