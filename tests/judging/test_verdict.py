@@ -214,6 +214,14 @@ def test_reference_unattacked(states, raised):
     assert len(reasons("reference-unattacked", known(evidence=attacked))) == raised
 
 
+@pytest.mark.parametrize(("moved", "raised"), [(0.0, True), (0.5, False)])
+def test_a_reference_was_attacked_where_the_chosen_attack_does_little_and_another_works(moved, raised):
+    """Of a model that knows nothing all attacks find as little: the chosen one may be one that hardly trains."""
+    idle, other = row(moved=0.0), row(moved=moved)
+    attacked = evidence("reference", reference_confirm=[idle], reference_again=[other])
+    assert len(reasons("reference-unattacked", known(evidence=attacked))) == raised
+
+
 @pytest.mark.parametrize(("recovered", "raised"), [(True, False), (False, True), (None, True)])
 def test_control(recovered, raised):
     assert len(reasons("control-failed", known(control_recovered=recovered))) == raised
