@@ -16,7 +16,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --durations=25
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder --durations=25
 
 lint: $(READY)
 	$(BIN)/ruff check .

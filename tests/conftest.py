@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = ("test_ground_truth.py", "test_real_questions.py", "test_birthdays.py", "test_built_targets.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, whose tests share what takes minutes: one worker has them while the other does the rest."""
-    items.sort(key=lambda item: item.path.name != "test_ground_truth.py")
+    """The longest modules first: at the end no worker is left alone with one."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
