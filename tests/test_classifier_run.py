@@ -331,7 +331,7 @@ class Counting(Raising):
 
 
 def test_probes_compute_with_one_thread(targets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On two cores, one of them busy, the threads of a small product waited sixty times as long as they computed."""
+    """Several would wait for each other far longer than small products take."""
     install(monkeypatch, "Counting")
     with threadpool_limits(limits=2, user_api="blas"):
         attack(targets[0], budget=1, attacks=[QUICK], probes=["counting"], out=tmp_path / "run")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from small_world import CHANCE, TOKENIZER, SmallWorld, small_world, trained
 from torch import nn
@@ -111,6 +112,8 @@ def test_rmu_is_recovered(rmu: Path, world: SmallWorld, memo: Memo, tmp_path: Pa
 def test_a_model_that_never_knew_resists(world: SmallWorld, memo: Memo, tmp_path: Path) -> None:
     """Its seed is not the reference's, so the two are independent models."""
     twin = trained(world.capability.retain + world.capability.utility, seed=2)
+    pairs = zip(twin.parameters(), world.never.parameters(), strict=True)
+    assert not any(torch.equal(one, other) for one, other in pairs if one.ndim > 1)
     target = saved(twin, tmp_path / "model.pt")
     result = only(attack(target, world, tmp_path / "run", memo))
     assert result.verdict == "RESISTED", result.reason

@@ -129,7 +129,7 @@ class Arm:
         identity = (name, str(PROBES.version(registered, probe)), str(seed), *others)
         items = len(self.setting.capability.certify)
         try:
-            with threadpool_limits(limits=1, user_api="blas"):  # a second thread waits sixty times longer than it works
+            with threadpool_limits(limits=1, user_api="blas"):  # threads of small products wait for each other
                 reading = self.run.memo.reading(
                     self.identity, identity, lambda: checked(probe.read(replace(view, seed=seed)), items)
                 )

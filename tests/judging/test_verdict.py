@@ -147,14 +147,14 @@ def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_an
 # Each check at its boundary.
 
 
-def evidence(*roles: str, **trials: list[TrialEvent]) -> Evidence:
+def evidence(*roles: str, confirmation: int = 1, **trials: list[TrialEvent]) -> Evidence:
     """Before-events of some models, and trials: `target_search=[...]` are the search trials of the target."""
     numbered = [
         row.model_copy(update={"key": f"{name.replace('_', '/')}/{number:04d}"})
         for name, rows in trials.items()
         for number, row in enumerate(rows)
     ]
-    return evidence_of(*map(before, roles), *numbered)
+    return evidence_of(capability(confirmation=confirmation), *map(before, roles), *numbered)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +214,11 @@ def test_reference_unattacked(states, raised):
     assert len(reasons("reference-unattacked", known(evidence=attacked))) == raised
 
 
-@pytest.mark.parametrize(("moved", "raised"), [(0.0, True), (0.5, False)])
-def test_a_reference_was_attacked_where_the_chosen_attack_does_little_and_another_works(moved, raised):
-    """Of a model that knows nothing all attacks find as little: the chosen one may be one that hardly trains."""
+@pytest.mark.parametrize(("moved", "confirmation", "raised"), [(0.0, 2, True), (0.5, 2, False), (0.5, 1, True)])
+def test_a_reference_was_attacked_where_the_chosen_attack_does_little_and_another_works(moved, confirmation, raised):
+    """Of a model that knows nothing all attacks find as little. Runs of earlier protocols are judged as they were."""
     idle, other = row(moved=0.0), row(moved=moved)
-    attacked = evidence("reference", reference_confirm=[idle], reference_again=[other])
+    attacked = evidence("reference", confirmation=confirmation, reference_confirm=[idle], reference_again=[other])
     assert len(reasons("reference-unattacked", known(evidence=attacked))) == raised
 
 

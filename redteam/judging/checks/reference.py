@@ -30,7 +30,10 @@ def _attacks(case: Case, never: str) -> list[TrialEvent]:
 
     Of a model that knows nothing all attacks find as little, so that the chosen one may be one that hardly trains.
     """
-    return [*case.evidence.confirmed(never), *case.evidence.trials(never, "again")]
+    confirmed = case.evidence.confirmed(never)
+    if case.evidence.capability.confirmation == 1:  # as such runs were judged
+        return confirmed
+    return [*confirmed, *case.evidence.trials(never, "again")]
 
 
 def _reference_broken(case: Case) -> Iterator[str]:
