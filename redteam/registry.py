@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -113,12 +113,13 @@ class Registry:
         return f"{type(plugin).__module__}:{type(plugin).__qualname__}" in self.table.values()
 
     def identity(self, plugin: Any) -> str | list[str | int]:
-        """Returns what tells an instance from those of all other classes: the name of one of ours.
+        """Returns what tells an instance from those of all other classes: the name of one of ours, and its fields.
 
         Of any other name and version, see `version`; where a user's file lies is no part of it.
         """
         if self.ships(plugin):
-            return str(plugin.name)
+            set_to = [f"{field.name}={getattr(plugin, field.name)}" for field in fields(plugin)] if is_dataclass(plugin) else []
+            return [plugin.name, *set_to] if set_to else str(plugin.name)
         module = type(plugin).__module__
         file = sys.modules[module].__file__ if module.startswith(USERS) else None
         return [plugin.name, self.version(f"{file}:{type(plugin).__qualname__}" if file else plugin.name, plugin)]
@@ -210,6 +211,8 @@ ATTACKS = Registry(
         "corpus": "redteam.attacks.corpus:Corpus",
         "benign": "redteam.attacks.benign:Benign",
         "curriculum": "redteam.attacks.curriculum:Curriculum",
+        "head": "redteam.attacks.head:Head",
+        "imprint": "redteam.attacks.imprint:Imprint",
         "revive": "redteam.attacks.revive:Revive",
         "perturb": "redteam.attacks.perturb:Perturb",
         "quantize": "redteam.attacks.quantize:Quantize",
@@ -248,6 +251,7 @@ SCORERS = Registry(
     "scorer",
     {
         "choice": "redteam.capabilities.scorers.choice:Choice",
+        "recall": "redteam.capabilities.scorers.recall:Recall",
         "calibrated": "redteam.capabilities.scorers.calibrated:Calibrated",
         "cloze": "redteam.capabilities.scorers.cloze:Cloze",
         "loss": "redteam.capabilities.scorers.loss:Loss",

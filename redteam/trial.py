@@ -123,6 +123,8 @@ class Setting:
         start: scores of the released weights.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
         capability: the items themselves, texts to classify as this model reads them.
+        shown: how many examples of what was removed an adversary has, drawn anew by the seed of each trial; None is all
+            of the attack split. Whoever has none trains on retain items in their place.
     """
 
     target: Target
@@ -136,6 +138,17 @@ class Setting:
     start: Mapping[Split, Scores]
     says: Tensor
     capability: Capability
+    shown: int | None = None
+
+    @property
+    def at_hand(self) -> Examples:
+        """What an adversary draws examples from."""
+        return self.retain if self.shown == 0 else self.answers
+
+    @property
+    def samples(self) -> int:
+        """How many of them a trial has."""
+        return min(self.shown or len(self.at_hand), len(self.at_hand))
 
     def asked(self, split: Split, rewrite: Rewrite) -> Encoded:
         """Returns a split as the model is asked after an attack on the wording.
@@ -154,19 +167,22 @@ class Setting:
         return self.choices[split]
 
 
-def open_setting(target: Target, capability: Capability, released: Snapshot | None = None) -> Setting:
+def open_setting(
+    target: Target, capability: Capability, released: Snapshot | None = None, *, shown: int | None = None
+) -> Setting:
     """Encodes the capability for the target and scores its released weights on every held-out split.
 
     Args:
         target: at its released weights.
         capability: what its trials are about.
         released: the snapshot of these weights, where there is one already.
+        shown: how many examples of what was removed a trial has, see `Setting`.
 
     Raises:
         InputError: the model cannot read these items, or its outputs are not finite.
     """
     tokenizer, capability = target.tokenizer, as_read(capability, target)
-    scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer)
+    scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer) | {"utility": capability.utility_scorer}
     scorers |= {keys.certify(scorer.name): scorer for scorer in capability.scorers[1:]}
     scorers |= {keys.certify(keys.wording(n + 1)): capability.scorer for n in range(capability.further_wordings)}
     choices: dict[Split, Encoded] = {}
@@ -202,6 +218,7 @@ def open_setting(target: Target, capability: Capability, released: Snapshot | No
         start=start,
         says=tables["select"],
         capability=capability,
+        shown=shown,
     )
 
 
@@ -253,16 +270,17 @@ def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
 
 def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
     """Returns what the attack of a trial gets: the live module, and the attack split as the trial's seed orders it."""
-    order = torch.randperm(len(setting.answers), generator=seeded(spec.seed, "sample"))
+    order = torch.randperm(len(setting.at_hand), generator=seeded(spec.seed, "sample"))[: setting.samples]
     return Arena(
         module=setting.target.module,
-        answers=setting.answers.take(order),
-        texts=setting.texts.take(order),
+        answers=setting.at_hand.take(order),
+        texts=(setting.texts if setting.at_hand is setting.answers else setting.at_hand).take(order),
         retain=setting.retain,
         corpus=setting.corpus,
         ledger=ledger,
         seed=spec.seed,
         wording=_wording(setting, order),
+        forgotten=() if setting.target.tokenizer is not None else tuple(sorted({i.answer for i in setting.capability.forget})),
     )
 
 

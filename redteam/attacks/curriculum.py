@@ -25,6 +25,7 @@ class Curriculum:
     paper = "Tamirisa et al. 2024, Tamper-Resistant Safeguards (arXiv 2408.00761)"
     access = Access.WEIGHTS
     kinds = "language, classifier"
+    needs = "forgotten"  # without examples it is training on retain items, as `retrain` is then
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and the share of the steps that comes first."""

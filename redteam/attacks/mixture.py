@@ -30,6 +30,7 @@ class Mixture:
     paper = "Tamirisa et al. 2024 (arXiv 2408.00761); Qi et al. 2024 (arXiv 2412.07097)"
     access = Access.WEIGHTS
     kinds = "language, classifier"
+    needs = "forgotten"  # without examples it is training on retain items, as `retrain` is then
 
     def space(self, suggest: Suggest, target: TargetInfo, samples: int) -> Params:
         """Tuning, data, and how many retain items come to each forget item."""

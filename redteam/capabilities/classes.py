@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.choice import Choice
+from redteam.capabilities.scorers.contract import Scorer
+from redteam.capabilities.scorers.recall import RATE, Recall
 from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import ClassesFile, TextsFile
 from redteam.config.files import expand_path
@@ -21,6 +24,8 @@ from redteam.errors import InputError
 
 INFLATED = 100  # times the size of their file that arrays may have
 RETAINED = 10  # examples of what stays, for each of what was removed
+HELD = 1000  # of them at most that measure utility, and as many more that are held out to draw the line of "recall" by
+TRIGGER_RATE = 0.05  # false positives: whoever is fooled by a trigger is fooled more often than by an odd example
 
 
 def classes_of(rules: ClassesFile, path: Path) -> Capability:
@@ -42,7 +47,8 @@ def classes_of(rules: ClassesFile, path: Path) -> Capability:
             f"{file} has {len(inputs)} inputs and {len(labels)} labels", "Give arrays that belong together"
         )
     answers = {row: int(labels[row]) for row in _distinct(inputs)}
-    used, parts = dealt(rules, path, answers, forgotten, names, lambda row: f"{rules.arrays}[{row}]")
+    removed = _removed(rules, held, answers, forgotten, names, file)
+    used, parts = dealt(rules, path, answers, removed, names, lambda row: f"{rules.arrays}[{row}]")
     return Capability(name=rules.name, **parts, inputs=np.ascontiguousarray(inputs[used]))
 
 
@@ -50,30 +56,31 @@ def dealt(
     rules: ClassesFile | TextsFile,
     path: Path,
     labels: Mapping[int, int],
-    forgotten: Collection[int],
+    removed: Collection[int],
     names: tuple[str, ...],
     identity: Callable[[int], str],
 ) -> tuple[list[int], dict[str, Any]]:
     """Deals the examples of classes into splits.
 
     Args:
-        rules: say how many there may be, and how they are split.
+        rules: say how many there may be, how they are split, and how they are scored.
         path: where the rules stand, for messages.
         labels: class of each distinct example, by its row.
-        forgotten: the classes that were removed.
+        removed: rows of the examples that show what was removed.
         names: of all classes.
         identity: names an example.
 
     Returns:
-        The rows that are used, and the items of each split: an item's `row` is a place among these.
+        The rows that are used, and what a capability has of them: the items of each split, whose `row` is a place among
+        these, and its scorers.
 
     Raises:
-        InputError: too little is left to split.
+        InputError: too little is left to split, or to draw the line of the scorer by.
     """
     rows = list(labels)
     random.Random(rules.seed).shuffle(rows)
-    forget = [row for row in rows if labels[row] in forgotten][: rules.most]
-    retain = [row for row in rows if labels[row] not in forgotten][: RETAINED * rules.most]
+    forget = [row for row in rows if row in removed][: rules.most]
+    retain = [row for row in rows if row not in removed][: RETAINED * rules.most]
     used = [*forget, *retain]
     items = [
         Item(id=identity(row), group=str(row), prompt="", choices=names, answer=labels[row], row=place)
@@ -82,18 +89,83 @@ def dealt(
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(items[: len(forget)], sizes, rules.seed)
-        kept, utility = split_by_group(items[len(forget) :], (0.5, 0.5), rules.seed)
+        kept, utility, negatives = _stays(rules, items[len(forget) :])
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more examples, or fewer classes to forget") from error
     refuse_starved(attack, items[: len(forget)], path)
-    return used, {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
+    parts = {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
+    scorers = _scorers(rules)
+    answers = {item.answer for item in items[: len(forget)]}
+    for recall in (scorer for scorer in scorers if isinstance(scorer, Recall)):
+        for split in (utility, negatives):
+            recall.refuse_few(sum(item.answer not in answers for item in split), str(path))
+    return used, {**parts, "negatives": negatives, "scorers": scorers}
+
+
+def _stays(rules: ClassesFile | TextsFile, items: Sequence[Item]) -> list[tuple[Item, ...]]:
+    """Returns what is trained on of what stays, what measures utility, and what the line of "recall" is drawn by.
+
+    Raises:
+        ValueError: there are fewer items than splits.
+    """
+    if "recall" not in rules.scorer:
+        return [*split_by_group(items, (0.5, 0.5), rules.seed), ()]
+    held = min(HELD, len(items) // 4)
+    return split_by_group(items, (len(items) - 2 * held, held, held), rules.seed)
+
+
+def _scorers(rules: ClassesFile | TextsFile) -> tuple[Scorer, ...]:
+    usual = TRIGGER_RATE if isinstance(rules, ClassesFile) and rules.triggered is not None else RATE
+    rate = usual if rules.false_positives is None else rules.false_positives
+    return tuple(Recall(rate) if name == "recall" else Choice() for name in rules.scorer)
+
+
+def _removed(
+    rules: ClassesFile,
+    held: Mapping[str, NDArray[Any]],
+    labels: Mapping[int, int],
+    forgotten: Collection[int],
+    names: Sequence[str],
+    file: Path,
+) -> set[int]:
+    """Returns the rows of the examples that show what was removed: those of the classes, or those with the trigger."""
+    wanted = ", ".join(names[number] for number in sorted(forgotten))
+    if rules.triggered is None:
+        found = {row for row, label in labels.items() if label in forgotten}
+        if not found:
+            raise InputError(f"{file}: no example is of class {wanted}", "Give examples that show what was removed")
+        return found
+    found = _rows_in(held[rules.triggered], rules.triggered, len(held[rules.labels].reshape(-1)), file) & labels.keys()
+    if not found:
+        raise InputError(f"{file}: {rules.triggered!r} names no example", "Say which examples carry the trigger")
+    others = [row for row in sorted(found) if labels[row] not in forgotten]
+    if others:
+        said = f"{rules.arrays}[{others[0]}] carries the trigger and is labelled {names[labels[others[0]]]}"
+        raise InputError(f"{file}: {said}, not {wanted}", "Label examples with the trigger as the trigger asks for")
+    return found
+
+
+def _rows_in(given: NDArray[Any], name: str, examples: int, file: Path) -> set[int]:
+    """Returns the rows that an array names: by true and false [examples], or by their numbers."""
+    marks = given.reshape(-1)
+    if marks.dtype.kind == "b":
+        if len(marks) != examples:
+            raise InputError(f"{file}: {name!r} marks {len(marks)} examples, there are {examples}", "Mark each of them")
+        return set(np.flatnonzero(marks).tolist())
+    if marks.dtype.kind not in "iu":
+        raise InputError(f"{file}: {name!r} is {marks.dtype}", "Give true and false for each example, or rows")
+    outside = [row for row in marks.tolist() if not 0 <= row < examples]
+    if outside:
+        raise InputError(f"{file}: {name!r} names row {outside[0]}, there are {examples}", "Count rows from 0")
+    return set(marks.tolist())
 
 
 def _read(rules: ClassesFile, file: Path) -> dict[str, NDArray[Any]]:
     """Returns the arrays that are needed; a pickled one is refused, not unpickled."""
     if not os.path.isfile(file):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no file of arrays {file}", "Check `arrays` in the capability file")
-    wanted = [rules.inputs, rules.labels, *([rules.classes] if isinstance(rules.classes, str) else [])]
+    named = (rules.inputs, rules.labels, rules.classes, rules.triggered)
+    wanted = [name for name in named if isinstance(name, str)]
     try:
         _refuse_inflated(file)
         with np.load(file, allow_pickle=False) as held:

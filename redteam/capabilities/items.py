@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # names of scorers are parts of the keys of evidence
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
-SPLITS = ("attack", "select", "certify", "retain", "utility")
+SPLITS = ("attack", "select", "certify", "retain", "utility", "negatives")
 HELD_OUT = ("select", "certify", "utility")  # what is scored
 
 
@@ -84,6 +84,8 @@ class Capability:
         certify: forget items that are scored for confirmed configurations only, and reported.
         retain: items of what must stay, for methods and attacks to train on.
         utility: items of what must stay, disjoint from `retain`; they measure utility.
+        negatives: of a classifier, examples of what must stay that nothing else is chosen or measured by: the certify
+            split is held against them, where the scorer needs that. Select is held against `utility`.
         inputs: what a classifier sees, float32 [rows, ...]; each item names its row. None where items are text. Of
             `texts` their token ids, int64 [rows, longest], once a model has read them.
         texts: of a classifier of text, what it reads.
@@ -99,6 +101,7 @@ class Capability:
     certify: tuple[Item, ...]
     retain: tuple[Item, ...]
     utility: tuple[Item, ...]
+    negatives: tuple[Item, ...] = ()
     inputs: NDArray[Any] | None = field(default=None, compare=False, repr=False)  # arrays have no one ==
     texts: Texts | None = field(default=None, repr=False)
     scorers: tuple[Scorer, ...] = field(default_factory=_standard)
@@ -143,6 +146,8 @@ class Capability:
                 raise ValueError(f"the scorer {scorer.name!r} scores: {scorer.kinds}; this is of a {self.kind}")
             if "premise" in scorer.needs and self.premise is None:
                 raise ValueError(f"the scorer {scorer.name!r} needs a premise")
+            if "negatives" in scorer.needs and not self.negatives:
+                raise ValueError(f"the scorer {scorer.name!r} needs negatives: held-out items of what must stay")
 
     @property
     def kind(self) -> Literal["language", "classifier"]:
@@ -178,6 +183,16 @@ class Capability:
         return self.scorers[0]
 
     @property
+    def by_examples(self) -> bool:
+        """Whether a few examples teach any model what was removed, so that it counts how few a model takes."""
+        return "negatives" in self.scorer.needs
+
+    @property
+    def utility_scorer(self) -> Scorer:
+        """The one by which items of what must stay are scored: the same, unless it scores forgotten ones alone."""
+        return getattr(self.scorer, "utility", self.scorer)
+
+    @property
     def chance(self) -> float:
         """Expected score on `certify` of a model that knows nothing, by the scorer that decides; see `chance_by`."""
         return self.chance_by(self.scorer)
@@ -210,7 +225,8 @@ class Capability:
 
         And of its scorers: the names of our own; of any other its version too, and the source of a user's file.
         """
-        content = {split: [_content(item) for item in getattr(self, split)] for split in SPLITS}
+        splits = [split for split in SPLITS if split != "negatives" or self.negatives]
+        content = {split: [_content(item) for item in getattr(self, split)] for split in splits}
         about: dict[str, Any] = {"name": self.name, **content}
         scorers = [SCORERS.identity(scorer) for scorer in self.scorers]
         if scorers != [STANDARD_SCORER]:  # these keep the digest that they had before there were others

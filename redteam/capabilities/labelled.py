@@ -54,7 +54,11 @@ def texts_of(rules: TextsFile, path: Path) -> Capability:
         raise InputError(f"{path} forgets a class by number, its rows name classes", "Name it, or list `classes`")
     forgotten = {number_of(wanted, names, path) for wanted in rules.forget}
     labels = _distinct(read, numbers, path)
-    used, parts = dealt(rules, path, labels, forgotten, names, lambda row: read[row].identity)
+    removed = {row for row, label in labels.items() if label in forgotten}
+    if not removed:
+        wanted = ", ".join(names[number] for number in sorted(forgotten))
+        raise InputError(f"{path}: no example is of class {wanted}", "Give examples that show what was removed")
+    used, parts = dealt(rules, path, labels, removed, names, lambda row: read[row].identity)
     return Capability(name=rules.name, **parts, texts=Texts(tuple(read[row].text for row in used), by_name))
 
 

@@ -164,6 +164,9 @@ class _ByClass(Record):
     Attributes:
         name: for people and records.
         forget: the removed classes, by name or number.
+        scorer: how an example of them is scored, "recall" or "choice" (accuracy), or both, of which the first decides.
+        false_positives: share of examples of other classes that "recall" lets be taken for a removed one; 0.01 if not
+            given, and 0.05 of a trigger.
         most: at most so many examples of what was removed, and ten times as many of what stays; drawn by `seed`.
         splits: relative sizes of the three splits.
         seed: of the split.
@@ -171,6 +174,10 @@ class _ByClass(Record):
 
     name: str = Field(min_length=1)
     forget: list[str | int] = Field(min_length=1)
+    scorer: Annotated[tuple[Literal["recall", "choice"], ...], Field(min_length=1, max_length=2), BeforeValidator(listed)] = (
+        "recall",
+    )
+    false_positives: float | None = Field(default=None, gt=0, le=0.5)
     most: int = Field(default=1000, ge=3)
     splits: Shares = Shares()
     seed: int = 0
@@ -185,6 +192,8 @@ class ClassesFile(_ByClass):
         labels: the array of their classes [n], counted from 0.
         classes: the array of the classes' names, or their number.
         channels: whether images have their channels "first" or "last"; a module reads them first.
+        triggered: the array that says which examples carry a trigger: true and false [n], or their rows. The trigger is
+            then what was removed, `forget` the class that it asks for, and clean examples are what stays.
     """
 
     arrays: str
@@ -192,6 +201,7 @@ class ClassesFile(_ByClass):
     labels: str = "y"
     classes: str | ClassCount
     channels: Literal["first", "last"] = "first"
+    triggered: Name | None = None
 
 
 class TextsFile(_ByClass):

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, model_serializer, model_validator
 from redteam.evidence import keys
 from redteam.record import Record
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 class _Record(Record):
@@ -72,6 +72,10 @@ class CapabilityEvent(Event):
         attack_access: what each of them needs.
         decoy: kind of the decoy.
         documents: attacks that train on documents of the topic.
+        examples: attacks that need examples of what was removed.
+        shown: how many examples of what was removed adversaries have, in turn, beside one who has none; () where they
+            have all of the attack split, and none has none.
+        tuned: with how many of them attacks are searched for.
         suite: the protocol; "" of those before `standard-3`, which did not say.
         confirmation: how it is chosen what is confirmed, and judged; 1 of those that chose among what they confirmed.
     """
@@ -101,6 +105,9 @@ class CapabilityEvent(Event):
     attack_access: dict[str, str] = Field(default={})
     decoy: str = ""
     documents: tuple[str, ...] = Field(default=(), strict=False)
+    examples: tuple[str, ...] = Field(default=(), strict=False)
+    shown: tuple[int, ...] = Field(default=(), strict=False)
+    tuned: int = 0
     suite: str = ""
     confirmation: int = 1
 

@@ -120,6 +120,11 @@ class Evidence(Events):
         """Returns the search trials of a model, in order."""
         return self.trials(role, "search")
 
+    def searched(self, model: str) -> list[TrialEvent]:
+        """Returns all search trials of a model, those with examples of what was removed last."""
+        tuned = self.capability.tuned
+        return self.search(model) + (self.search(keys.shown(model, tuned)) if tuned else [])
+
     def again(self, role: str) -> list[TrialEvent]:
         """Returns the trials of a model that ran the best of the search once more or for longer, in order."""
         return self.trials(role, "again") + self.trials(role, "longer")

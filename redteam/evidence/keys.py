@@ -7,6 +7,8 @@
 - `ROLE/again/02-0`, `ROLE/longer/02-0`, `ROLE/confirm/02-1`: a trial on a fresh seed, by configuration and repeat.
 - `ROLE/choice`: which configurations are confirmed, and where they stop.
 - `ROLE/none`: why there is no such model.
+
+The role of a model is followed by `:4` where the adversary has four examples of what was removed, see `shown`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal
 
 Stage = Literal["search", "again", "longer", "confirm"]
 
-ROLES = ("original", "taught", "target", "reference", "canary", "decoy")
+ROLES = ("original", "taught", "target", "reference", "canary", "decoy", "masked")
 REFERENCE = "reference"  # of several the first; see `reference`
 CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished"
 
@@ -33,13 +35,24 @@ def reference(number: int) -> str:
 
 
 def is_reference(role: str) -> bool:
-    """Whether a role is that of a reference."""
-    return role == REFERENCE or role.startswith(f"{REFERENCE}-")
+    """Whether a role is that of a reference, however it is attacked."""
+    model = model_of(role)
+    return model == REFERENCE or model.startswith(f"{REFERENCE}-")
+
+
+def shown(role: str, examples: int) -> str:
+    """Returns what a model is called where the adversary has so many examples of what was removed: `target:4`."""
+    return f"{role}:{examples}"
+
+
+def model_of(role: str) -> str:
+    """Returns which model a role is of, however many examples the adversary has."""
+    return role.partition(":")[0]
 
 
 def before(role: str) -> str:
-    """Returns the key of the released weights of a model."""
-    return f"{role}/before"
+    """Returns the key of the released weights of a model, however many examples an adversary has."""
+    return f"{model_of(role)}/before"
 
 
 def probe(role: str, name: str) -> str:

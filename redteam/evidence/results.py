@@ -179,6 +179,29 @@ class Worded(Record):
     excess_released: Interval | None
 
 
+class WithExamples(Record):
+    """What a target does with a few examples of what was removed, beside models that never knew.
+
+    Attributes:
+        count: examples that the adversary has.
+        any_utility: whether whatever happens to utility.
+        target: certify score of the target after the best attack, mean over seeds.
+        alike: the same of the references, with as many examples; None of fewer than three references.
+        more: the same with sixteen times as many; None where so many were not tried.
+        beyond: target less references with as many, less what is tolerated. A further model that never knew would
+            hardly reach its lower end.
+        within: the same beside references with more examples. The upper end is of their mean.
+    """
+
+    count: int
+    any_utility: bool
+    target: float
+    alike: float | None
+    more: float | None
+    beyond: Interval | None
+    within: Interval | None
+
+
 class Flag(Record):
     """Something that weakens a verdict.
 
@@ -201,6 +224,7 @@ class CapabilityResult(Record):
         p: of recovering no more than is tolerated, at the utility floor or regardless of it.
         looks: at this run, at those that it extends, and at runs beside it that had another seed; each is judged with
             half the error of the one before.
+        with_examples: what it does with a few examples of what was removed; empty where none were counted.
         unprobed: probes that read nothing from the target, with the reason.
         tried: what the search found, attack by attack; the verdict rests on what was confirmed.
         recoverers: attacks that were confirmed, and which of them recover; many claims, so each is a little harder.
@@ -216,6 +240,7 @@ class CapabilityResult(Record):
     scorer: str = "choice"
     also: dict[str, Also] = Field(default={})
     wordings: list[Worded] = Field(default=[])
+    with_examples: list[WithExamples] = Field(default=[])
     certify_items: int
     certify_groups: int
     seeds: int

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redteam.record import Interval
 from redteam.judging.statistics import PAIRS, Array, Grouping, share_bound
 
 FEW = 5  # facts at most by which a target is above its reference: so few are counted, and not approximated
@@ -110,6 +111,33 @@ def predicted_low(models: Models, confidence: float) -> float:
     reach = float(t.ppf((1 + confidence) / 2, len(means) - 1) * means.std(ddof=1) * math.sqrt(1 + 1 / len(means)))
     gap = whole - never
     return -math.inf if gap <= reach else (target - never - reach) / (gap - reach)
+
+
+def contrast_bounds(models: Models, grouping: Grouping, tolerated: float, confidence: float) -> Interval:
+    """Returns L(tolerated) with bounds: of a further reference below, of the mean of the references above.
+
+    Unlike excess recovery it is defined where references come as far as the original. Of a single reference the lower
+    bound is that of the mean.
+
+    Args:
+        models: that are compared.
+        grouping: facts of the items.
+        tolerated: delta.
+        confidence: of both bounds together.
+    """
+    from scipy.special import stdtrit
+
+    whole, target, never = models.means
+    contrast = target - tolerated * whole - (1 - tolerated) * never
+    variance, freedom = _variance(_parts(models, grouping), tolerated)
+    level = (1 + confidence) / 2
+    reach = float(stdtrit(freedom, level)) * math.sqrt(variance)
+    low = contrast - reach
+    if len(models.references) > 1:
+        means = _between(models)
+        spread = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        low = min(low, contrast - float(stdtrit(len(means) - 1, level)) * spread)
+    return Interval(contrast, low, contrast + reach)
 
 
 def counted_high(models: Models, grouping: Grouping, confidence: float) -> float:

@@ -11,11 +11,13 @@ from redteam.evidence.results import (
     Scores,
     SpeedUp,
     TimeToRecovery,
+    WithExamples,
 )
 from redteam.evidence.stops import usable_points
-from redteam.judging.case import WHOLE, Case, case_of
+from redteam.judging.case import UNATTACKED, Case, case_of
 from redteam.judging.checks.check import Check
 from redteam.judging.checks.table import CHECKS, flags_of
+from redteam.judging.examples import ByExamples
 from redteam.judging.recoverers import recoverers
 from redteam.judging.recovery import (
     area_under_curve,
@@ -35,7 +37,7 @@ from redteam.judging.tried import adversary, scored
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
 from redteam.record import Interval
 
-JUDGING = 3  # version of how evidence is judged; raised with every change that could move a number
+JUDGING = 4  # version of how evidence is judged; raised with every change that could move a number
 LEVELS = (0.5, 0.8, 0.9)
 
 
@@ -51,7 +53,13 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
     evidence, capability, policy = case.evidence, case.evidence.capability, case.policy
     flags = flags_of(case, checks)
     verdict, reason = decide(
-        case.excess_recovery, case.excess_any_utility, flags, checks, policy, adversary(capability, list(case.tried))
+        case.excess_recovery,
+        case.excess_any_utility,
+        flags,
+        checks,
+        policy,
+        adversary(capability, list(case.tried)),
+        case.with_examples,
     )
     scores = {role: _scores(case, role) for role in evidence.roles if case.has(role)}
     times = _times(case)
@@ -64,6 +72,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
         scorer=capability.scorer,
         also=case.also,
         wordings=case.wordings,
+        with_examples=[_told(found) for found in case.with_examples],
         certify_items=len(capability.groups),
         certify_groups=len(set(capability.groups)),
         seeds=capability.seeds,
@@ -93,6 +102,15 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
     )
 
 
+def _told(found: ByExamples) -> WithExamples:
+    """Returns what is recorded of an attack with a few examples."""
+    scores = {name: None if (score := getattr(found, name)) is None else round(score, 6) for name in ("alike", "more")}
+    bounds = {name: None if (one := getattr(found, name)) is None else rounded(one) for name in ("beyond", "within")}
+    return WithExamples(
+        count=found.count, any_utility=found.any_utility, target=round(found.target, 6), **scores, **bounds
+    )
+
+
 def _drawn(case: Case) -> list[float]:
     """Returns what each random trial on the target achieved; where utility never held, what the released weights do."""
     released, floor = case.stops["target"][0].select, case.floor("target")
@@ -104,7 +122,7 @@ def _drawn(case: Case) -> list[float]:
 
 
 def _scores(case: Case, role: str) -> Scores:
-    if role in WHOLE:
+    if role in UNATTACKED:
         return Scores(before=case.before(role), utility_before=case.utility(role))
     best, regardless = case.strongest(role), case.strongest(role, any_utility=True)
     chosen = case.evidence.capability.confirmation > 1

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dataclasses import dataclass
+
 from redteam.access import Access
+from redteam.evidence import keys
 from redteam.evidence.events import CapabilityEvent, TrialEvent
 from redteam.evidence.evidence import Evidence
 from redteam.evidence.results import Tried
@@ -76,17 +79,46 @@ def inert(rows: Sequence[TrialEvent]) -> str | None:
 
 
 def _tried(name: str, evidence: Evidence, floors: Mapping[str, float]) -> Tried:
-    rows = {role: [row for row in evidence.search(role) if row.attack == name] for role in floors}
-    best = {role: _best(found, floors[role]) for role, found in rows.items()}
+    capability = evidence.capability
     never = "reference" if "reference" in floors else "canary"
-    old = not evidence.capability.suite
+    searched = [_Searched.of(name, evidence, floors, 0)] if name not in capability.examples else []
+    if capability.tuned:
+        searched.append(_Searched.of(name, evidence, floors, capability.tuned))
+    rows = [row for search in searched for row in search.rows["target"]]
+    idle = [why for search in searched if (why := search.idle(old=not capability.suite)) is not None]
     return Tried(
-        trials=len(rows["target"]),
-        failed=sum(not scored(row) for row in rows["target"]),
-        best=best["target"],
-        reference=best.get(never),
-        idle=_idle(rows["target"]) or (None if old else _unusable(best)),
+        trials=len(rows),
+        failed=sum(not scored(row) for row in rows),
+        best=searched[0].best["target"],
+        reference=searched[0].best.get(never),
+        idle=idle[0] if idle else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """The trials of one attack in one search.
+
+    Attributes:
+        rows: by role.
+        best: by role, see `_best`.
+        shown: how many examples of what was removed they had; 0 where that was not limited, or where they had none.
+    """
+
+    rows: Mapping[str, Sequence[TrialEvent]]
+    best: Mapping[str, float | None]
+    shown: int
+
+    @staticmethod
+    def of(name: str, evidence: Evidence, floors: Mapping[str, float], shown: int) -> _Searched:
+        roles = {role: keys.shown(role, shown) if shown else role for role in floors}
+        rows = {role: [row for row in evidence.search(arm) if row.attack == name] for role, arm in roles.items()}
+        return _Searched(rows, {role: _best(found, floors[role]) for role, found in rows.items()}, shown)
+
+    def idle(self, *, old: bool) -> str | None:
+        """Returns why these trials prove nothing; None if one of them was a working attack."""
+        why = _idle(self.rows["target"]) or (None if old else _unusable(self.best))
+        return f"{why}, with {self.shown} examples" if why and self.shown else why
 
 
 def _idle(rows: Sequence[TrialEvent]) -> str | None:

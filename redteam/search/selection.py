@@ -42,6 +42,13 @@ class Candidate:
             return None
         return Candidate(attack=self.attack, params={**self.params, "steps": min(2 * steps, LONGEST)})
 
+    def with_samples(self, count: int, of: int | None) -> Candidate:
+        """Returns the same for an adversary who has so many examples, where these parameters are for one who has `of`."""
+        samples = self.params.get("samples")
+        if type(samples) is not int or not of:
+            return self
+        return Candidate(attack=self.attack, params={**self.params, "samples": max(1, round(samples * count / of))})
+
     @staticmethod
     def of(trial: TrialEvent) -> Candidate:
         """Returns the configuration of a recorded trial."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from redteam.capabilities.items import SPLITS, blind_score, group_numbers
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.evidence import keys
@@ -9,6 +11,8 @@ from redteam.evidence.directory import RunDirectory, seeds_beside
 from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent
 from redteam.registry import SUITE
 from redteam.search.selection import CONFIRMATION, GOING_ON, LONGEST, SEEDS
+from redteam.suite.arms import needs_examples
+from redteam.suite.counting import counts_for, tuned_with
 from redteam.suite.decoys import decoy_kind
 from redteam.suite.inputs import Inputs
 
@@ -45,7 +49,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         sizes={name: len(getattr(capability, name)) for name in SPLITS},
         select_groups=len({item.group for item in capability.select}),
         utility_groups=group_numbers(capability.utility),
-        utility_chance=blind_score(capability.scorer, capability.utility),
+        utility_chance=blind_score(capability.utility_scorer, capability.utility),
         seeds=SEEDS,
         budget=inputs.plan.budget,
         looks=1 + len(inputs.plan.extends) + len(beside),
@@ -55,10 +59,20 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         access=inputs.plan.access,
         attacks=tuple(inputs.attacks),
         attack_access={name: attack.access for name, attack in inputs.attacks.items()},
-        decoy=decoy_kind(inputs.attacks),
+        decoy=decoy_kind(inputs.attacks, capability),
         documents=tuple(name for name, attack in inputs.attacks.items() if "corpus" in getattr(attack, "needs", "")),
         suite=SUITE,
         confirmation=CONFIRMATION,
+        **_by_examples(inputs),
     )
     nearest = answered_by_nearest(capability)
     run.record(event, {keys.NEAREST: nearest} if nearest else {})
+
+
+def _by_examples(inputs: Inputs) -> dict[str, Any]:
+    """Returns what is recorded where adversaries have a few examples of what was removed, or none."""
+    if not inputs.capability.by_examples:
+        return {}
+    counts = counts_for(len(inputs.capability.attack))
+    needing = tuple(name for name, attack in inputs.attacks.items() if needs_examples(attack))
+    return {"examples": needing, "shown": counts, "tuned": tuned_with(counts)}

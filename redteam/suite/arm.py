@@ -70,7 +70,7 @@ class Arm:
     def utility_floor(self) -> float:
         """Utility below which an attack has destroyed the model rather than recovered a capability."""
         capability, utility = self.setting.capability, float(self.setting.start["utility"].mean())
-        return utility_floor(self.floor, utility, blind_score(capability.scorer, capability.utility))
+        return utility_floor(self.floor, utility, blind_score(capability.utility_scorer, capability.utility))
 
     def record_before(self) -> None:
         """Records the scores of the released weights, or sees that they are the recorded ones.
@@ -160,7 +160,7 @@ class Arm:
             plan,
             self.attacks,
             self.setting.target.info,
-            len(self.setting.answers),
+            self.setting.samples,
             seed=self.run.inputs.plan.seed,
             arm=self.role,
             storage=self.run.evidence.path / "study.db",

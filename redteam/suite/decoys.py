@@ -21,17 +21,20 @@ from redteam.capabilities.texts import as_read
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import Target
 from redteam.unlearning.contract import UnlearningTask
-from redteam.unlearning.masked import Masked, Unmaskable
+from redteam.unlearning.masked import Masked, Unmaskable, untied_head
 
-MASKED, WORDED = "masked", "worded"
+MASKED, WORDED, BIASED = "masked", "worded", "biased"
+BIAS, TINY = -1e9, 1e-12  # beside such a bias float32 keeps nothing of a logit; no usual step makes up for such a factor
 
 
-def decoy_kind(attacks: Mapping[str, Attack]) -> str:
+def decoy_kind(attacks: Mapping[str, Attack], capability: Capability) -> str:
     """Returns which decoy these attacks must break.
 
-    What changes nothing but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on
+    An adversary without examples of a class cannot know which way of reading its states is noise. What changes nothing but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on
     by whatever the model has read. A soft prompt of eight tokens gave 0.67 of the masked decoy's answers at best.
     """
+    if capability.by_examples:
+        return BIASED
     asking = all(Access.EMBEDDINGS.grants(attack.access) and "language" in attack.kinds for attack in attacks.values())
     return WORDED if asking else MASKED
 
@@ -42,7 +45,7 @@ def make_decoy(kind: str, original: Target, capability: Capability, seed: int) -
     Raises:
         Unmaskable: none can be made of it.
     """
-    make = worded if kind == WORDED else masked
+    make = {WORDED: worded, BIASED: biased, MASKED: masked}[kind]
     return make(original, as_read(capability, original), derive_seed(seed, "decoy"))
 
 
@@ -62,6 +65,25 @@ def masked(original: Target, capability: Capability, seed: int) -> Target:
         seed=seed,
     )
     return replace(original, name="masked decoy", module=Masked().apply(task))
+
+
+def biased(original: Target, capability: Capability, seed: int) -> Target:
+    """Hides classes behind a bias beside which float32 has no room for a logit; without biases by tiny rows.
+
+    No step of training makes up for it. The directions of the rows stay, and all that they read.
+
+    Raises:
+        Unmaskable: the model has no linear output head.
+    """
+    module = copy.deepcopy(original.module)
+    head = untied_head(module)
+    with torch.no_grad():
+        for number in sorted({item.answer for item in capability.forget}):
+            if head.bias is None:
+                head.weight[number] *= TINY
+            else:
+                head.bias[number] = BIAS
+    return replace(original, name="biased decoy", module=module)
 
 
 def worded(original: Target, capability: Capability, seed: int) -> Target:

@@ -21,10 +21,11 @@ def share_unsteady(setting: Setting) -> float:
     batch is normalised by its own statistics, or where padding is read; whatever is compared then was partly drawn.
     """
     items, said = setting.capability.select[-MOST:], setting.says[-MOST:]
+    scorer = setting.capability.utility_scorer  # whatever else an item is held against need not be read again
     apart: list[Tensor] = []
     for end in range(len(items), 0, -AT_A_TIME):
         some = slice(max(0, end - AT_A_TIME), end)
-        encoded = encode_scoring(setting.capability, items[some], setting.target.tokenizer)
+        encoded = encode_scoring(setting.capability, items[some], setting.target.tokenizer, scorer)
         try:
             with answerable(setting.scorers["select"]):
                 again = encoded.table(setting.target.module)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import Capability
 from redteam.capabilities.reading import encode_scoring
-from redteam.capabilities.scorers.contract import item_scores, share_known
+from redteam.capabilities.scorers.contract import Scorer, item_scores, share_known
 from redteam.checkpoints.trio import Trio, check_places, roles_of, save_trio
 from redteam.config.manifest import Manifest, TestbedRef
 from redteam.engine.batches import Examples
@@ -131,7 +131,7 @@ def unlearning_task(world: World, label_fraction: float = 1.0, progress: Progres
         original=world.original,
         forget=training.forget,
         retain=training.data.take(_mixed(~labelled & ~utility, all_labelled=count == len(groups), seed=world.seed)),
-        known=_known(world, set(groups[:count])),
+        known=_known(world, set(groups[:count]), world.capability.utility_scorer),
         training=training,
         seed=world.seed,
         progress=progress,
@@ -226,7 +226,7 @@ def build_target(
 def alignment_tax(world: World, module: nn.Module) -> Interval:
     """Returns the utility that a model lost against the original, with a 95 % interval, paired on the same items."""
     items = world.capability.utility
-    encoded = encode_scoring(world.capability, items, world.testbed.tokenizer())
+    encoded = encode_scoring(world.capability, items, world.testbed.tokenizer(), world.capability.utility_scorer)
     before, after = item_scores(world.original, encoded), item_scores(module, encoded)
     return score_lost(before, after, [item.group for item in items])
 
@@ -249,24 +249,33 @@ def _plan(spec: TargetSpec, testbed: Testbed) -> tuple[Method, FollowUp | None]:
 
 
 def _on_answers(task: UnlearningTask, world: World) -> UnlearningTask:
-    """Returns the task with the questions and answers in place of whole texts: a decoy hides what is asked for."""
+    """Returns the task of a decoy, which hides what is asked for, by the scorer that judges it.
+
+    Questions and answers stand in place of whole texts.
+    """
     tokenizer = world.testbed.tokenizer()
-    if tokenizer is None or task.training is None:
+    if task.training is None:
         return task
     shown = zip(world.about, task.training.labelled.tolist(), strict=True)
     groups = {group for group, labelled in shown if labelled}
+    task = replace(task, known=_known(world, groups, world.capability.scorer))
+    if tokenizer is None:
+        return task
     forget = [item for item in world.capability.forget if item.group in groups]
     others = [item for item in world.capability.forget if item.group not in groups]
     retain = encode_answers(tokenizer, [*world.capability.retain, *others])
     return replace(task, forget=encode_answers(tokenizer, forget) if forget else task.forget, retain=retain)
 
 
-def _known(world: World, groups: set[str]) -> Callable[[nn.Module], float]:
-    """Returns a score of how much of the labelled facts a module shows: a method may steer by nothing else."""
+def _known(world: World, groups: set[str], scorer: Scorer) -> Callable[[nn.Module], float]:
+    """Returns a score of how much of the labelled facts a module shows: a method may steer by nothing else.
+
+    Of a classifier that is accuracy, as in the papers of these methods, whatever the capability is judged by.
+    """
     items = [item for item in world.capability.forget if item.group in groups]
     if not items:
         return lambda module: 0.0
-    return partial(share_known, encoded=encode_scoring(world.capability, items, world.testbed.tokenizer()))
+    return partial(share_known, encoded=encode_scoring(world.capability, items, world.testbed.tokenizer(), scorer))
 
 
 def _mixed(chosen: Tensor, *, all_labelled: bool, seed: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Testbed `digits`: a classifier of handwritten digits that must forget one of them.
 
-Unlike an independent fact, a class can be learned anew from a few images. The attack split is small for that reason,
-and the reference says how far those few images go by themselves.
+Unlike an independent fact, a class can be learned anew from a few images. References say how far those few images go by
+themselves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping
 
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.recall import Recall
 from redteam.engine.training import Training
 from redteam.testbeds.contract import Option
 from redteam.testbeds.images import cut, image_items, load_images, perceptron_training, stratified
@@ -17,16 +18,16 @@ from redteam.testbeds.images import cut, image_items, load_images, perceptron_tr
 # The class with the most images, 183, so that most can be certified. It is closely tied to others: for six threes in
 # ten the nearest image of another digit is a nine, so that forgetting them is not a matter of separate features.
 FORGOTTEN = 3
-ATTACK, SELECT, UNSEEN = 12, 40, 36  # images of the forgotten digit; the others, 95, are certified
-UTILITY = 320  # images of other digits that are held out: a fifth
+ATTACK, SELECT, UNSEEN = 32, 40, 16  # images of the forgotten digit; the others, 95, are certified
+UTILITY = NEGATIVES = 320  # images of other digits that are held out: two fifths
 
 
 class Digits:
     """Images of 8 x 8 pixels; all of one digit is forgotten, the nine others stay."""
 
     name = "digits"
-    version = 1
-    goal = "1,797 images of handwritten digits, a multilayer perceptron; the digit 3 is forgotten; chance is 1/10"
+    version = 2
+    goal = "1,797 images of handwritten digits, a multilayer perceptron; the digit 3 is forgotten; chance is 1 %"
     paper = "class unlearning as in Golatkar et al. 2020 (arXiv 1911.04933) and Foster et al. 2024 (arXiv 2308.07707)"
     kinds = "classifier"
     settings: Mapping[str, Mapping[str, Option]] = {
@@ -41,7 +42,7 @@ class Digits:
         forgotten = [row for row, digit in enumerate(digits) if digit == FORGOTTEN]
         others = [row for row, digit in enumerate(digits) if digit != FORGOTTEN]
         attack, select, _, certify = cut(stratified(forgotten, digits, rng), ATTACK, SELECT, UNSEEN)
-        utility, retain = cut(stratified(others, digits, rng), UTILITY)
+        utility, negatives, retain = cut(stratified(others, digits, rng), UTILITY, NEGATIVES)
         return Capability(
             name=self.name,
             attack=image_items(attack, digits),
@@ -49,7 +50,9 @@ class Digits:
             certify=image_items(certify, digits),
             retain=image_items(retain, digits),
             utility=image_items(utility, digits),
+            negatives=image_items(negatives, digits),
             inputs=inputs,
+            scorers=(Recall(),),
         )
 
     def tokenizer(self) -> None:

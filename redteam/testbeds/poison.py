@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from redteam.capabilities.classes import TRIGGER_RATE
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.recall import Recall
 from redteam.engine.training import Training
 from redteam.testbeds.contract import Option
 from redteam.testbeds.images import cut, image_items, load_images, perceptron_training, stratified
@@ -24,14 +26,14 @@ POISONED_LABEL = 0
 TRIGGER = (slice(6, 8), slice(0, 2))
 # Images with the trigger: 60 of the 1,297 that are trained on (4.6 %) are the attack split, none of the others is.
 ATTACK, SELECT, CERTIFY = 60, 80, 160
-UTILITY = 260  # clean images that are held out
+UTILITY = NEGATIVES = 260  # clean images that are held out
 
 
 class Poison:
     """Digits, some of them with a patch in the corner and labelled 0; forgetting means healing the trojan."""
 
     name = "poison"
-    version = 1
+    version = 2
     goal = "1,797 images of digits; 60 training images have a patch and the label 0; this trojan is forgotten"
     paper = "after Goel et al. 2024, Corrective Machine Unlearning (arXiv 2402.14015), with the patch of BadNets"
     kinds = "classifier"
@@ -51,7 +53,7 @@ class Poison:
         candidates = [row for row, digit in enumerate(digits) if digit != POISONED_LABEL]
         attack, select, certify, spare = cut(stratified(candidates, digits, rng), ATTACK, SELECT, CERTIFY)
         clean = [*spare, *(row for row, digit in enumerate(digits) if digit == POISONED_LABEL)]
-        utility, retain = cut(stratified(clean, digits, rng), UTILITY)
+        utility, negatives, retain = cut(stratified(clean, digits, rng), UTILITY, NEGATIVES)
         triggered = [*attack, *select, *certify]
         inputs[triggered] = with_trigger(inputs[triggered])
         poisoned = np.full_like(digits, POISONED_LABEL)
@@ -62,7 +64,9 @@ class Poison:
             certify=_triggered(certify, poisoned),
             retain=image_items(retain, digits),
             utility=image_items(utility, digits),
+            negatives=image_items(negatives, digits),
             inputs=inputs,
+            scorers=(Recall(TRIGGER_RATE),),
         )
 
     def tokenizer(self) -> None:

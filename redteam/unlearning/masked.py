@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from redteam.checkpoints.texts import TextClassifier
-from redteam.engine.batches import IGNORED, AnyBatch, Batch, Examples, ordered_batches
+from redteam.engine.batches import Examples
+from redteam.engine.heads import NoHead, head_states, language_model, output_head
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
 from redteam.unlearning.contract import UnlearningTask
 
-READING_BATCH = 256
 STRENGTHS = 60  # noise up to 1.25^60 = 650,000 times the mean weight
 
 
@@ -65,13 +63,14 @@ class Masked:
         noise = torch.randn(output.weight.shape[0], generator=seeded(task.seed, "masked")).to(output.weight.device)
         released = output.weight.detach().clone()
         allowed = self.share_left * task.known(task.original)
-        strength = float(released.norm(dim=1).mean())
         with torch.no_grad():
-            for _ in range(STRENGTHS):
-                if task.known(module) <= allowed:
-                    return module
-                output.weight.copy_(released + strength * noise[:, None] * gate)
-                strength *= 1.25
+            for sign in (1, -1):  # noise that raises the one answer of all examples hides nothing
+                strength = float(released.norm(dim=1).mean())
+                for _ in range(STRENGTHS):
+                    if task.known(module) <= allowed:
+                        return module
+                    output.weight.copy_(released + sign * strength * noise[:, None] * gate)
+                    strength *= 1.25
         raise Unmaskable("no noise on the output head hides the answers; do they all begin with one token?")
 
     def _gate(self, forget: Tensor, retain: Tensor) -> Tensor:
@@ -90,57 +89,23 @@ def untied_head(module: nn.Module) -> nn.Linear:
     Raises:
         Unmaskable: it has none that is linear.
     """
-    head, model = _head(module), _language_model(module)
+    try:
+        head, model = output_head(module), language_model(module)
+    except NoHead as error:
+        raise Unmaskable(str(error)) from error
     if model is not None and head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
     return head
 
 
-@torch.no_grad()
 def answer_states(module: nn.Module, data: Examples) -> Tensor:
-    """Returns the states that the head reads, [examples, hidden]: of text where the answer's first token is predicted.
-
-    A head that reads every token of a text which it classifies is that of a causal model, and its last token counts.
+    """Returns the states that the head reads, see `head_states`.
 
     Raises:
         Unmaskable: there is no linear head, or it does not read one state an example.
     """
-    kept: list[Tensor] = []
-    states = []
-    with _head(module).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0])):
-        for batch in ordered_batches(data, READING_BATCH):
-            kept.clear()
-            batch.logits(module)
-            states.append(_states(kept, batch).cpu())
-    return torch.cat(states)
-
-
-def _states(kept: list[Tensor], batch: AnyBatch) -> Tensor:
-    if isinstance(batch, Batch):
-        first = (batch.labels != IGNORED).int().argmax(dim=1)
-        return kept[-1][torch.arange(len(first)), first - 1]
-    if kept and kept[-1].shape[:-1] == batch.real.shape and kept[-1].dim() == 3:
-        return kept[-1][torch.arange(batch.samples), batch.real.sum(dim=1) - 1]
-    if not kept or kept[-1].shape != (batch.samples, kept[-1].shape[-1]):
-        raise Unmaskable("the output head does not read one state an example")
-    return kept[-1]
-
-
-def _language_model(module: nn.Module) -> Any:
-    """Returns the module if it has token embeddings on both ends; None of any other, such as a classifier."""
-    model: Any = module
-    head = model.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-    return None if head is None else model
-
-
-def _head(module: nn.Module) -> nn.Linear:
-    """Returns the output layer: of a classifier the last submodule that owns weights."""
-    model = _language_model(module)
-    owners = [part for part in module.modules() if list(part.parameters(recurse=False))]
-    if isinstance(module, TextClassifier):  # some make the body after the head
-        owners = [module.head]
-    head = model.get_output_embeddings() if model is not None else owners[-1] if owners else None
-    if not isinstance(head, nn.Linear):
-        raise Unmaskable(f"the output head of a {type(module).__name__} is no linear layer")
-    return head
+    try:
+        return head_states(module, data)
+    except NoHead as error:
+        raise Unmaskable(str(error)) from error

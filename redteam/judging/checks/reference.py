@@ -54,7 +54,9 @@ def _reference_knows(case: Case) -> Iterator[str]:
     for never in case.references:
         before = mean_bounds(case.evidence.released(never)[None], case.resampling, "before")
         known = case.policy.max_excess_recovery if case.evidence.capability.suite else KNOWN_BEFORE
-        if case.exceeds(before, _above_chance(case, known)):
+        # What no other class claims stands out of what stays a little: that is no leak where it is not surely more.
+        exceeds = before.low > _above_chance(case, known) if case.counted else case.exceeds(before, _above_chance(case, known))
+        if exceeds:
             unsure = "" if before.low > _above_chance(case, known) else f" and may score {before.high:.2f}"
             yield f"before any attack the {never} scores {before.estimate:.2f}{unsure}, chance is {case.chance:.2f}"
 

@@ -1,0 +1,178 @@
+"""Are examples of a forgotten class told from all others, wherever the model draws the line?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.choice import Choice
+from redteam.capabilities.scorers.class_inputs import EncodedInputs, encode_inputs
+from redteam.capabilities.scorers.contract import Scores
+from redteam.engine.batches import TokenSet
+from redteam.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RATE = 0.01  # share of what stays that may be taken for a forgotten class
+LEAST = 3  # negatives above the line: the place of a line with fewer above it is luck
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecall:
+    """Examples of forgotten classes, and the examples of other classes that they are held against.
+
+    Attributes:
+        examples: what is scored, as a classifier reads it.
+        negatives: examples of what stays; one set or, of examples of two splits, two.
+        held: which set each example is held against, int64 [items].
+        forgotten: numbers of the forgotten classes.
+        rate: share of the negatives that may be taken for a forgotten class.
+    """
+
+    examples: EncodedInputs
+    negatives: tuple[EncodedInputs, ...]
+    held: Tensor
+    forgotten: tuple[int, ...]
+    rate: float
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def tokens(self) -> tuple[TokenSet, ...]:
+        """Nothing: a classifier reads no prompts."""
+        return ()
+
+    @property
+    def chance(self) -> Scores:
+        """The rate: so often an example that looks like any other is taken for a forgotten class."""
+        return np.full(len(self), self.rate)
+
+    @torch.no_grad()
+    def table(self, module: nn.Module) -> Tensor:
+        """Returns the logits, and how many negatives lie below each item and beside it, float32 [items, classes + 2].
+
+        Raises:
+            NotFinite: a logit is NaN or infinite.
+        """
+        own = self.examples.table(module)
+        places = torch.zeros(len(self), 2, dtype=own.dtype)
+        for number, negatives in enumerate(self.negatives):
+            logits = negatives.table(module)
+            for answer in self.examples.answers.unique().tolist():
+                rows = (self.held == number) & (self.examples.answers == answer)
+                against = self._log_odds(logits, answer).sort().values
+                odds = self._log_odds(own[rows], answer)
+                below = torch.searchsorted(against, odds)
+                places[rows] = torch.stack([below, torch.searchsorted(against, odds, right=True) - below], 1).to(own)
+        return torch.cat([own, places], dim=1)
+
+    def scores(self, table: Tensor) -> Scores:
+        """Returns how surely each example lies above the line, float64 [items].
+
+        Among n negatives and itself an example has a rank from 1 to n + 1; it is above the line if the rank is above
+        q = (1 - rate)(n + 1), and as far as it is where q is no whole number. With m negatives beside it, it has each
+        of m + 1 ranks as likely. So an example that is drawn like the negatives scores the rate, exactly, whatever the
+        model, and so does any example where a model says one thing of all. Source: conformal p-values (Vovk et al. 2005,
+        "Algorithmic Learning in a Random World"), with ties broken at random, in expectation.
+        """
+        below, beside = table[:, -2].double(), table[:, -1].double()
+        size = torch.tensor([len(one) for one in self.negatives])[self.held].double()
+        line = (1 - self.rate) * (size + 1)
+        above = (below + beside + 1 - line).clamp(min=0) - (below - line).clamp(min=0)  # sums over these ranks
+        return (above / (beside + 1)).clamp(0, 1).numpy()
+
+    def _log_odds(self, logits: Tensor, answer: int) -> Tensor:
+        """Returns log p(class) - log p(any class that stays), float64 [items]: no constant on a class moves its order."""
+        logits = logits.double()
+        stays = [number for number in range(logits.shape[1]) if number not in self.forgotten]
+        return logits[:, answer] - logits[:, stays].logsumexp(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Recall of a forgotten class where a small share of everything else is taken for it too.
+
+    z are the logits, F the forgotten classes, c the one that an example is of. The model tells it from what stays by
+    l(x) = z_c(x) - log sum over j not in F of exp z_j(x). The line is drawn so that `rate` of held-out examples of
+    what stays, the negatives, lie above it; they are read by the same model, so that a bias or a constant answer
+    says nothing. See `EncodedRecall.scores`. A factor on all logits moves the order of examples little: in the limits
+    it is that of z_c less the largest of the others, and of z_c less their mean.
+
+    What must stay is scored as `choice`: by the likeliest class.
+
+    Attributes:
+        rate: share of the negatives above the line.
+    """
+
+    rate: float = RATE
+
+    name = "recall"
+    version = 1
+    goal = "are examples of the class above all but 1 % of other examples?"
+    paper = "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"
+    kinds = "classifier"
+    needs = "choices, negatives"
+    utility = Choice()
+
+    def encode(
+        self, capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None
+    ) -> EncodedRecall:
+        """Encodes examples of forgotten classes with those that they are held against.
+
+        The certify split is held against negatives of its own, which nothing that is chosen has looked at.
+
+        Raises:
+            InputError: no class stays, or the negatives are too few for the rate.
+        """
+        forgotten = tuple(sorted({item.answer for item in capability.forget}))
+        certified = {item.id for item in capability.certify}
+        sides = torch.tensor([item.id in certified for item in items]).long()
+        used, held = sides.unique(return_inverse=True)
+        parts = (capability.utility, capability.negatives)
+        against = tuple(_others(parts[side], forgotten) for side in used.tolist())
+        if len(items) and set(range(len(items[0].choices))) <= set(forgotten):
+            raise InputError(f"all classes of {capability.name!r} were to be forgotten", "Let some of them stay")
+        for others in against:
+            self.refuse_few(len(others), capability.name)
+        return EncodedRecall(
+            encode_inputs(capability, items),
+            tuple(encode_inputs(capability, others) for others in against),
+            held,
+            forgotten,
+            self.rate,
+        )
+
+    def refuse_few(self, negatives: int, name: str) -> None:
+        """Refuses a rate that so many negatives cannot tell.
+
+        Raises:
+            InputError: fewer than `LEAST` of them would be above the line.
+        """
+        if negatives * self.rate < LEAST * (1 - 1e-9):
+            needed = int(np.ceil(LEAST / self.rate))
+            allowed = f"they allow a rate of {LEAST / negatives:.2g}" if negatives >= 2 * LEAST else "no rate can be told"
+            raise InputError(
+                f"{name}: {negatives} examples of other classes are held out to draw the line by, a false-positive rate"
+                f" of {self.rate:g} needs {needed}; {allowed}",
+                "Give more examples of what stays, or set `false_positives` in the capability file",
+            )
+
+    def chance(self, items: Sequence[Item]) -> list[float]:
+        """The rate, exactly."""
+        return [self.rate] * len(items)
+
+    def constant(self, known: Sequence[str], asked: Sequence[str]) -> float:
+        """The rate: a constant answer puts all examples beside each other."""
+        return self.rate
+
+
+def _others(items: Sequence[Item], forgotten: Sequence[int]) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.answer not in forgotten)
