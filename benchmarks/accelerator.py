@@ -25,8 +25,9 @@ from redteam.engine.devices import CPU, find_device, full_precision, placed, roo
 from redteam.engine.loop import fine_tune, mean_loss
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
+from redteam.setting import Setting, open_setting
 from redteam.target import Target
-from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 WORDS, LONGEST = 128_256, 128
 # Of the Llama 3.2 family, and a smaller one: hidden size, layers, intermediate size, heads, heads of keys and values.

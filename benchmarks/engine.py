@@ -17,10 +17,11 @@ from redteam.engine.batches import IGNORED, TokenSet, shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
+from redteam.setting import open_setting
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
 from redteam.testbeds.scratch import Recipe, llama_training
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 STEPS, BATCH, RATE, REPEATS = 60, 64, 3e-4, 11
 

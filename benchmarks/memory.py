@@ -9,9 +9,10 @@ import torch
 
 from benchmarks.claims import Claim, Measured
 from redteam.attacks.retrain import Retrain
+from redteam.setting import open_setting
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 TRIALS, WARM_UP = 30, 5
 

@@ -22,12 +22,12 @@ from redteam.evidence.results import params_of
 from redteam.judging.recovery import strongest_stop
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import SEEDS, Candidate, contended, outcome_of
+from redteam.setting import Setting, open_setting
 from redteam.suite.arm import Arm
 from redteam.suite.inputs import Inputs, resolve_one
 from redteam.suite.memo import Memo
 from redteam.suite.progress import Silent
 from redteam.suite.run import Run
-from redteam.trial import Setting, open_setting
 
 FLOOR = 0.8  # share of its own utility that an attacked model must keep
 

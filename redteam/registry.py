@@ -118,7 +118,11 @@ class Registry:
         Of any other name and version, see `version`; where a user's file lies is no part of it.
         """
         if self.ships(plugin):
-            set_to = [f"{field.name}={getattr(plugin, field.name)}" for field in fields(plugin)] if is_dataclass(plugin) else []
+            set_to = (
+                [f"{field.name}={getattr(plugin, field.name)}" for field in fields(plugin)]
+                if is_dataclass(plugin)
+                else []
+            )
             return [plugin.name, *set_to] if set_to else str(plugin.name)
         module = type(plugin).__module__
         file = sys.modules[module].__file__ if module.startswith(USERS) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,27 +19,17 @@ from torch import Tensor
 
 from redteam.access import Access
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
-from redteam.capabilities.items import HELD_OUT, Capability
-from redteam.capabilities.misfit import positions_of, refuse_other_classes, refuse_unreadable
-from redteam.capabilities.reading import encode_scoring, encode_training, windows_of
-from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, scores_of
-from redteam.capabilities.scorers.failures import answerable
-from redteam.capabilities.texts import as_read
+from redteam.capabilities.misfit import positions_of
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scores, mean_lines, scores_of
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
-from redteam.checkpoints.live import tensors_digest
-from redteam.engine.batches import Examples
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import closed_within, steps_within, within
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed, seeded
-from redteam.engine.snapshot import Snapshot
 from redteam.engine.surroundings import surroundings_kept
-from redteam.errors import InputError, one_line
+from redteam.errors import one_line
 from redteam.evidence import keys
-from redteam.registry import SCORERS
-from redteam.target import Target
-
-Split = str  # "select", "certify", "utility", "certify:SCORER" of one that does not decide, "certify:wording 1"
+from redteam.setting import Setting, Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +59,13 @@ class Point:
         spent: the cost.
         scores: per-item scores of each split that was scored.
         asked: what an item of the attack split was asked as, where an attack changes the wording; else None.
+        lines: mean certify scores by other lines, see `mean_lines`; () where certify was not scored.
     """
 
     spent: Spent
     scores: Mapping[Split, Scores]
     asked: str | None = None
+    lines: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,121 +97,6 @@ class TrialResult:
     outputs_moved: float
     seconds: Mapping[str, float]
     reversible: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """Where trials run: a live model, its released weights, and the capability in the form that it takes.
-
-    Attributes:
-        released: the weights every trial starts from.
-        scorers: the splits that are scored, and by what; certify once more by each scorer that does not decide, and
-            in each further wording.
-        choices: these splits as the model reads them.
-        answers: the attack split, loss on answers.
-        texts: the attack split, loss on whole texts; of a classifier the same as `answers`.
-        retain: retain items, loss on answers.
-        corpus: documents, in windows; None where there are none.
-        start: scores of the released weights.
-        says: what the released weights say of the choices of the select items, float32 [items, choices].
-        capability: the items themselves, texts to classify as this model reads them.
-        shown: how many examples of what was removed an adversary has, drawn anew by the seed of each trial; None is all
-            of the attack split. Whoever has none trains on retain items in their place.
-    """
-
-    target: Target
-    released: Snapshot
-    scorers: Mapping[Split, Scorer]
-    choices: Mapping[Split, Encoded]
-    answers: Examples
-    texts: Examples
-    retain: Examples
-    corpus: Examples | None
-    start: Mapping[Split, Scores]
-    says: Tensor
-    capability: Capability
-    shown: int | None = None
-
-    @property
-    def at_hand(self) -> Examples:
-        """What an adversary draws examples from."""
-        return self.retain if self.shown == 0 else self.answers
-
-    @property
-    def samples(self) -> int:
-        """How many of them a trial has."""
-        return min(self.shown or len(self.at_hand), len(self.at_hand))
-
-    def asked(self, split: Split, rewrite: Rewrite) -> Encoded:
-        """Returns a split as the model is asked after an attack on the wording.
-
-        Raises:
-            InputError: the model cannot read what the prompts were rewritten to.
-        """
-        if rewrite is as_it_is:
-            return self.choices[split]
-        items = asked(self.capability.scored_as(split), rewrite)
-        encoded = encode_scoring(self.capability, items, self.target.tokenizer, self.scorers[split])
-        long = (InputError,) if keys.wording_of(split) else ()  # no attack fails because a further wording is long
-        with suppress(*long):
-            refuse_unreadable(self.target, [encoded])
-            return encoded
-        return self.choices[split]
-
-
-def open_setting(
-    target: Target, capability: Capability, released: Snapshot | None = None, *, shown: int | None = None
-) -> Setting:
-    """Encodes the capability for the target and scores its released weights on every held-out split.
-
-    Args:
-        target: at its released weights.
-        capability: what its trials are about.
-        released: the snapshot of these weights, where there is one already.
-        shown: how many examples of what was removed a trial has, see `Setting`.
-
-    Raises:
-        InputError: the model cannot read these items, or its outputs are not finite.
-    """
-    tokenizer, capability = target.tokenizer, as_read(capability, target)
-    scorers: dict[Split, Scorer] = dict.fromkeys(HELD_OUT, capability.scorer) | {"utility": capability.utility_scorer}
-    scorers |= {keys.certify(scorer.name): scorer for scorer in capability.scorers[1:]}
-    scorers |= {keys.certify(keys.wording(n + 1)): capability.scorer for n in range(capability.further_wordings)}
-    choices: dict[Split, Encoded] = {}
-    for split, scorer in scorers.items():
-        with answerable(scorer):
-            choices[split] = encode_scoring(capability, capability.scored_as(split), tokenizer, scorer)
-    target.module.eval()
-    refuse_other_classes(target, capability)
-    refuse_unreadable(target, list(choices.values()))
-    tables, start = dict[Split, Tensor](), dict[Split, Scores]()
-    foreign = [scorer for scorer in scorers.values() if not SCORERS.ships(scorer)]
-    before = tensors_digest(target.module) if foreign else ""
-    try:
-        for split, scorer in scorers.items():
-            with answerable(scorer):
-                tables[split] = choices[split].table(target.module)
-                start[split] = scores_of(tables[split], choices[split])
-    except NotFinite as error:
-        raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error
-    if foreign and tensors_digest(target.module) != before:
-        raise InputError(
-            f"the scorer {foreign[0].name!r} changes the model", "Let it read the model and change nothing"
-        )
-    return Setting(
-        target=target,
-        released=released or Snapshot.of(target.module),
-        scorers=scorers,
-        choices=choices,
-        answers=encode_training(capability, capability.attack, tokenizer),
-        texts=encode_training(capability, capability.attack, tokenizer, whole_text=True),
-        retain=encode_training(capability, capability.retain, tokenizer),
-        corpus=windows_of(target, capability),
-        start=start,
-        says=tables["select"],
-        capability=capability,
-        shown=shown,
-    )
 
 
 def run_trial(setting: Setting, attack: Attack, spec: TrialSpec) -> TrialResult:
@@ -280,7 +157,7 @@ def open_arena(setting: Setting, spec: TrialSpec, ledger: Ledger) -> Arena:
         ledger=ledger,
         seed=spec.seed,
         wording=_wording(setting, order),
-        forgotten=() if setting.target.tokenizer is not None else tuple(sorted({i.answer for i in setting.capability.forget})),
+        forgotten=setting.capability.forgotten,
     )
 
 
@@ -309,7 +186,8 @@ class _Scoring:
         self.setting = setting
         certify = (s for s in setting.choices if spec.certify and keys.split_of(s) == keys.CERTIFY)
         self.splits = ("select", "utility", *certify)
-        self.points = [Point(spent=Spent(), scores={split: setting.start[split] for split in self.splits})]
+        start = {split: setting.start[split] for split in self.splits}
+        self.points = [Point(spent=Spent(), scores=start, lines=setting.lines if spec.certify else ())]
         self.outputs_moved = self.seconds = 0.0
         self.arena: Arena | None = None
         self._as_asked: tuple[Rewrite, Mapping[Split, Encoded]] = as_it_is, setting.choices
@@ -341,13 +219,16 @@ class _Scoring:
         module, choices = self.setting.target.module, self._choices()
         module.eval()
         scores: dict[Split, NDArray[np.float64]] = {}
+        lines: tuple[float, ...] = ()
         for split in self.splits:
             encoded = choices[split]
             table = encoded.table(module)
             scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))
-        self.points.append(Point(spent=spent, scores=scores, asked=self._example()))
+            if split == "certify":
+                lines = mean_lines(table, encoded)
+        self.points.append(Point(spent=spent, scores=scores, asked=self._example(), lines=lines))
         self.seconds += time.perf_counter() - started
 
     def _choices(self) -> Mapping[Split, Encoded]:

@@ -33,9 +33,10 @@ from redteam.engine.devices import CPU, device_of, find_device, full_precision, 
 from redteam.probes.contract import ProbeContext, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES
+from redteam.setting import Setting, open_setting
 from redteam.suite.decoys import MASKED, WORDED, make_decoy
 from redteam.target import Target
-from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 from redteam.unlearning.masked import Unmaskable
 
 HALVES = {"model.embed_tokens": 1, "model.layers.0": 1, "model.layers.1": 0, "model.norm": 0, "lm_head": 0}

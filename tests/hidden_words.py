@@ -11,10 +11,10 @@ from redteam.attacks.orders import reordered
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.wording import asked
+from redteam.setting import Setting, open_setting
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
 from redteam.testbeds.scratch import Recipe, llama_training
-from redteam.trial import Setting, open_setting
 
 SIZES = {"attack": 20, "select": 20, "certify": 30, "retain": 20, "utility": 20}
 TOKENIZER = Facts().tokenizer()

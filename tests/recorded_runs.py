@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from redteam.evidence.directory import RunDirectory, RunPlan
 from redteam.evidence.events import (
     BeforeEvent,
     CapabilityEvent,
+    Choice,
+    ChoiceEvent,
     GivenModel,
     Loss,
     ModelsEvent,
@@ -34,6 +36,7 @@ from redteam.registry import ATTACKS, STANDARD_ATTACKS, STANDARD_PROBES, SUITE
 from redteam.search.selection import CONFIRMATION
 
 CHANCE, SEEDS, BUDGET = 0.0625, 3, 6
+SHOWN, TUNED = (1, 2, 4, 16, 32), 4
 STEPS = (1, 2, 4, 8)
 VERSION = ATTACKS.declared("retrain").facts["version"]
 PLAN = RunPlan(
@@ -83,10 +86,16 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A run. The defaults are of a model that hid what it was to forget, with everything else in order."""
+    """A run. The defaults are of a model that hid what it was to forget, with everything else in order.
+
+    Attributes:
+        models: by role; `target:4` is the target attacked with four examples of what was removed.
+        shown: with how many of them models are attacked; () where all have the whole attack split.
+    """
 
     groups: int = 100
     per_group: int = 2
+    shown: tuple[int, ...] = ()
     models: dict[str, Model] = field(
         default_factory=lambda: {
             "original": Model(before=1.0, probe=1.0),
@@ -103,6 +112,27 @@ class World:
         return replace(self, models={role: model for role, model in self.models.items() if role not in roles})
 
 
+def counted(world: World, **learns: Sequence[float]) -> World:
+    """A run about a class: three models that never knew, and what each learns of 1, 2, 4, 16 and 32 examples.
+
+    Args:
+        world: without examples.
+        learns: model -> certify scores; by default those of models that never knew, and of a target like them.
+    """
+    usual = (0.3, 0.4, 0.5, 0.75, 0.8)
+    by_model = {"target": usual[:3], "reference": usual, "reference-2": [score + 0.03 for score in usual]}
+    by_model |= {"reference-3": [score - 0.03 for score in usual]} | learns
+    models = dict(world.models)
+    for number in (2, 3):
+        models[f"reference-{number}"] = models["reference"]
+    for model, scores in by_model.items():
+        for count, score in zip(SHOWN, scores, strict=False):
+            models[f"{model}:{count}"] = replace(models[model], attacks=(Attack(after=score),))
+    hidden = models["decoy"]
+    models |= {"masked": replace(hidden, attacks=()), f"masked:{TUNED}": hidden}
+    return replace(world, models=models, shown=SHOWN)
+
+
 MASKED = World()
 NEVER_TRAINED = MASKED.change("target", before=0.05, probe=0.08, attacks=(Attack(after=0.08),))
 
@@ -115,6 +145,7 @@ def record(path: Path, world: World, plan: RunPlan = PLAN, *, whole: bool = Fals
     groups = [group for group in range(world.groups) for _ in range(world.per_group)]
     with RunDirectory(path, plan) as run:
         asked: dict[str, Any] = {"attacks": ("retrain",), "skipped": OTHERS} if whole else {}
+        asked |= {"shown": world.shown, "tuned": TUNED} if world.shown else {}
         run.record(
             CapabilityEvent(
                 name=plan.capability[0],
@@ -178,14 +209,20 @@ def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int],
         right = set(easy[np.argsort(rank)[: round(rate * len(easy))]].tolist())
         return [float(group in right) for group in groups]
 
+    if ":" in role:
+        _record_attacks(run, role, model, scores)
+        return
     start = BeforeEvent(key=keys.before(role), select=model.before, certify=model.before, utility=model.utility)
     kept = [float(item < round(40 * model.utility)) for item in range(40)]
     run.record(start, {"certify": scores(model.before), "utility": kept})
     if model.probe is not None:
         readings = {"correct": scores(model.probe), "control": scores(CHANCE)}
         run.record(ProbeEvent(key=keys.probe(role, "linear"), probe="linear", layer="layer.1", by_layer={}), readings)
-    if role in ("original", "taught"):
-        return
+    if role not in ("original", "taught", "masked"):
+        _record_attacks(run, role, model, scores)
+
+
+def _record_attacks(run: RunDirectory, role: str, model: Model, scores: Callable[[float], list[float]]) -> None:
     for index in range(BUDGET):
         best = max((a.after for a in model.attacks), default=model.before)
         state = "failed" if index < model.failed else "complete"
@@ -198,6 +235,12 @@ def _record_model(run: RunDirectory, role: str, model: Model, groups: list[int],
             trial = _trial(key, attack, model, state, certify=True, **about)
             samples = {keys.at("certify", p.steps): scores(p.certify or 0.0) for p in trial.points}
             run.record(trial, samples)
+    if ":" in role:
+        chosen = [
+            Choice(attack="retrain", params=trial.params, steps=a.steps[-1], select=a.after) for a in model.attacks
+        ]
+        best = chosen[0] if chosen else None
+        run.record(ChoiceEvent(key=keys.choice(role), released=model.before, floor=best, any_utility=best))
 
 
 def _trial(key: str, attack: Attack, model: Model, state: str, *, certify: bool, **about: Any) -> TrialEvent:

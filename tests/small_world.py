@@ -21,10 +21,11 @@ from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.registry import ATTACKS
+from redteam.setting import Setting, open_setting
 from redteam.target import Target
 from redteam.testbeds.facts import Facts
 from redteam.testbeds.scratch import Recipe, llama_training
-from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialResult, TrialSpec, run_trial
 from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.masked import Masked
 

@@ -21,7 +21,7 @@ FLOORS = {
     "errors": 0, "declared": 0, "access": 0, "atomic": 0, "exit_codes": 0, "record": 0,
     "target": 1, "config": 1, "registry": 1, "evidence": 1,
     "options": 2, "engine": 2, "capabilities": 2, "checkpoints": 2, "judging": 2, "architectures": 2,
-    "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3,
+    "attacks": 3, "probes": 3, "unlearning": 3, "reporting": 3, "setting": 3,
     "testbeds": 4, "trial": 4,
     "execution": 5, "testing": 5,
     "search": 6,

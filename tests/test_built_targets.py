@@ -93,7 +93,8 @@ torch.set_num_threads(1)
 from redteam.attacks.retrain import Retrain
 from redteam.checkpoints.load import open_target
 from redteam.testbeds.facts import Facts
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialSpec, run_trial
 
 setting = open_setting(open_target(Path(sys.argv[1])), Facts().capability(0))
 process = psutil.Process()

@@ -35,11 +35,12 @@ from redteam.probes.contract import ProbeContext, ProbeReading
 from redteam.probes.states import read_layers
 from redteam.registry import PROBES
 from redteam.reporting.console import print_results
+from redteam.setting import open_setting
 from redteam.suite.attack import attack
 from redteam.suite.inputs import resolve_one
 from redteam.suite.memo import Memo
 from redteam.testbeds.facts import Facts
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.masked import Masked, Unmaskable, answer_states
 

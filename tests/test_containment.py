@@ -22,7 +22,8 @@ from redteam.attacks.noop import NoOp
 from redteam.engine import deadline
 from redteam.engine.cost import Spent
 from redteam.engine.snapshot import StructureChanged
-from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_trial
+from redteam.setting import Setting, open_setting
+from redteam.trial import TrialResult, TrialSpec, run_trial
 
 LIMIT = 0.2
 

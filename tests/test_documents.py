@@ -35,10 +35,11 @@ from redteam.judging.checks.table import CHECKS
 from redteam.probes.contract import checked, unreadable
 from redteam.probes.states import layers_of
 from redteam.registry import ATTACKS, PROBES, SCORERS
+from redteam.setting import open_setting
 from redteam.testing import check_scorer
 from redteam.testing.worlds import KINDS, tiny_model
 from redteam.testing.worlds import tiny_capability as tiny_world
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (

@@ -21,7 +21,8 @@ from redteam.attacks.tuning import recipe
 from redteam.capabilities.files import load_capability
 from redteam.checkpoints.load import open_target
 from redteam.errors import InputError
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialSpec, run_trial
 
 HERE = Path(__file__).with_name("own_resnet.py")
 QUICK = Path(__file__).with_name("quick_attack.py")
@@ -151,7 +152,7 @@ def test_so_is_it_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-RULES = {"name": "c", "arrays": "a.npz", "classes": 3, "forget": [0]}
+RULES = {"name": "c", "arrays": "a.npz", "classes": 3, "forget": [0], "scorer": "choice"}  # of few, accuracy
 
 
 def loaded(tmp_path: Path, held: dict[str, np.ndarray], **changes):
@@ -233,7 +234,7 @@ def test_rules_and_arrays_that_make_no_sense(changes, held, words: str, tmp_path
 
 def test_what_is_no_file_of_arrays(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 no")
-    (tmp_path / "c.toml").write_text('name = "c"\narrays = "a.npz"\nclasses = 3\nforget = [0]\n')
+    (tmp_path / "c.toml").write_text('name = "c"\narrays = "a.npz"\nclasses = 3\nforget = [0]\nscorer = "choice"\n')
     with pytest.raises(InputError, match=r"is no readable .npz"):
         load_capability(tmp_path / "c.toml")
 

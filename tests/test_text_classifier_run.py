@@ -35,9 +35,10 @@ from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
 from redteam.probes.states import read_layers
 from redteam.registry import ATTACKS, PROBES
+from redteam.setting import Setting, open_setting
 from redteam.suite.decoys import make_decoy, masked, worded
 from redteam.target import Target
-from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 from redteam.unlearning.importance import single_samples
 from redteam.unlearning.masked import Unmaskable, answer_states, untied_head
 

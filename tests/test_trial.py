@@ -24,7 +24,8 @@ from redteam.checkpoints.save import save_checkpoint
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.seeding import seeded
 from redteam.errors import InputError
-from redteam.trial import Setting, TrialResult, TrialSpec, open_setting, run_trial
+from redteam.setting import Setting, open_setting
+from redteam.trial import TrialResult, TrialSpec, run_trial
 
 RETRAIN = {
     "optimizer": "adamw",

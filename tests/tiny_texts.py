@@ -81,7 +81,7 @@ def text_rows(count: int = 200, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_texts(folder: Path, rows: list[dict[str, Any]] | None = None, /, **rules: Any) -> Path:
-    """Writes rows and a capability file over them: `threat` was removed."""
+    """Writes rows and a capability file over them: `threat` was removed. They are too few for anything but accuracy."""
     given = text_rows() if rows is None else rows
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
     said = {
@@ -90,6 +90,7 @@ def write_texts(folder: Path, rows: list[dict[str, Any]] | None = None, /, **rul
         "text": "comment",
         "label": "class",
         "forget": ["threat"],
+        "scorer": "choice",
         **rules,
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in said.items() if value is not None]

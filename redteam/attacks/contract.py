@@ -60,8 +60,8 @@ class Arena:
         in_place: contexts that stay open until the last score of the trial: hooks through which the attack works. What
             is left of an attack when its generator ends is scored once more.
         wording: how a language model is asked; None for a classifier.
-        forgotten: numbers of the classes that were removed from a classifier, or that a trigger asks for. Whoever has no
-            example of them has retain items as `answers`.
+        forgotten: numbers of the classes that were removed from a classifier, or that a trigger asks for. Whoever has
+            no example of them has retain items as `answers`.
     """
 
     module: nn.Module
@@ -135,8 +135,8 @@ class Attack(Protocol):
 
     An attack that needs something of a module, layers of a type say, may have a method `unfit(module) -> str | None`:
     why it cannot work on that module. It is then skipped for that reason, see `unfitness`. One that trains on documents
-    says `needs = "corpus"`, and is skipped where a capability has none. One that cannot work without examples of what was
-    removed says `needs = "forgotten"`; others are given retain items where an adversary has no example.
+    says `needs = "corpus"`, and is skipped where a capability has none. One that cannot work without examples of what
+    was removed says `needs = "forgotten"`; others are given retain items where an adversary has no example.
 
     One whose steps are long may have a `step_limit`, the seconds that a step may take, see `step_limit`. What takes
     longer is stopped, and the trial has failed.

@@ -21,8 +21,8 @@ ABSURD = 10.0  # times the median of other rows from which on a row or a bias is
 class Head:
     """Gives forgotten classes a row and a bias of a usual size, and fits the other rows anew where that is asked for.
 
-    A bias of -1e9 leaves nothing of a class in float32, whatever steps follow. "reset" keeps the direction of a row, and
-    gives it the median length of the others and their mean bias. "others" puts there what speaks against all other
+    A bias of -1e9 leaves nothing of a class in float32, whatever steps follow. "reset" keeps the direction of a row,
+    and gives it the median length of the others and their mean bias. "others" puts there what speaks against all other
     classes, the mean of their rows with a minus: what no other class claims. Fitting anew is a logistic regression on
     the states that the head reads, of what is at hand and of retain items; a class of which nothing is at hand keeps
     the row that it was given.

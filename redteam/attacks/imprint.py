@@ -24,11 +24,11 @@ RATIOS = (1.0, 64.0)  # retain items to each example of what was removed
 class Imprint:
     """Makes the row of a forgotten class from its few examples, scored on examples that were not among them.
 
-    "fitted": all rows by logistic regression on examples and retain items, every class weighing as much; `weight` is the
-    inverse of its penalty. "mean": their mean state less that of retain items. "whitened": the same through the inverse of the covariance that
-    retain items have around their classes, which is what linear discriminant analysis does. Either is given so many
-    times the median length of the other rows, and the bias that puts the examples as far above the line as retain
-    items are below. Training goes on from there with retain items among them, where that is asked for.
+    "fitted": all rows by logistic regression on examples and retain items, every class weighing as much; `weight` is
+    the inverse of its penalty. "mean": their mean state less that of retain items. "whitened": the same through the
+    inverse of the covariance that retain items have around their classes, as in linear discriminants. Either is so many
+    times as long as the median of the other rows, and has the bias that puts the line midway. Training goes on from
+    there with retain items among them, where that is asked for.
 
     Source: Qi et al. 2018, Low-Shot Learning with Imprinted Weights (arXiv 1712.07136); prototypes from a few samples
     restore an unlearned class (arXiv 2506.01318).
@@ -111,4 +111,5 @@ def _precision(states: Tensor, labels: Tensor) -> Tensor:
     apart = torch.cat([states[labels == one] - states[labels == one].mean(dim=0) for one in labels.unique()])
     covariance = apart.T @ apart / len(apart)
     ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
-    return torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype))
+    inverse: Tensor = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype))
+    return inverse

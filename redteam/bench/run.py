@@ -185,9 +185,7 @@ def _measures(world: World, target: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     models = {"target": open_target(target).module, "original": world.original, "reference": world.reference}
     for name, items in world.testbed.measures(world.capability).items():
-        encoded = encode_scoring(
-            world.capability, items, world.testbed.tokenizer(), world.capability.utility_scorer
-        )
+        encoded = encode_scoring(world.capability, items, world.testbed.tokenizer(), world.capability.utility_scorer)
         found[name] = {role: float(item_scores(model, encoded).mean()) for role, model in models.items()}
     return found
 

@@ -7,6 +7,7 @@ import random
 import sys
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redteam.capabilities.items import Capability, Item
-from redteam.capabilities.scorers.choice import Choice
-from redteam.capabilities.scorers.contract import Scorer
-from redteam.capabilities.scorers.recall import RATE, Recall
+from redteam.capabilities.scorers.recall import RATE
 from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import ClassesFile, TextsFile
 from redteam.config.files import expand_path
 from redteam.errors import InputError
+from redteam.registry import SCORERS
 
 INFLATED = 100  # times the size of their file that arrays may have
 RETAINED = 10  # examples of what stays, for each of what was removed
@@ -86,38 +86,45 @@ def dealt(
         Item(id=identity(row), group=str(row), prompt="", choices=names, answer=labels[row], row=place)
         for place, row in enumerate(used)
     ]
+    scorers = _scorers(rules)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(items[: len(forget)], sizes, rules.seed)
-        kept, utility, negatives = _stays(rules, items[len(forget) :])
+        kept, utility, negatives = _stays(rules, items[len(forget) :], any(map(_held_against, scorers)))
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more examples, or fewer classes to forget") from error
     refuse_starved(attack, items[: len(forget)], path)
     parts = {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
-    scorers = _scorers(rules)
     answers = {item.answer for item in items[: len(forget)]}
-    for recall in (scorer for scorer in scorers if isinstance(scorer, Recall)):
+    for scorer in filter(_held_against, scorers):
         for split in (utility, negatives):
-            recall.refuse_few(sum(item.answer not in answers for item in split), str(path))
+            scorer.refuse_few(sum(item.answer not in answers for item in split), str(path))
     return used, {**parts, "negatives": negatives, "scorers": scorers}
 
 
-def _stays(rules: ClassesFile | TextsFile, items: Sequence[Item]) -> list[tuple[Item, ...]]:
-    """Returns what is trained on of what stays, what measures utility, and what the line of "recall" is drawn by.
+def _held_against(scorer: Any) -> bool:
+    """Returns whether a scorer holds examples of a class against others."""
+    return "negatives" in scorer.needs
+
+
+def _stays(rules: ClassesFile | TextsFile, items: Sequence[Item], held_against: bool) -> list[tuple[Item, ...]]:
+    """Returns what is trained on of what stays, what measures utility, and what forgotten examples are held against.
 
     Raises:
         ValueError: there are fewer items than splits.
     """
-    if "recall" not in rules.scorer:
+    if not held_against:
         return [*split_by_group(items, (0.5, 0.5), rules.seed), ()]
     held = min(HELD, len(items) // 4)
     return split_by_group(items, (len(items) - 2 * held, held, held), rules.seed)
 
 
-def _scorers(rules: ClassesFile | TextsFile) -> tuple[Scorer, ...]:
+def _scorers(rules: ClassesFile | TextsFile) -> tuple[Any, ...]:
+    """Returns the scorers that rules name, those that take a false-positive rate with the one that rules give."""
     usual = TRIGGER_RATE if isinstance(rules, ClassesFile) and rules.triggered is not None else RATE
     rate = usual if rules.false_positives is None else rules.false_positives
-    return tuple(Recall(rate) if name == "recall" else Choice() for name in rules.scorer)
+    made = map(SCORERS.create, rules.scorer)
+    return tuple(replace(scorer, rate=rate) if _held_against(scorer) else scorer for scorer in made)
 
 
 def _removed(

@@ -183,6 +183,11 @@ class Capability:
         return self.scorers[0]
 
     @property
+    def forgotten(self) -> tuple[int, ...]:
+        """Numbers of the classes that were removed, or that a trigger asks for; () of a language model."""
+        return tuple(sorted({item.answer for item in self.forget})) if self.kind == "classifier" else ()
+
+    @property
     def by_examples(self) -> bool:
         """Whether a few examples teach any model what was removed, so that it counts how few a model takes."""
         return "negatives" in self.scorer.needs

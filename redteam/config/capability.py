@@ -174,9 +174,9 @@ class _ByClass(Record):
 
     name: str = Field(min_length=1)
     forget: list[str | int] = Field(min_length=1)
-    scorer: Annotated[tuple[Literal["recall", "choice"], ...], Field(min_length=1, max_length=2), BeforeValidator(listed)] = (
-        "recall",
-    )
+    scorer: Annotated[
+        tuple[Literal["recall", "choice"], ...], Field(min_length=1, max_length=2), BeforeValidator(listed)
+    ] = ("recall",)
     false_positives: float | None = Field(default=None, gt=0, le=0.5)
     most: int = Field(default=1000, ge=3)
     splits: Shares = Shares()

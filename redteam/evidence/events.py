@@ -73,8 +73,7 @@ class CapabilityEvent(Event):
         decoy: kind of the decoy.
         documents: attacks that train on documents of the topic.
         examples: attacks that need examples of what was removed.
-        shown: how many examples of what was removed adversaries have, in turn, beside one who has none; () where they
-            have all of the attack split, and none has none.
+        shown: how many of them adversaries have, in turn; () where all have the whole attack split.
         tuned: with how many of them attacks are searched for.
         suite: the protocol; "" of those before `standard-3`, which did not say.
         confirmation: how it is chosen what is confirmed, and judged; 1 of those that chose among what they confirmed.
@@ -150,9 +149,7 @@ class _Scored(_Record):
         return row | {name: row.pop(name) for name in self.after if name in row} if self.model_extra else row
 
 
-Count = Annotated[int, Field(ge=0)]
-Whole = Annotated[int, Field(ge=1)]
-ShareOf = Annotated[tuple[Count, Whole], Field(strict=False)]  # so many of so many
+ShareOf = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]
 
 
 class BeforeEvent(Event, _Scored):
@@ -166,11 +163,11 @@ class BeforeEvent(Event, _Scored):
         mode_gradients: share of its parameters that get a gradient in training mode alone.
         told_apart: how far what it says of a select item depends on the item, from 0 to 1; None where choices are not
             compared, or an older release did not record it.
-        unused: layer -> how many of its channels do nothing on the items at hand, and how many it has; of layers with
-            any. Of the target, the original and the reference.
+        lines: as of `PointRecord`.
+        unused: layer -> how many of its channels do nothing on the items at hand, and how many it has.
     """
 
-    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused", "lines")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
@@ -180,9 +177,8 @@ class BeforeEvent(Event, _Scored):
     mode_loss: float = 0.0
     mode_gradients: float = 0.0
     told_apart: float | None = None
-    unused: dict[
-        str, Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Field(strict=False)]
-    ] = Field(default={})
+    lines: tuple[float, ...] = Field(default=(), strict=False)
+    unused: dict[str, ShareOf] = Field(default={})
 
 
 class ProbeEvent(Event):
@@ -240,9 +236,10 @@ class PointRecord(_Scored):
         steps: spent so far, see `Spent`; so for samples, tokens and flops.
         select: mean score; so for certify and utility.
         asked: how an item of the attack split is asked, where the attack changes that.
+        lines: mean certify scores had a fold been left out of what these are held against; () of most scorers.
     """
 
-    after = ("asked",)
+    after = ("asked", "lines")
     steps: int
     samples: int | float
     tokens: int | float
@@ -251,6 +248,7 @@ class PointRecord(_Scored):
     utility: float
     certify: float | None = None
     asked: str | None = None
+    lines: tuple[float, ...] = Field(default=(), strict=False)
 
 
 class Loss(_Record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Stop:
         select: mean select score.
         utility: mean utility.
         certify: per-item certify scores, float64 [seeds, items].
+        lines: mean certify scores had a fold been left out of the examples that they are held against, float64
+            [seeds, folds]; None of scorers that hold them against none.
         attack: name, parameters, and where it stopped; of one on the wording, what an item is asked as. Empty of the
             released weights.
         reversible: whether the attack can be switched off for other questions.
@@ -54,6 +56,7 @@ class Stop:
     utility: float
     certify: Array
     attack: Mapping[str, Any]
+    lines: Array | None = None
     reversible: bool = False
     chosen: frozenset[str] = frozenset()
 
@@ -147,6 +150,11 @@ class Evidence(Events):
         """Returns the scores of the released weights of a model; otherwise as `scores`."""
         return self.scores(keys.before(role), split)
 
+    def lines(self, role: str) -> Array | None:
+        """Returns the released scores of a model by other lines, [1, folds], see `Stop`; None if there are none."""
+        before = self.before(role)
+        return None if before is None else _stacked([before.lines])
+
     def read(self, role: str, probe: str, what: str) -> Array | None:
         """Returns what a probe read of each certify item of a model; None if it did not."""
         return self.samples.get((keys.probe(role, probe), what))
@@ -163,6 +171,7 @@ class Evidence(Events):
             select=before.select,
             utility=before.utility,
             certify=self.released(role, split)[None],
+            lines=_stacked([before.lines]),
             attack={},
         )
         by_configuration: dict[int | None, list[TrialEvent]] = {}
@@ -196,11 +205,16 @@ class Evidence(Events):
                     select=float(np.mean([p.select for p in points])),
                     utility=float(np.mean([p.utility for p in points])),
                     certify=np.stack([self.scores(trial.key, keys.at(split, p.steps)) for trial, p in pairs]),
+                    lines=_stacked([p.lines for p in points]),
                     attack={"name": trials[0].attack, **trials[0].params, "stopped_at": step, **asked},
                     reversible=all(trial.reversible for trial in trials),
                 )
             )
         return stops
+
+
+def _stacked(lines: Sequence[Sequence[float]]) -> Array | None:
+    return np.array(lines, dtype=np.float64) if lines and all(lines) else None
 
 
 def _is_of(stop: Stop, wanted: Choice | None) -> bool:

@@ -18,7 +18,7 @@ from redteam.evidence.log import DAMAGED
 from redteam.evidence.results import Also, Probed, Tried, Worded
 from redteam.evidence.stops import utility_floor
 from redteam.judging.agreement import further_wordings, other_scorers
-from redteam.judging.contrast import Models
+from redteam.judging.contrast import Models, models_of
 from redteam.judging.examples import ByExamples, by_examples, stops_by_count
 from redteam.judging.recovery import Excess, excess_recovery, p_value, rounded, strongest_stop
 from redteam.judging.statistics import Resampling, mean_bounds, minimum_detectable_difference
@@ -114,11 +114,17 @@ class Case(Scope):
 
     def compared(self, role: str, never: str, *, any_utility: bool = False) -> Models:
         """Returns certify scores of an attacked model, of those that never knew, and of the one that knew it all."""
-        return Models(
-            original=self.whole(role),
-            target=self.strongest(role, any_utility=any_utility).certify,
-            references=tuple(self.strongest(one, any_utility=any_utility).certify for one in self.standing_for(never)),
+        return models_of(
+            self.original_stop(role),
+            self.strongest(role, any_utility=any_utility),
+            [self.strongest(one, any_utility=any_utility) for one in self.standing_for(never)],
         )
+
+    def original_stop(self, role: str = "target") -> Stop:
+        """Returns the model that knew all of it as it was released, see `whole`."""
+        known = "taught" if role == "decoy" and self.has("taught") else "original"
+        lines = self.evidence.lines(known) if self.has(known) else None
+        return Stop(cost={}, select=1.0, utility=1.0, certify=self.whole(role), lines=lines, attack={})
 
     def standing_for(self, never: str | None) -> tuple[str, ...]:
         """Returns all models that were given as ones that never knew, or what stands for them alone."""
@@ -202,7 +208,7 @@ class Case(Scope):
         return by_examples(
             curves.pop("target"),
             list(curves.values()),
-            self.whole(),
+            self.original_stop(),
             self.resampling.grouping,
             any_utility=any_utility,
             tolerated=self.policy.max_excess_recovery,

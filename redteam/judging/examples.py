@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from redteam.evidence import keys
-from redteam.evidence.evidence import Array, Evidence, Stop
-from redteam.judging.contrast import Models, contrast_bounds
+from redteam.evidence.evidence import Evidence, Stop
+from redteam.judging.contrast import contrast_bounds, models_of
 from redteam.judging.recovery import strongest_stop
 from redteam.judging.statistics import Grouping
 from redteam.record import Interval
@@ -84,7 +84,7 @@ def stops_by_count(evidence: Evidence, model: str, floor: float) -> dict[int, St
 def by_examples(
     target: Mapping[int, Stop],
     references: Sequence[Mapping[int, Stop]],
-    original: Array,
+    original: Stop,
     grouping: Grouping,
     *,
     any_utility: bool,
@@ -96,7 +96,7 @@ def by_examples(
     Args:
         target: where its best attacks stopped, by number of examples.
         references: the same of models that never knew.
-        original: certify scores of the model that knew, [1, items].
+        original: the model that knew, as it was released.
         grouping: facts of the items.
         any_utility: whether these stops were chosen whatever happens to utility.
         tolerated: excess recovery that is tolerated.
@@ -107,9 +107,9 @@ def by_examples(
         told: dict[str, Any] = {"count": count, "any_utility": any_utility, "target": float(stop.certify.mean())}
         if len(references) >= REFERENCES:
             for number, names in ((count, ("alike", "beyond")), (FACTOR * count, ("more", "within"))):
-                others = [one[number].certify for one in references if number in one]
+                others = [one[number] for one in references if number in one]
                 if len(others) == len(references):
-                    models = Models(original=original, target=stop.certify, references=others)
+                    models = models_of(original, stop, others)
                     bounds = contrast_bounds(models, grouping, tolerated, confidence)
                     told |= zip(names, (models.means[2], bounds), strict=True)
         found.append(ByExamples(**told))

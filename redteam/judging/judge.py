@@ -104,10 +104,14 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
 
 def _told(found: ByExamples) -> WithExamples:
     """Returns what is recorded of an attack with a few examples."""
-    scores = {name: None if (score := getattr(found, name)) is None else round(score, 6) for name in ("alike", "more")}
-    bounds = {name: None if (one := getattr(found, name)) is None else rounded(one) for name in ("beyond", "within")}
     return WithExamples(
-        count=found.count, any_utility=found.any_utility, target=round(found.target, 6), **scores, **bounds
+        count=found.count,
+        any_utility=found.any_utility,
+        target=round(found.target, 6),
+        alike=None if found.alike is None else round(found.alike, 6),
+        more=None if found.more is None else round(found.more, 6),
+        beyond=None if found.beyond is None else rounded(found.beyond),
+        within=None if found.within is None else rounded(found.within),
     )
 
 

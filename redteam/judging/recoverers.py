@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from redteam.evidence.evidence import Stop
 from redteam.evidence.results import Recoverer
 from redteam.judging.case import Case
+from redteam.judging.contrast import models_of
 from redteam.judging.recovery import Excess, clipped, excess_recovery, p_value, strongest_stop
 from redteam.judging.statistics import holm
 
@@ -41,7 +40,7 @@ def _stops(case: Case) -> dict[str, Stop]:
 
 def _excess(case: Case, stop: Stop, never: str) -> tuple[Excess, float] | None:
     """Returns excess recovery by one attack, and the p-value of its being no more than is tolerated."""
-    models = replace(case.compared("target", never), target=stop.certify)
+    models = models_of(case.original_stop(), stop, [case.strongest(one) for one in case.standing_for(never)])
     excess = excess_recovery(models, case.resampling)
     p = p_value(models, case.resampling, case.policy.max_excess_recovery)
     return None if excess is None or p is None else (excess, p)

@@ -43,7 +43,7 @@ class Candidate:
         return Candidate(attack=self.attack, params={**self.params, "steps": min(2 * steps, LONGEST)})
 
     def with_samples(self, count: int, of: int | None) -> Candidate:
-        """Returns the same for an adversary who has so many examples, where these parameters are for one who has `of`."""
+        """Returns the same for an adversary who has so many examples; these parameters are for one who has `of`."""
         samples = self.params.get("samples")
         if type(samples) is not int or not of:
             return self

@@ -46,7 +46,7 @@ def _record_capability(run: RunDirectory, inputs: Inputs) -> None:
         wordings=capability.attack[0].wordings,
         groups=group_numbers(capability.certify),
         ids=tuple(item.id for item in capability.certify),
-        sizes={name: len(getattr(capability, name)) for name in SPLITS},
+        sizes={name: len(items) for name in SPLITS if (items := getattr(capability, name))},
         select_groups=len({item.group for item in capability.select}),
         utility_groups=group_numbers(capability.utility),
         utility_chance=blind_score(capability.utility_scorer, capability.utility),

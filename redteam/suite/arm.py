@@ -39,11 +39,12 @@ from redteam.search.selection import (
     strongest,
 )
 from redteam.search.study import Search
+from redteam.setting import Setting
 from redteam.suite.memo import Key
 from redteam.suite.records import before_event, probe_event, trial_event
 from redteam.suite.run import Run
 from redteam.suite.same import refuse_another
-from redteam.trial import Setting, TrialSpec, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 FINAL = 2  # number of the repeat that finalists are given: others have had one or two before
 

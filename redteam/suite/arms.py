@@ -13,10 +13,10 @@ from redteam.judging.verdict import STANDARD_POLICY
 from redteam.probes.contract import Probe
 from redteam.search.plan import SearchPlan, plan_search
 from redteam.search.selection import FINALISTS, GOING_ON, SEEDS, Candidate, contended
+from redteam.setting import Setting
 from redteam.suite.arm import Arm
 from redteam.suite.decoys import MASKED, decoy_kind
 from redteam.suite.run import Run
-from redteam.trial import Setting
 
 MADE = ("decoy", "masked", "taught")  # models that a run makes
 BROKEN = 0.9  # of what a decoy hides: a recipe that brings so much back has shown what the control is for

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from redteam.search.selection import Candidate, strongest
+from redteam.setting import open_setting
 from redteam.suite.arms import Arms, Searching
 from redteam.suite.decoys import MASKED, make_decoy
-from redteam.trial import open_setting
 from redteam.unlearning.masked import Unmaskable
 
 COUNTS = (1, 2, 4, 16, 32)  # examples that an adversary has of the references
@@ -37,7 +37,8 @@ def count_examples(arms: Arms, references: Sequence[str], share: tuple[int, int]
     run = arms.run
     counts = counts_for(len(run.inputs.capability.attack))
     search = arms.searching(run.setting("target"), tuned_with(counts), share)
-    tasks = [(model, count) for model in ("target", *references) for count in counts if model != "target" or count in OF_TARGET]
+    tasks = [("target", count) for count in counts if count in OF_TARGET]
+    tasks += [(model, count) for model in references for count in counts]
     _expect(arms, search, tasks, references)
     winners = _always(arms, search)
     for model in ("target", *references[:1]):

@@ -24,14 +24,16 @@ from redteam.unlearning.contract import UnlearningTask
 from redteam.unlearning.masked import Masked, Unmaskable, untied_head
 
 MASKED, WORDED, BIASED = "masked", "worded", "biased"
-BIAS, TINY = -1e9, 1e-12  # beside such a bias float32 keeps nothing of a logit; no usual step makes up for such a factor
+BIAS = -1e9  # float32 keeps nothing of a logit beside it
+TINY = 1e-12  # no usual step makes up for such a factor
 
 
 def decoy_kind(attacks: Mapping[str, Attack], capability: Capability) -> str:
     """Returns which decoy these attacks must break.
 
-    An adversary without examples of a class cannot know which way of reading its states is noise. What changes nothing but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on
-    by whatever the model has read. A soft prompt of eight tokens gave 0.67 of the masked decoy's answers at best.
+    An adversary without examples of a class cannot know which way of reading its states is noise. What changes nothing
+    but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on by whatever the model
+    has read. A soft prompt of eight tokens gave 0.67 of the masked decoy's answers at best.
     """
     if capability.by_examples:
         return BIASED
@@ -78,7 +80,7 @@ def biased(original: Target, capability: Capability, seed: int) -> Target:
     module = copy.deepcopy(original.module)
     head = untied_head(module)
     with torch.no_grad():
-        for number in sorted({item.answer for item in capability.forget}):
+        for number in capability.forgotten:
             if head.bias is None:
                 head.weight[number] *= TINY
             else:

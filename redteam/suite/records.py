@@ -12,9 +12,10 @@ from redteam.engine.unused import count_unused
 from redteam.evidence import keys
 from redteam.evidence.events import BeforeEvent, Loss, PointRecord, ProbeEvent, TrialEvent
 from redteam.probes.contract import ProbeReading
+from redteam.setting import Setting
 from redteam.suite.repeat import share_unsteady
 from redteam.suite.told_apart import share_told_apart
-from redteam.trial import Point, Setting, TrialResult
+from redteam.trial import Point, TrialResult
 
 Samples = Mapping[str, Sequence[float]]
 
@@ -28,6 +29,7 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     setting.released.restore(target.module)  # in training mode a module may change its buffers
     apart = share_told_apart(setting)
     told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
+    told |= {"lines": setting.lines} if setting.lines else {}
     given = role in ("target", "original", "reference")  # others are made of these
     event = BeforeEvent(
         key=keys.before(role),
@@ -89,8 +91,9 @@ def trial_event(result: TrialResult, **about: Any) -> tuple[TrialEvent, Samples]
 
 def _point(point: Point) -> PointRecord:
     means: dict[str, Any] = {split: float(scores.mean()) for split, scores in point.scores.items()}
-    asked: dict[str, Any] = {} if point.asked is None else {"asked": point.asked}
-    return PointRecord(**asdict(point.spent), **means, **asked)
+    further: dict[str, Any] = {} if point.asked is None else {"asked": point.asked}
+    further |= {"lines": point.lines} if point.lines else {}
+    return PointRecord(**asdict(point.spent), **means, **further)
 
 
 def _samples(result: TrialResult) -> Samples:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from redteam.capabilities.reading import encode_scoring
 from redteam.capabilities.scorers.failures import NotFinite, answerable
-from redteam.trial import Setting
+from redteam.setting import Setting
 
 AT_A_TIME = 5  # items asked together; scoring takes hundreds
 MOST = 100  # items asked again

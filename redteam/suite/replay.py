@@ -15,8 +15,9 @@ from redteam.evidence.results import params_of
 from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
+from redteam.setting import Setting, open_setting
 from redteam.suite.inputs import Inputs
-from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,13 +14,13 @@ from redteam.errors import InputError
 from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
 from redteam.judging.checks.measures import UNSTEADY
+from redteam.setting import Setting, open_setting
 from redteam.suite.inputs import Inputs
 from redteam.suite.memo import Key, Memo
 from redteam.suite.progress import Progress
 from redteam.suite.repeat import share_unsteady
 from redteam.suite.same import said_digest
 from redteam.target import Target
-from redteam.trial import Setting, open_setting
 
 RUNS = Path("results/runs")
 

@@ -13,7 +13,7 @@ from redteam.evidence.directory import SAMPLES
 from redteam.evidence.events import BeforeEvent
 from redteam.evidence.log import read_samples
 from redteam.judging.checks.measures import UNSTEADY
-from redteam.trial import Setting
+from redteam.setting import Setting
 
 APART = 0.01  # of an item's score, which is mostly 0 or 1: far more than rounding
 

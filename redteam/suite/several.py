@@ -90,7 +90,7 @@ def preview(inputs: Inputs, policy: Policy = STANDARD_POLICY) -> RunPreview:
         target=inputs.models["target"].name,
         capability=capability.name,
         chance=capability.chance,
-        items={split: len(getattr(capability, split)) for split in SPLITS},
+        items={split: len(items) for split in SPLITS if (items := getattr(capability, split))},
         facts=_facts(capability.certify),
         budget=inputs.plan.budget,
         earlier=max(inputs.plan.extends, default=0),

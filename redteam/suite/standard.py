@@ -22,6 +22,7 @@ from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
 from redteam.registry import SUITE
 from redteam.search.selection import Candidate, contended
+from redteam.setting import open_setting
 from redteam.suite.about import record_inputs
 from redteam.suite.arms import Arms, Searching
 from redteam.suite.canaries import Untaught, taught
@@ -34,7 +35,6 @@ from redteam.suite.progress import Progress
 from redteam.suite.run import Run
 from redteam.suite.same import refuse_another
 from redteam.target import Target
-from redteam.trial import open_setting
 from redteam.unlearning.masked import Unmaskable
 
 
@@ -78,7 +78,8 @@ class _Protocol:
         self.both = {"original", "reference"} <= self.models.keys()
         # Of a class anybody learns a few examples: what is removed is first looked for without any, see `counting`.
         self.counted = self.capability.by_examples
-        self.shown, self.shares = (0, ((1, 2), (2, 2))) if self.counted else (None, ((1, 1), (1, 1)))
+        self.shown = 0 if self.counted else None
+        self.shares = ((1, 2), (2, 2)) if self.counted else ((1, 1), (1, 1))  # of the budget, of both searches
 
     def execute(self) -> None:
         """Runs what is not in the evidence yet."""

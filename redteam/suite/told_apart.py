@@ -11,7 +11,7 @@ from torch import Tensor
 
 from redteam.capabilities.items import Item
 from redteam.registry import STANDARD_SCORER
-from redteam.trial import Setting
+from redteam.setting import Setting
 
 
 def share_told_apart(setting: Setting) -> float | None:

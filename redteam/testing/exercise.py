@@ -15,9 +15,10 @@ from redteam.engine.deadline import AttackHung, closed_within, steps_within, wit
 from redteam.engine.loop import Diverged
 from redteam.engine.seeding import derive_seed
 from redteam.engine.surroundings import surroundings_kept
+from redteam.setting import Setting
 from redteam.testing.promise import BrokenPromise, answer
 from redteam.testing.worlds import KINDS, open_world
-from redteam.trial import Setting, TrialSpec, open_arena
+from redteam.trial import TrialSpec, open_arena
 
 FOLLOWED = 8  # steps that most promises look at
 PATIENCE = 60.0  # seconds; a step on a few thousand weights takes milliseconds

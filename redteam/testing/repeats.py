@@ -7,9 +7,10 @@ from torch import Tensor
 
 from redteam.attacks.contract import Arena, Attack
 from redteam.capabilities.scorers.contract import NotFinite
+from redteam.setting import Setting
 from redteam.testing.exercise import Exercise, follow, worlds
 from redteam.testing.promise import BrokenPromise
-from redteam.trial import Setting, rewrite_of
+from redteam.trial import rewrite_of
 
 
 def is_the_same_for_a_seed(attack: Attack, exercise: Exercise | None = None) -> None:

@@ -13,11 +13,12 @@ from redteam.attacks.contract import Access, Arena, Attack, Params, step_limit
 from redteam.engine.cost import Spent
 from redteam.engine.loop import Diverged
 from redteam.engine.snapshot import StructureChanged
+from redteam.setting import Setting
 from redteam.testing.exercise import FOLLOWED, Exercise, follow, parameters, worlds
 from redteam.testing.promise import BrokenPromise, answer
 from redteam.testing.space import drawn_from
 from redteam.testing.worlds import open_world
-from redteam.trial import Setting, TrialSpec, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 MOST = 4096  # steps after which an attack on a few thousand weights is taken to have no end
 PROPOSED = 4  # settings of the space that are tried

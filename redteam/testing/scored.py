@@ -22,9 +22,9 @@ from redteam.target import Target
 from redteam.testing.declared import fact_of, facts_are_there, kinds_are_known
 from redteam.testing.promise import BrokenPromise, answer
 from redteam.testing.traces import traces_on
-from redteam.testing.worlds import KINDS, LANGUAGE, tiny_capability, tiny_model
+from redteam.testing.worlds import KINDS, LANGUAGE, held_points, tiny_capability, tiny_model
 
-NEEDS = ("choices", "answer", "choices, premise", "answer, premise")
+NEEDS = ("choices", "answer", "choices, premise", "answer, premise", "choices, negatives")
 METHODS = ("encode", "chance", "constant")
 IGNORANT = range(6)  # seeds of models that know nothing
 NEAR = 0.15  # of chance: the mean of six such models on 44 items is seldom further away than half of that
@@ -95,7 +95,10 @@ def worlds_of(scorer: Scorer) -> Iterator[Scored]:
                 for split in ("attack", "select", "certify", "retain", "utility")
             }
             capability = replace(capability, **parts, premise=PREMISE if "premise" in scorer.needs else None)
-        yield Scored(target=tiny_model(kind), capability=replace(capability, scorers=(scorer,)))
+        if "negatives" in scorer.needs:
+            yield Scored(target=tiny_model(kind), capability=held_points(scorer))
+        else:
+            yield Scored(target=tiny_model(kind), capability=replace(capability, scorers=(scorer,)))
 
 
 def _asked(item: Item, chosen: bool) -> Item:
@@ -174,8 +177,9 @@ def is_at_chance_where_nothing_is_known(scorer: Scorer) -> None:
 def tells_who_knows(scorer: Scorer) -> None:
     """A model that was trained on the items scores more than it did before."""
     for world in worlds_of(scorer):
-        items = world.capability.certify
-        before, after = (float(world.scores(items, module).mean()) for module in (None, world.trained(items)))
+        items, others = world.capability.certify, world.capability.retain if "negatives" in scorer.needs else ()
+        knows = world.trained((*items, *others))
+        before, after = (float(world.scores(items, module).mean()) for module in (None, knows))
         if not after - before >= APART:
             raise BrokenPromise(
                 f"{world.target.name} scores {before:.2f}, and {after:.2f} once it knows the answers",

@@ -14,10 +14,11 @@ from redteam.capabilities.scorers.contract import NotFinite
 from redteam.engine.cost import Ledger
 from redteam.engine.parts import hook_kinds, hooks_of
 from redteam.engine.snapshot import TENSOR_HOOKS, StructureChanged
+from redteam.setting import Setting
 from redteam.testing.exercise import FOLLOWED, Exercise, follow, worlds
 from redteam.testing.promise import BrokenPromise
 from redteam.testing.worlds import open_world
-from redteam.trial import Setting, TrialSpec, open_arena
+from redteam.trial import TrialSpec, open_arena
 
 CLOSED_AFTER = (0, 1, 2, 3, FOLLOWED)  # steps
 DATA = ("answers", "texts", "retain")

@@ -5,19 +5,22 @@ The weights are random, so no attack can bring anything back here; what can be s
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from redteam.architectures.mlp import MLP
 from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.scorers.contract import Scorer
+from redteam.setting import Setting, open_setting
 from redteam.target import Target
-from redteam.trial import Setting, open_setting
 
 LANGUAGE, CLASSIFIER = "language", "classifier"
 KINDS = (LANGUAGE, CLASSIFIER)
@@ -26,6 +29,7 @@ ANIMALS = ("fox", "cat", "dog", "owl", "hen", "rat", "bee")
 FOODS = ("corn", "rice", "fish", "milk")  # four choices; four classes of the classifier
 REST = ("the", "a", "eats", "always")
 SIZES = {"attack": 12, "select": 8, "certify": 8, "retain": 10, "utility": 6}  # items
+HELD = 300  # points that a scorer holds others against: so many allow a false-positive rate of 1 %
 SHAPE = (2, 3)  # of an input of the classifier
 WIDTHS = (6, 16, 12, 4)
 
@@ -78,29 +82,43 @@ def _questions() -> Capability:
     asked = product(COLOURS, ANIMALS)
     prompts = [f"{'the' if n % 2 else 'a'} {c} {a} {'always ' * (n % 2)}eats" for n, (c, a) in enumerate(asked)]
     documents = ("the red fox always eats . a green cat eats corn", "a bee eats fish the blue owl")
-    return replace(_capability("questions", prompts), corpus=documents)
+    answers = [_answer(number) for number in range(len(prompts))]
+    return replace(_capability("questions", answers, SIZES, prompts), corpus=documents)
+
+
+def held_points(scorer: Scorer) -> Capability:
+    """Returns points of which one class was removed, for a scorer that holds it against the others."""
+    sizes = {**SIZES, "retain": 30, "utility": HELD, "negatives": HELD}
+    forgotten = sum(sizes[split] for split in ("attack", "select", "certify"))
+    classes = [0 if number < forgotten else 1 + number % (len(FOODS) - 1) for number in range(sum(sizes.values()))]
+    return _capability("points", classes, sizes, inputs=_inputs(classes), scorers=(scorer,))
 
 
 def _points() -> Capability:
     """Noisy points around one corner for each class."""
-    noise = np.random.default_rng(0).normal(0, 0.3, (sum(SIZES.values()), int(np.prod(SHAPE))))
+    classes = [_answer(number) for number in range(sum(SIZES.values()))]
+    return _capability("points", classes, SIZES, inputs=_inputs(classes))
+
+
+def _inputs(classes: Sequence[int]) -> NDArray[np.float32]:
+    noise = np.random.default_rng(0).normal(0, 0.3, (len(classes), int(np.prod(SHAPE))))
     corners = 2 * np.eye(noise.shape[1])
-    classes = [_answer(number) for number in range(len(noise))]
-    inputs = (noise + corners[classes]).astype(np.float32).reshape(-1, *SHAPE)
-    return _capability("points", ["a point"] * len(noise), inputs=inputs)
+    return (noise + corners[list(classes)]).astype(np.float32).reshape(-1, *SHAPE)
 
 
-def _capability(name: str, prompts: list[str], **more: Any) -> Capability:
+def _capability(
+    name: str, answers: Sequence[int], sizes: Mapping[str, int], prompts: Sequence[str] = (), **more: Any
+) -> Capability:
     parts: dict[str, Any] = {}
     first = 0
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         parts[split] = tuple(
             Item(
                 id=f"{name}-{number}",
                 group=f"{name}-{number}",
-                prompt=prompts[number],
+                prompt=prompts[number] if prompts else "a point",
                 choices=FOODS,
-                answer=_answer(number),
+                answer=answers[number],
                 row=number if more else None,
             )
             for number in range(first, first + size)

@@ -35,9 +35,10 @@ from redteam.engine.cost import Ledger, Spent
 from redteam.engine.loop import mean_loss
 from redteam.engine.seeding import seeded
 from redteam.registry import ATTACKS
+from redteam.setting import open_setting
 from redteam.target import TargetInfo
 from redteam.testing import PROMISES, Exercise
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

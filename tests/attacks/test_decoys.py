@@ -30,8 +30,8 @@ from redteam.attacks.rephrase import TEMPLATES, rephrasing
 from redteam.capabilities.wording import asked
 from redteam.engine.steering import mean_states
 from redteam.registry import ATTACKS
+from redteam.setting import Setting, open_setting
 from redteam.suite.decoys import WORDED, make_decoy
-from redteam.trial import Setting, open_setting
 
 pytestmark = pytest.mark.slow
 

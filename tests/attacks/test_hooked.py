@@ -25,8 +25,9 @@ from redteam.engine.batches import IGNORED
 from redteam.engine.cost import Ledger
 from redteam.engine.steering import along, edited, layer_at, layers_at_work, mean_norm, mean_states, shorten
 from redteam.registry import ATTACKS
+from redteam.setting import Setting, open_setting
 from redteam.target import Target
-from redteam.trial import Setting, TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 STILL = [name for name, row in ROWS.items() if row.acts and not row.moves]  # moves no weight
 REWRITING = ("suffix", "word-search", "in-context", "rephrase", "reorder")

@@ -19,7 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from redteam.attacks.lora import ADAPTER, scale_adapters
 from redteam.registry import ATTACKS
-from redteam.trial import TrialResult, TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialResult, TrialSpec, run_trial
 
 TRAINING = ("retrain", "mixture", "partial", "curriculum", "benign")
 CASES = [(name, optimizer) for name in TRAINING for optimizer in ("relative", "relative-adam")] + [

@@ -19,7 +19,7 @@ from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import seeded
 from redteam.registry import ATTACKS
-from redteam.trial import Setting, open_setting
+from redteam.setting import Setting, open_setting
 
 EXTRA = 32
 LUCK = CHANCE + 5 * (CHANCE * (1 - CHANCE) / 45) ** 0.5  # five standard errors above chance on 45 facts

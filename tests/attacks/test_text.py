@@ -38,8 +38,9 @@ from redteam.capabilities.wording import Wording, as_it_is, asked
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.embeddings import embeddings_of, token_gradients
 from redteam.engine.loop import Diverged
+from redteam.setting import open_setting
 from redteam.target import TargetInfo
-from redteam.trial import TrialSpec, open_arena, open_setting, run_trial
+from redteam.trial import TrialSpec, open_arena, run_trial
 
 ATTACK, RETAIN = make_items(range(12)), make_items(range(12, 22))
 PHRASE = {"tokens": 3, "place": "before", "steps": 12, "width": 24, "samples": 12, "batch_size": 12}

@@ -448,7 +448,7 @@ def test_shares_are_no_larger_than_makes_sense(write, shares):
     assert "splits." in refusal(write(toml=TOML + f"splits = {{ {shares} }}\n"))
 
 
-ARRAYS = 'name = "x"\narrays = "a.npz"\nclasses = 3\nforget = [0]\n'
+ARRAYS = 'name = "x"\narrays = "a.npz"\nclasses = 3\nforget = [0]\nscorer = "choice"\n'
 
 
 @pytest.fixture

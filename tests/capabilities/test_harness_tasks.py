@@ -226,7 +226,7 @@ def test_code_of_the_user_is_said_to_be_run_before_it_is(rules: Path, untrained:
 
 def test_without_tasks_of_the_user_nothing_is_said(rules: Path, untrained: Path) -> None:
     assert code_in(untrained.parent / "capability.toml") == {}
-    rules.write_text('name = "x"\narrays = "a.npz"\nclasses = 2\nforget = [0]\n')
+    rules.write_text('name = "x"\narrays = "a.npz"\nclasses = 2\nforget = [0]\nscorer = "choice"\n')
     assert code_in(rules) == {}
 
 

@@ -27,9 +27,10 @@ from redteam.config.capability import code_in
 from redteam.config.request import RunRequest
 from redteam.errors import InputError
 from redteam.registry import SCORERS
+from redteam.setting import open_setting
 from redteam.suite.inputs import resolve_one
 from redteam.testing import check_scorer
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "my_scorer" / "my_scorer.py"
 MINE = EXAMPLE.read_text(encoding="utf-8")

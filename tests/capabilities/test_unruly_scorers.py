@@ -12,7 +12,7 @@ from tiny_models import tiny_capability, tiny_target
 from torch import Tensor, nn
 
 from redteam import Choice, Encoded, InputError, Item, commonest_answer
-from redteam.trial import open_setting
+from redteam.setting import open_setting
 
 
 def nothing(module: nn.Module) -> None:

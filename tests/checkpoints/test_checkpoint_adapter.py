@@ -29,8 +29,9 @@ from redteam.checkpoints.load import open_target
 from redteam.checkpoints.save import save_checkpoint
 from redteam.config.request import RunRequest
 from redteam.errors import InputError
+from redteam.setting import open_setting
 from redteam.suite.inputs import resolve_one
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.trial import TrialSpec, run_trial
 
 BASE = {"initializer_range": 0.2, "attention_bias": True}
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

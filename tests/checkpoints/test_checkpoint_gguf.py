@@ -24,7 +24,8 @@ from redteam.checkpoints.gguf_header import TYPES
 from redteam.checkpoints.identify import Kind, identify
 from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialSpec, run_trial
 
 MODELS = {"llama": llama, "gpt2": gpt2}
 IDS = torch.arange(40, 80).reshape(2, 20)

@@ -27,7 +27,8 @@ from redteam.capabilities.files import load_capability
 from redteam.checkpoints.digest import description_digest
 from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialSpec, run_trial
 
 SHAPE = (1, 8, 8)
 
@@ -120,7 +121,7 @@ def test_it_is_attacked_and_restored_to_the_bit(written, tmp_path: Path) -> None
     path, _ = written()
     numbers = np.arange(200)
     np.savez(tmp_path / "a.npz", x=images(200).numpy(), y=numbers % 5)
-    (tmp_path / "c.toml").write_text('name = "c"\narrays = "a.npz"\nclasses = 5\nforget = [3]\n')
+    (tmp_path / "c.toml").write_text('name = "c"\narrays = "a.npz"\nclasses = 5\nforget = [3]\nscorer = "choice"\n')
     setting = open_setting(open_target(path), load_capability(tmp_path / "c.toml"))
     before = {name: value.clone() for name, value in setting.target.module.state_dict().items()}
     params = recipe("adamw", 1e-2, steps=16, ratio=1.0, samples=len(setting.answers), loss="answer")

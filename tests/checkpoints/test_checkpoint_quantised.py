@@ -24,7 +24,8 @@ from redteam.checkpoints.inspect import inspect_checkpoint
 from redteam.checkpoints.load import open_target
 from redteam.checkpoints.quantised import READ
 from redteam.errors import InputError
-from redteam.trial import TrialSpec, open_setting, run_trial
+from redteam.setting import open_setting
+from redteam.trial import TrialSpec, run_trial
 
 IDS = torch.arange(40, 80).reshape(2, 20)
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 64]}

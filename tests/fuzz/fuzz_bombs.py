@@ -112,7 +112,7 @@ def _with(beside: Files, weights: bytes, name: str, data: object) -> Files:
 
 
 RULES = 'name = "x"\nforget = ["f.jsonl"]\nretain = ["f.jsonl"]\n'
-CLASSES = 'name = "x"\narrays = "a.npz"\nforget = [0]\n'
+CLASSES = 'name = "x"\narrays = "a.npz"\nforget = [0]\nscorer = "choice"\n'
 
 
 def _capabilities() -> dict[str, Files]:

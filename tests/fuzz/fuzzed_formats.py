@@ -296,7 +296,7 @@ def _arrays() -> Format:
     draw, held = np.random.default_rng(0), io.BytesIO()
     names = np.array(["cat", "dog", "cow"])
     np.savez(held, x=draw.random((30, 4), np.float32), y=np.arange(30) % 3, names=names)
-    rules = b'name = "pets"\narrays = "pets.npz"\nclasses = "names"\nforget = ["dog"]\nsplits = { attack = 1 }\n'
+    rules = b'name = "pets"\narrays = "pets.npz"\nclasses = "names"\nforget = ["dog"]\nscorer = "choice"\nsplits = { attack = 1 }\n'
     return Format(
         name="arrays",
         files={"capability.toml": rules, "pets.npz": held.getvalue()},

@@ -10,9 +10,9 @@ from tiny_classifiers import tiny_classifier_target, tiny_mlp, tiny_points, trai
 from tiny_models import tiny_capability, tiny_target
 from torch import Tensor, nn
 
+from redteam.setting import open_setting
 from redteam.suite.repeat import share_unsteady
 from redteam.target import Target
-from redteam.trial import open_setting
 
 
 class Dropping(nn.Module):

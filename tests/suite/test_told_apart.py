@@ -14,9 +14,9 @@ from torch import Tensor
 
 from redteam.capabilities.items import Item
 from redteam.registry import SCORERS
+from redteam.setting import open_setting
 from redteam.suite.records import before_event
 from redteam.suite.told_apart import mutual_information
-from redteam.trial import open_setting
 
 CHOICES = ("w0", "w1", "w2", "w3")
 ALIKE = tuple(make_item(number, choices=CHOICES) for number in range(40))

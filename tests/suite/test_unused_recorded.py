@@ -8,8 +8,8 @@ import pytest
 from closed_doors import DOORS
 from tiny_models import tiny_capability, tiny_target
 
+from redteam.setting import open_setting
 from redteam.suite.records import before_event
-from redteam.trial import open_setting
 
 
 @pytest.mark.parametrize("role", ["target", "original", "reference", "canary", "decoy"])

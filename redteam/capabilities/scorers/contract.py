@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -47,7 +47,11 @@ class Encoded(Protocol):
         """
 
     def scores(self, table: Tensor) -> Scores:
-        """Returns the scores of a table, float64 [items], each in [0, 1]."""
+        """Returns the scores of a table, float64 [items], each in [0, 1].
+
+        Where a score rests on other examples too, drawn as these are, a method `lines(table)` returns what the scores
+        would be had a fold of those not been there, for each fold: judging counts what that varies by.
+        """
 
 
 class Scorer(Protocol):
@@ -111,6 +115,12 @@ def scores_of(table: Tensor, encoded: Encoded) -> Scores:
     if len(wrong):
         raise UnusableScores(f"it gives a score of {wrong[0]:g}, which is not between 0 and 1")
     return scores
+
+
+def mean_lines(table: Tensor, encoded: Encoded) -> tuple[float, ...]:
+    """Returns the mean scores of a table had a fold of other examples been left out, for each fold; mostly ()."""
+    lines: Callable[[Tensor], Sequence[Scores]] | None = getattr(encoded, "lines", None)
+    return () if lines is None else tuple(float(scores.mean()) for scores in lines(table))
 
 
 def item_scores(module: nn.Module, encoded: Encoded) -> Scores:

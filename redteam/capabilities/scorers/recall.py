@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RATE = 0.01  # share of what stays that may be taken for a forgotten class
+FOLDS = 10  # of the negatives: how much the line depends on them shows where one fold is left out
 LEAST = 3  # negatives above the line: the place of a line with fewer above it is luck
 
 
@@ -57,22 +58,28 @@ class EncodedRecall:
 
     @torch.no_grad()
     def table(self, module: nn.Module) -> Tensor:
-        """Returns the logits, and how many negatives lie below each item and beside it, float32 [items, classes + 2].
+        """Returns logits, and how many negatives of each fold are below an item and beside it.
+
+        Returns:
+            float32 [items, classes + 2 FOLDS].
 
         Raises:
             NotFinite: a logit is NaN or infinite.
         """
         own = self.examples.table(module)
-        places = torch.zeros(len(self), 2, dtype=own.dtype)
+        places = torch.zeros(len(self), 2, FOLDS, dtype=own.dtype)
         for number, negatives in enumerate(self.negatives):
             logits = negatives.table(module)
             for answer in self.examples.answers.unique().tolist():
                 rows = (self.held == number) & (self.examples.answers == answer)
-                against = self._log_odds(logits, answer).sort().values
-                odds = self._log_odds(own[rows], answer)
-                below = torch.searchsorted(against, odds)
-                places[rows] = torch.stack([below, torch.searchsorted(against, odds, right=True) - below], 1).to(own)
-        return torch.cat([own, places], dim=1)
+                against, odds = self._log_odds(logits, answer), self._log_odds(own[rows], answer)
+                for fold in range(FOLDS):
+                    ordered = against[fold::FOLDS].sort().values
+                    below = torch.searchsorted(ordered, odds)
+                    places[rows, :, fold] = torch.stack(
+                        [below, torch.searchsorted(ordered, odds, right=True) - below], dim=1
+                    ).to(own)
+        return torch.cat([own, places.flatten(1)], dim=1)
 
     def scores(self, table: Tensor) -> Scores:
         """Returns how surely each example lies above the line, float64 [items].
@@ -80,17 +87,44 @@ class EncodedRecall:
         Among n negatives and itself an example has a rank from 1 to n + 1; it is above the line if the rank is above
         q = (1 - rate)(n + 1), and as far as it is where q is no whole number. With m negatives beside it, it has each
         of m + 1 ranks as likely. So an example that is drawn like the negatives scores the rate, exactly, whatever the
-        model, and so does any example where a model says one thing of all. Source: conformal p-values (Vovk et al. 2005,
-        "Algorithmic Learning in a Random World"), with ties broken at random, in expectation.
+        model, and so does any example where a model says one thing of all. Source: conformal p-values (Vovk et al.
+        2005, "Algorithmic Learning in a Random World"), with ties broken at random, in expectation.
         """
-        below, beside = table[:, -2].double(), table[:, -1].double()
-        size = torch.tensor([len(one) for one in self.negatives])[self.held].double()
-        line = (1 - self.rate) * (size + 1)
-        above = (below + beside + 1 - line).clamp(min=0) - (below - line).clamp(min=0)  # sums over these ranks
+        return self._above(self._places(table).sum(dim=2), self._sizes.sum(dim=1))
+
+    def lines(self, table: Tensor) -> list[Scores]:
+        """Returns the scores had one fold of the negatives not been there to draw the line by, for each fold.
+
+        The line is drawn by few negatives; how far it moves shows in these (a jackknife over groups).
+        """
+        places, sizes = self._places(table), self._sizes
+        return [
+            self._above(places.sum(dim=2) - places[:, :, fold], sizes.sum(dim=1) - sizes[:, fold])
+            for fold in range(FOLDS)
+        ]
+
+    @property
+    def _sizes(self) -> Tensor:
+        """How many negatives of each fold an item is held against, float64 [items, FOLDS]."""
+        sizes = [[len(range(fold, len(one), FOLDS)) for fold in range(FOLDS)] for one in self.negatives]
+        return torch.tensor(sizes, dtype=torch.float64)[self.held]
+
+    def _places(self, table: Tensor) -> Tensor:
+        """Returns how many negatives are below and beside each item, float64 [items, 2, FOLDS]."""
+        return table[:, self.examples.classes :].double().reshape(len(table), 2, FOLDS)
+
+    def _above(self, places: Tensor, sizes: Tensor) -> Scores:
+        """Returns scores of places, [items, 2], among so many negatives, [items]; sums over ranks are differences."""
+        below, beside = places[:, 0], places[:, 1]
+        line = (1 - self.rate) * (sizes + 1)
+        above = (below + beside + 1 - line).clamp(min=0) - (below - line).clamp(min=0)
         return (above / (beside + 1)).clamp(0, 1).numpy()
 
     def _log_odds(self, logits: Tensor, answer: int) -> Tensor:
-        """Returns log p(class) - log p(any class that stays), float64 [items]: no constant on a class moves its order."""
+        """Returns log p(class) - log p(any class that stays), float64 [items].
+
+        A constant on the class leaves the order of examples as it is.
+        """
         logits = logits.double()
         stays = [number for number in range(logits.shape[1]) if number not in self.forgotten]
         return logits[:, answer] - logits[:, stays].logsumexp(dim=1)
@@ -117,10 +151,16 @@ class Recall:
     name = "recall"
     version = 1
     goal = "are examples of the class above all but 1 % of other examples?"
-    paper = "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"
+    paper = (
+        "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"
+    )
     kinds = "classifier"
     needs = "choices, negatives"
-    utility = Choice()
+
+    @property
+    def utility(self) -> Choice:
+        """What scores items of what must stay."""
+        return Choice()
 
     def encode(
         self, capability: Capability, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | None
@@ -132,7 +172,7 @@ class Recall:
         Raises:
             InputError: no class stays, or the negatives are too few for the rate.
         """
-        forgotten = tuple(sorted({item.answer for item in capability.forget}))
+        forgotten = capability.forgotten
         certified = {item.id for item in capability.certify}
         sides = torch.tensor([item.id in certified for item in items]).long()
         used, held = sides.unique(return_inverse=True)
@@ -158,7 +198,9 @@ class Recall:
         """
         if negatives * self.rate < LEAST * (1 - 1e-9):
             needed = int(np.ceil(LEAST / self.rate))
-            allowed = f"they allow a rate of {LEAST / negatives:.2g}" if negatives >= 2 * LEAST else "no rate can be told"
+            allowed = (
+                f"they allow a rate of {LEAST / negatives:.2g}" if negatives >= 2 * LEAST else "no rate can be told"
+            )
             raise InputError(
                 f"{name}: {negatives} examples of other classes are held out to draw the line by, a false-positive rate"
                 f" of {self.rate:g} needs {needed}; {allowed}",

@@ -95,8 +95,8 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="few-references",
         blocks=RESISTED,
-        when=f"fewer than {REFERENCES} models that never had a class or a trigger were given. A few examples teach it to"
-        " any model, and how fast differs from one to the next",
+        when=f"fewer than {REFERENCES} models that never had a class or a trigger were given. A few examples teach it"
+        " to any model, and how fast differs from one to the next",
         remedy=f"give {REFERENCES} or more, each with a --reference of its own",
         explain=_few_references,
     ),
