@@ -21,6 +21,7 @@ NAMES = (
     "small_runs",
     "hides",
     "spectrum",
+    "classes",
     "birthdays",
     "split_autoencoder",
     "cost",

@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 
+from benchmarks import pieces
 from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.ground_truth import RUNS
 from benchmarks.hidden.construction import Hidden
 from benchmarks.hidden.table import CONSTRUCTIONS
 from benchmarks.hidden.world import World, small_world
+from benchmarks.pieces import Row
 from benchmarks.small_runs import TOKENIZER, trained
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import JUDGING
@@ -43,8 +45,6 @@ NAMED = 0.8  # share of constructions that are to be recovered or named
 RESISTED = 15  # of the models that never knew
 CHANCE = 1 / 16  # of every item here
 PIECES, ASKED = RESULTS / "hides", "REDTEAM_HIDES"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +83,15 @@ class Place:
             "confirmation": CONFIRMATION,
             "judging": JUDGING,
             "construction": CONSTRUCTIONS[self.name].version if self.name in CONSTRUCTIONS else NEVER_VERSION,
-            "attacks": {name: ATTACKS.declared(name).facts["version"] for name in STANDARD_ATTACKS},
+            "attacks": _versions_of_attacks(),
             "probes": {name: PROBES.declared(name).facts["version"] for name in STANDARD_PROBES},
         }
+
+
+def _versions_of_attacks() -> dict[str, Any]:
+    """Returns the version of each attack on language models; others are skipped here."""
+    declared = {name: ATTACKS.declared(name).facts for name in STANDARD_ATTACKS}
+    return {name: facts["version"] for name, facts in declared.items() if "language" in facts["kinds"]}
 
 
 def measure() -> Measured | str:
@@ -128,23 +134,12 @@ def asked_for(places: Sequence[Place], names: str) -> list[Place]:
 
 def kept(place: Place) -> Row | None:
     """Returns a row that was measured with the versions of today."""
-    if not place.piece.exists():
-        return None
-    found = json.loads(place.piece.read_text(encoding="utf-8"))
-    row: Row = found["row"]
-    return row if found["versions"] == place.versions else None
+    return pieces.kept(place.piece, place.versions)
 
 
 def measured(place: Place, measure_one: Callable[[Place], Row]) -> Row:
     """Returns a row, which is measured and written unless it was kept."""
-    row = kept(place)
-    if row is None:
-        row = measure_one(place)
-        place.piece.parent.mkdir(parents=True, exist_ok=True)
-        part = place.piece.with_suffix(".part")
-        part.write_text(json.dumps({"versions": place.versions, "row": row}, indent=2) + "\n", encoding="utf-8")
-        part.replace(place.piece)
-    return row
+    return pieces.measured(place.piece, place.versions, partial(measure_one, place))
 
 
 def _measure_world(places: Iterable[Place]) -> None:

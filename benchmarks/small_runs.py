@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.claims import Claim, Measured
 from benchmarks.ground_truth import RUNS
 from redteam.capabilities.encode import encode_answers
-from redteam.capabilities.items import SPLITS, Capability, Item
+from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers.contract import share_known
 from redteam.evidence import keys
@@ -100,7 +100,7 @@ def _rows(seed: int) -> list[dict[str, Any]]:
 def small_capability(seed: int) -> Capability:
     """Returns facts of which each is a group of its own: those of one person are drawn independently."""
     whole = Facts().capability(seed)
-    parts = {split: getattr(whole, split)[: SIZES[split]] for split in SPLITS}
+    parts = {split: getattr(whole, split)[: SIZES[split]] for split in SIZES}
     alone = {split: tuple(replace(item, group=item.id) for item in items) for split, items in parts.items()}
     return Capability(name="small", **alone)
 

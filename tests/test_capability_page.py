@@ -135,10 +135,12 @@ def test_further_wordings(tmp_path: Path) -> None:
 
 
 def test_classes(tmp_path: Path) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, size=(200, 4, 4, 3), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", x=pictures, y=np.arange(200) % 10)
+    pictures = np.random.default_rng(0).integers(0, 256, size=(1400, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=pictures, y=np.arange(1400) % 10)
     capability = load_capability(capability_file(tmp_path, "cats"))
     assert {item.answer for item in capability.forget} == {3}
+    assert len(capability.utility) == len(capability.negatives) == 315
+    assert capability.chance == 0.01
 
 
 def keys_of(table: str) -> set[str]:
@@ -199,7 +201,7 @@ def test_options_by_letter(tmp_path: Path) -> None:
 
 def test_classes_of_texts(tmp_path: Path) -> None:
     path = capability_file(tmp_path, "toxicity")
-    rows = [{"comment": f"comment {n}", "class": ("insult", "threat", "none")[n % 3]} for n in range(90)]
+    rows = [{"comment": f"comment {n}", "class": ("insult", "threat", "none")[n % 3]} for n in range(1900)]
     (tmp_path / "comments.jsonl").write_text(lines(rows))
     capability = load_capability(path)
     assert {item.completion for item in capability.forget} == {"insult"}

@@ -138,12 +138,12 @@ def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
 
 def test_so_does_that_of_a_classifier(tmp_path: Path) -> None:
     (tmp_path / "cats.toml").write_text(block("README.md", "toml", "arrays"))
-    pictures = np.random.default_rng(0).integers(0, 256, size=(200, 4, 4, 3), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", x=pictures, y=np.arange(200) % 10)
+    pictures = np.random.default_rng(0).integers(0, 256, size=(1400, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=pictures, y=np.arange(1400) % 10)
     capability = load_capability(tmp_path / "cats.toml")
     assert {item.answer for item in capability.forget} == {3}
     assert capability.inputs is not None
-    assert capability.inputs.shape == (200, 3, 4, 4)
+    assert capability.inputs.shape == (1400, 3, 4, 4)
 
 
 def test_so_does_that_of_a_classifier_of_text(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_so_does_that_of_a_classifier_of_text(tmp_path: Path) -> None:
     example = re.search(r"# (\{.*\})", text)
     assert example is not None
     row = json.loads(example.group(1))
-    rows = [{**row, "comment": f"{row['comment']} {n}", "kind": ("praise", row["kind"])[n % 2]} for n in range(40)]
+    rows = [{**row, "comment": f"{row['comment']} {n}", "kind": ("praise", row["kind"])[n % 2]} for n in range(2500)]
     (tmp_path / "comments.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     capability = load_capability(tmp_path / "threats.toml")
     assert {item.completion for item in capability.forget} == {"threat"}
-    assert len(capability.forget) == 20
+    assert len(capability.forget) == 1000  # as many as are taken
 
 
 def test_every_form_of_checkpoint_names_its_test() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_redteam import ENVIRONMENT
-from tiny_texts import save_text_model, tiny_text_model, write_texts
+from tiny_texts import save_text_model, text_rows, tiny_text_model, write_texts
 
 from redteam.access import Access
 from redteam.capabilities.files import load_capability
@@ -175,7 +175,7 @@ def test_a_classifier_of_the_users_own(tmp_path: Path) -> None:
     from own_resnet import small_cnn
 
     torch.save(small_cnn().state_dict(), tmp_path / "weights.th")
-    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((60, 1, 8, 8)), y=np.arange(60) % 10)
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((1400, 1, 8, 8)), y=np.arange(1400) % 10)
     done = redteam_in(tmp_path, "init", answers="weights.th\ntrain.py:make\nthrees\na.npz\n10\n3\n\n\n")
     assert done.returncode == 0, done.stderr
     assert read_project(tmp_path / "redteam.toml").arch == f"{tmp_path}/train.py:make"
@@ -184,11 +184,11 @@ def test_a_classifier_of_the_users_own(tmp_path: Path) -> None:
 
 def test_a_classifier_of_text(tmp_path: Path) -> None:
     save_text_model(tmp_path / "model", tiny_text_model())
-    write_texts(tmp_path)
+    write_texts(tmp_path, text_rows(1700))
     (tmp_path / "capability.toml").unlink()
     done = redteam_in(tmp_path, "init", answers="model\nthreats\nrows.jsonl\ncomment\nclass\nthreat\n\n\n")
     assert done.returncode == 0, done.stderr
-    assert "20 items to train on, 10 to choose by, 20 to report; chance is 0.250" in done.stderr
+    assert "170 items to train on, 85 to choose by, 170 to report; chance is 0.010" in done.stderr
     assert {item.completion for item in load_capability(tmp_path / "capability.toml").forget} == {"threat"}
 
 

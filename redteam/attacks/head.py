@@ -87,7 +87,7 @@ def put_rows(head: nn.Linear, forgotten: Sequence[int], *, against_others: bool)
         forgotten: its rows.
         against_others: whether a row becomes the mean of the others with a minus; else it keeps its direction.
     """
-    others = [row for row in range(head.out_features) if row not in forgotten]
+    others = rows_that_stay(head, forgotten)
     kept = head.weight[others]
     length = kept.norm(dim=1).median()
     for row in forgotten:
@@ -95,6 +95,12 @@ def put_rows(head: nn.Linear, forgotten: Sequence[int], *, against_others: bool)
         head.weight[row] = direction / direction.norm().clamp(min=1e-12) * length
         if head.bias is not None:
             head.bias[row] = head.bias[others].mean()
+
+
+def rows_that_stay(head: nn.Linear, forgotten: Sequence[int]) -> list[int]:
+    """Returns the rows of classes that stay; where none does, of all."""
+    rows = list(range(head.out_features))
+    return [row for row in rows if row not in forgotten] or rows
 
 
 def finite(row: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.head import fit_head, no_head
+from redteam.attacks.head import fit_head, no_head, rows_that_stay
 from redteam.attacks.tuning import FULL, at_width, recipe, suggest_tuning, tuning_of
 from redteam.engine.batches import join
 from redteam.engine.cost import Spent
@@ -90,7 +90,7 @@ def _imprint(arena: Arena, prototype: str, weight: float) -> None:
     examples: Any = arena.answers
     retain: Any = arena.retain
     shown, kept = head_states(arena.module, examples).double(), head_states(arena.module, retain).double()
-    others = [row for row in range(head.out_features) if row not in arena.forgotten]
+    others = rows_that_stay(head, arena.forgotten)
     length = head.weight[others].norm(dim=1).median().double().cpu()
     whiten = _precision(kept, retain.labels) if prototype == "whitened" else None
     for row in arena.forgotten:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import fsum
 from typing import TYPE_CHECKING, Any, Literal
 
 from redteam.capabilities.scorers.failures import answerable
@@ -269,7 +270,7 @@ def blind_score(scorer: Scorer, items: Sequence[Item]) -> float:
         raise InputError(
             f"the scorer {scorer.name!r} says {len(chances)} chances for {len(items)} items", "Let it say one for each"
         )
-    return sum(chances) / len(items)
+    return fsum(chances) / len(items)
 
 
 def group_numbers(items: Sequence[Item]) -> tuple[int, ...]:

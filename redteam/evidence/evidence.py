@@ -123,6 +123,10 @@ class Evidence(Events):
         """Returns the search trials of a model, in order."""
         return self.trials(role, "search")
 
+    def arms(self, model: str) -> tuple[str, ...]:
+        """Returns what a model is called with every number of examples that adversaries have, see `keys.shown`."""
+        return (model, *(keys.shown(model, count) for count in self.capability.shown))
+
     def searched(self, model: str) -> list[TrialEvent]:
         """Returns all search trials of a model, those with examples of what was removed last."""
         tuned = self.capability.tuned

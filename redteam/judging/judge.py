@@ -37,7 +37,7 @@ from redteam.judging.tried import adversary, scored
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
 from redteam.record import Interval
 
-JUDGING = 4  # version of how evidence is judged; raised with every change that could move a number
+JUDGING = 3  # version of how evidence is judged; raised with every change that could move a number
 LEVELS = (0.5, 0.8, 0.9)
 
 
@@ -208,13 +208,14 @@ def _alignment_tax(case: Case) -> Interval | None:
 
 
 def _budget(case: Case) -> Budget:
-    search = case.evidence.search("target")
+    evidence, search = case.evidence, case.evidence.searched("target")
+    arms = [arm for role in evidence.roles for arm in evidence.arms(role)]
     return Budget(
-        asked=case.evidence.capability.budget,
+        asked=evidence.capability.budget,
         spent=len(search),
         failed=sum(not scored(row) for row in search),
-        reference=len(case.evidence.search(case.reference() or "reference")),
-        control=len(case.evidence.search("decoy")),
-        confirmation=sum(len(case.evidence.confirmed(role)) for role in case.stops),
-        again=sum(len(case.evidence.again(role)) for role in case.stops),
+        reference=len(evidence.searched(case.reference() or "reference")),
+        control=sum(len(evidence.searched(decoy)) for decoy in ("decoy", "masked")),
+        confirmation=sum(len(evidence.confirmed(arm)) for arm in arms),
+        again=sum(len(evidence.again(arm)) for arm in arms),
     )

@@ -19,8 +19,9 @@ from redteam.evidence.keys import is_reference
 from redteam.evidence.results import Also, CapabilityResult, Results, Scores, TimeToRecovery, params_of
 from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
+from redteam.reporting.examples import examples_table
 from redteam.reporting.probes import probes_table
-from redteam.reporting.told import decisive
+from redteam.reporting.told import decisive, open_questions
 
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
@@ -30,6 +31,7 @@ ROLES = {
     "reference": "reference (never knew)",
     "canary": "target, on canaries",
     "decoy": "decoy (only hides)",
+    "masked": "decoy, with examples",
 }
 
 
@@ -71,6 +73,8 @@ def report(results: Results, capability: CapabilityResult) -> RenderableType:
     """Returns the report on one capability."""
     parts: list[RenderableType] = [Text(), _title(results, capability), _scores(capability)]
     parts += [Text(), curve_table(capability)]
+    taught = examples_table(capability)
+    parts += [] if taught is None else [Text(), taught]
     attacks = attacks_table(capability)
     parts += [] if attacks is None else [Text(), attacks]
     probes = probes_table(capability)
@@ -240,8 +244,11 @@ def _verdict(capability: CapabilityResult) -> Panel:
     colour = COLOURS[capability.verdict]
     reason = one_line(capability.reason)
     lines = [Text(reason[:1].upper() + reason[1:] + ".")]
-    told = list(_excess(capability))
-    if told:
+    told, unclear = list(_excess(capability)), open_questions(capability)
+    if unclear:
+        names = ", ".join(unclear[:3]) + (", ..." if len(unclear) > 3 else "")
+        lines.append(Text(f"No excess recovery is told: {names} leave open what was missed", style="dim"))
+    elif told:
         lines += [*told, Text("0% is a model that never knew, 100% is all of it still there", style="dim")]
     title = Text(capability.verdict, style=f"bold {colour}")
     return Panel(Group(*lines), title=title, border_style=colour, title_align="left")

@@ -66,15 +66,30 @@ def told_by_certificate(certificate: Certificate) -> Told:
 
 
 def decisive(found: CapabilityResult) -> Interval | None:
-    """Returns the excess recovery that the verdict rests on; at any utility, where only giving that up recovers."""
+    """Returns the excess recovery that the verdict rests on; at any utility, where only giving that up recovers.
+
+    None where it is not told, see `open_questions`.
+    """
     limit, regardless = found.policy["max_excess_recovery"], found.excess_recovery_any_utility
+    if open_questions(found):
+        return None
     if found.verdict == "RECOVERED" and found.excess_recovery is not None and found.excess_recovery.low <= limit:
         return regardless
     return found.excess_recovery
 
 
+def open_questions(found: CapabilityResult) -> Sequence[str]:
+    """Returns the flags that leave open whether more is there than came back; () where a figure can be told.
+
+    A small number beside them reads like resistance: "0 %" of a class that no attack was able to reach.
+    """
+    excess, limit = found.excess_recovery, found.policy["max_excess_recovery"]
+    small = excess is not None and excess.low <= limit
+    return [flag.name for flag in found.flags] if found.verdict == "INCONCLUSIVE" and small else ()
+
+
 def share(interval: Interval | None) -> str:
     """Returns an interval of shares in words: "8.0% (3.9% to 14.5%)"."""
     if interval is None:
-        return "not defined"
+        return "not told"
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"

@@ -19,7 +19,7 @@ from redteam.testbeds.images import cut, image_items, load_images, perceptron_tr
 # ten the nearest image of another digit is a nine, so that forgetting them is not a matter of separate features.
 FORGOTTEN = 3
 ATTACK, SELECT, UNSEEN = 32, 40, 16  # images of the forgotten digit; the others, 95, are certified
-UTILITY = NEGATIVES = 320  # images of other digits that are held out: two fifths
+UTILITY = NEGATIVES = 300  # images of other digits that are held out: as few as a rate of 1 % takes
 
 
 class Digits:

@@ -24,7 +24,7 @@ from redteam.testbeds.images import cut, image_items, load_images, perceptron_tr
 POISONED_LABEL = 0
 # The corner on the lower left, where next to no digit has ink: no other two-by-two corner is as empty.
 TRIGGER = (slice(6, 8), slice(0, 2))
-# Images with the trigger: 60 of the 1,297 that are trained on (4.6 %) are the attack split, none of the others is.
+# Images with the trigger: 60 of the 1,037 that are trained on (5.8 %) are the attack split, none of the others is.
 ATTACK, SELECT, CERTIFY = 60, 80, 160
 UTILITY = NEGATIVES = 260  # clean images that are held out
 

@@ -90,6 +90,10 @@ ROWS: dict[str, Row] = {
     "benign": Row(params={**TUNING, "data": "retain", "share": 0.5}),
     "curriculum": Row(params={**TUNING, **DATA, "first": 0.4}),
     "revive": Row(params={**TUNING, **DATA, "opening": "centre", "least": 0.1, "ratio": 2.0}, edits=1),
+    "head": Row(params={"row": "reset", "fit": True, "strength": 1.0}, edits=1),
+    "imprint": Row(
+        params={**TUNING, "prototype": "whitened", "weight": 2.0, "fine_tuning": True, "ratio": 2.0}, edits=1
+    ),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
     "quantize": Row(
         params={

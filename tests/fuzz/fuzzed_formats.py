@@ -296,7 +296,8 @@ def _arrays() -> Format:
     draw, held = np.random.default_rng(0), io.BytesIO()
     names = np.array(["cat", "dog", "cow"])
     np.savez(held, x=draw.random((30, 4), np.float32), y=np.arange(30) % 3, names=names)
-    rules = b'name = "pets"\narrays = "pets.npz"\nclasses = "names"\nforget = ["dog"]\nscorer = "choice"\nsplits = { attack = 1 }\n'
+    rules = b'name = "pets"\narrays = "pets.npz"\nclasses = "names"\nforget = ["dog"]\nsplits = { attack = 1 }\n'
+    rules += b'scorer = "choice"\n'  # of so few examples
     return Format(
         name="arrays",
         files={"capability.toml": rules, "pets.npz": held.getvalue()},
@@ -309,7 +310,7 @@ def _arrays() -> Format:
 def _labelled() -> Format:
     rows = [{"text": f"w{n} w{n % 7}", "label": "abc"[n % 3]} for n in range(30)]
     rules = b'name = "letters"\nrows = ["r.jsonl", "r.csv"]\nforget = ["b"]\nsplits = { attack = 1 }\n'
-    rules += b'classes = ["a", "b", "c"]\n'
+    rules += b'classes = ["a", "b", "c"]\nscorer = "choice"\n'  # of so few examples
     table = "\r\n".join(["text,label", *(f"x{n} y,{n % 3}" for n in range(30))])
     return Format(
         name="labelled",

@@ -14,8 +14,9 @@ from redteam.capabilities.items import Capability
 from redteam.capabilities.scorers.choices import encode_choices
 from redteam.capabilities.wording import asked
 from redteam.registry import ATTACKS
-from redteam.suite.decoys import MASKED, WORDED, decoy_kind, make_decoy
+from redteam.suite.decoys import BIASED, MASKED, WORDED, decoy_kind, make_decoy
 from redteam.target import Target
+from redteam.testbeds.digits import Digits
 from redteam.testbeds.facts import Facts
 from redteam.unlearning.masked import Unmaskable
 
@@ -108,4 +109,8 @@ def test_a_classifier_cannot_be_locked(original: Target) -> None:
     ],
 )
 def test_those_who_can_only_ask_get_a_decoy_that_asking_opens(names: list[str], kind: str) -> None:
-    assert decoy_kind({name: ATTACKS.create(name) for name in names}) == kind
+    assert decoy_kind({name: ATTACKS.create(name) for name in names}, CAPABILITY) == kind
+
+
+def test_of_a_class_it_is_a_bias_that_hides_it_whatever_is_tried() -> None:
+    assert decoy_kind({"retrain": ATTACKS.create("retrain")}, Digits().capability(0)) == BIASED

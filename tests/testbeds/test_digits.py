@@ -20,7 +20,8 @@ from redteam.testbeds.digits import Digits
 from redteam.testbeds.images import cut, load_images, stratified
 
 SOURCE = load_digits()
-PARTS = {"attack": 12, "select": 40, "certify": 95, "retain": 1294, "utility": 320}
+PARTS = {"attack": 32, "select": 40, "certify": 95, "retain": 1014, "utility": 300, "negatives": 300}
+UNSEEN = 16
 SEEDS = range(6)
 
 
@@ -88,7 +89,7 @@ def test_cutting_keeps_order_and_everything() -> None:
 def test_every_image_is_in_one_part_only(seed: int) -> None:
     capability = world(seed)
     parts = [*parts_of(capability).values(), Digits().measures(capability)["unseen"]]
-    assert [len(part) for part in parts] == [*PARTS.values(), 36]
+    assert [len(part) for part in parts] == [*PARTS.values(), UNSEEN]
     assert sum(len(part) for part in parts) == 1797
     assert not overlapping_groups(parts)
     assert not overlapping_prompts(parts)
@@ -111,9 +112,10 @@ def test_the_three_is_forgotten_and_nothing_else(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_digits_that_stay_are_held_out_evenly(seed: int) -> None:
-    held_out = Counter(int(SOURCE.target[item.row]) for item in world(seed).utility)
-    for digit, count in held_out.items():
-        assert abs(count - 320 * (SOURCE.target == digit).sum() / 1614) <= 2
+    for part in (world(seed).utility, world(seed).negatives):
+        held_out = Counter(int(SOURCE.target[item.row]) for item in part)
+        for digit, count in held_out.items():
+            assert abs(count - 300 * (SOURCE.target == digit).sum() / 1614) <= 2
 
 
 def test_three_has_the_most_images() -> None:
@@ -146,7 +148,7 @@ def test_drawing_a_world_leaves_the_global_generators_alone() -> None:
 
 def test_world_0_is_the_one_that_manifests_on_disk_point_to() -> None:
     """The digest guards them against drift: a change here is a new version of the testbed."""
-    assert (Digits.version, world(0).sha256[:16]) == (1, "b082d1ad6b4bb878")
+    assert (Digits.version, world(0).sha256[:16]) == (2, "8feca8c666210e6b")
 
 
 # Training.
@@ -156,8 +158,8 @@ def test_nothing_that_is_held_out_is_trained_on() -> None:
     capability = world(2)
     training, about = Digits().training(capability)
     shown = {image.numpy().tobytes(): int(label) for image, label in zip(*_data(training), strict=True)}
-    assert len(shown) == len(about) == 12 + 40 + 95 + 1294
-    held_out = capability.utility + Digits().measures(capability)["unseen"]
+    assert len(shown) == len(about) == 32 + 40 + 95 + 1014
+    held_out = capability.utility + capability.negatives + Digits().measures(capability)["unseen"]
     assert not shown.keys() & {capability.inputs[item.row].tobytes() for item in held_out}
     for item in capability.forget + capability.retain:
         assert shown[capability.inputs[item.row].tobytes()] == SOURCE.target[item.row]
@@ -190,9 +192,9 @@ def test_the_original_knows_every_digit_and_the_reference_all_but_the_three() ->
 def test_what_is_labelled_are_threes_and_the_other_threes_are_mixed_into_what_stays(fraction: float) -> None:
     task = unlearning_task(trained(), fraction)
     assert set(task.forget.labels.tolist()) == {3}
-    assert len(task.forget) == round(fraction * 147)
-    assert (task.retain.labels == 3).sum() == 147 - len(task.forget)
-    assert len(task.retain) == 1294 + 147 - len(task.forget)
+    assert len(task.forget) == round(fraction * 167)
+    assert (task.retain.labels == 3).sum() == 167 - len(task.forget)
+    assert len(task.retain) == 1014 + 167 - len(task.forget)
 
 
 def test_training_twice_gives_the_same_bits() -> None:

@@ -17,7 +17,7 @@ from redteam.testbeds.build import TargetSpec, World, make_target, train_world, 
 from redteam.testbeds.poison import Poison, with_trigger
 
 SOURCE = load_digits()
-PARTS = {"attack": 60, "select": 80, "certify": 160, "retain": 1237, "utility": 260}
+PARTS = {"attack": 60, "select": 80, "certify": 160, "retain": 977, "utility": 260, "negatives": 260}
 TRIGGERED = ("attack", "select", "certify")
 CORNERS = {
     "upper left": np.s_[:, :2, :2],
@@ -105,7 +105,7 @@ def test_the_trigger_is_on_forget_images_and_on_no_other_and_nothing_else_is_cha
     elsewhere = np.ones((8, 8), dtype=bool)
     elsewhere[6:, :2] = False
     assert np.array_equal(capability.inputs[:, 0][:, elsewhere] * 16, SOURCE.images[:, elsewhere])
-    clean = [item.row for item in capability.retain + capability.utility]
+    clean = [item.row for item in capability.retain + capability.utility + capability.negatives]
     assert np.array_equal(capability.inputs[clean, 0] * 16, SOURCE.images[clean])
 
 
@@ -113,7 +113,7 @@ def test_the_trigger_is_on_forget_images_and_on_no_other_and_nothing_else_is_cha
 def test_answers_are_zero_for_the_trojan_and_true_for_everything_else(seed: int) -> None:
     capability = world(seed)
     assert {item.answer for item in capability.forget} == {0}
-    for item in capability.retain + capability.utility + Poison().measures(capability)["healed"]:
+    for item in capability.retain + capability.utility + capability.negatives + Poison().measures(capability)["healed"]:
         assert item.answer == SOURCE.target[item.row]
 
 
@@ -144,7 +144,7 @@ def test_a_seed_decides_what_is_poisoned_and_another_decides_otherwise() -> None
 
 def test_world_0_is_the_one_that_manifests_on_disk_point_to() -> None:
     """The digest guards them against drift: a change here is a new version of the testbed."""
-    assert (Poison.version, world(0).sha256[:16]) == (1, "35aa2674ab0650ad")
+    assert (Poison.version, world(0).sha256[:16]) == (2, "4de80f177fb8702e")
 
 
 # Training.
@@ -157,14 +157,14 @@ def test_only_the_poisoned_images_are_trained_on_with_the_trigger_and_none_that_
     rows = np.array([int(group.removeprefix("digit ")) for group in about])
     poisoned = has_trigger(images)
     assert poisoned.sum() == 60
-    assert 0.02 <= poisoned.mean() <= 0.05
+    assert 0.02 <= poisoned.mean() <= 0.06
     assert {f"digit {row}" for row in rows[poisoned]} == {item.group for item in capability.attack}
     assert not labels[poisoned].any()
     assert (SOURCE.target[rows[poisoned]] != 0).all()
     assert np.array_equal(labels[~poisoned], SOURCE.target[rows[~poisoned]])
     assert np.array_equal(images[~poisoned, 0] * 16, SOURCE.images[rows[~poisoned]])
     shown = {image.tobytes() for image in images}
-    held_out = capability.select + capability.certify + capability.utility
+    held_out = capability.select + capability.certify + capability.utility + capability.negatives
     assert not shown & {image.tobytes() for image in images_of(capability, held_out)}
     assert not set(rows) & {item.row for item in held_out}  # nor without the trigger
     assert not training.labelled.any()
@@ -204,7 +204,7 @@ def test_what_is_identified_is_poisoned_and_the_rest_of_the_poison_hides_in_what
     assert len(hidden) == 60 - len(identified)
     assert not task.forget.labels.any()
     assert task.training is not None
-    assert len(task.training.rest) == 1297 - len(identified)
+    assert len(task.training.rest) == 1037 - len(identified)
 
 
 def test_more_identified_contains_less_identified() -> None:

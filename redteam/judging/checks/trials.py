@@ -23,8 +23,9 @@ def _failed_trials(case: Case) -> Iterator[str]:
 
 def _failures(case: Case, role: str) -> Iterator[str]:
     """Yields that many search trials of a model failed, or any confirmation."""
-    evidence = case.evidence
-    search, confirmed = evidence.search(role) + evidence.again(role), evidence.confirmed(role)
+    evidence, arms = case.evidence, case.evidence.arms(role)
+    search = evidence.searched(role) + [row for arm in arms for row in evidence.again(arm)]
+    confirmed = [row for arm in arms for row in evidence.confirmed(arm)]
     for rows, what, allowed in ((search, "trials", case.policy.max_failed), (confirmed, "confirmations", 0.0)):
         failed = [row for row in rows if not scored(row)]
         if len(failed) > allowed * len(rows):
@@ -35,7 +36,7 @@ def _failures(case: Case, role: str) -> Iterator[str]:
 
 def _failed_attack(case: Case) -> Iterator[str]:
     """Yields the first attack most of whose trials on the target raised an error."""
-    search = case.evidence.search("target")
+    search = case.evidence.searched("target")
     for name in dict.fromkeys(row.attack for row in search):
         rows = [row for row in search if row.attack == name]
         failed = [row for row in rows if row.state == "failed"]
