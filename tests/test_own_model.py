@@ -90,10 +90,11 @@ def test_from_files_to_verdict(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is code of yours and is run") == 1
     (found,) = json.loads(done.stdout)["capabilities"]
-    assert found["chance"] == pytest.approx(0.1)
+    assert found["chance"] == pytest.approx(0.01)
     assert found["scores"]["original"]["before"] > 0.9
-    assert found["scores"]["target"]["before"] < 0.05
-    assert found["scores"]["target"]["after"]["estimate"] > 0.5
+    assert found["scores"]["target"]["before"] > 0.9  # a bias hides a class from its accuracy alone
+    assert found["scores"]["target"]["after"]["estimate"] > 0.9
+    assert "few-references" in [flag["name"] for flag in found["flags"]]
     assert found["verdict"] == "RECOVERED"
     assert found["budget"]["failed"] == 0
     plan = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -246,7 +247,7 @@ def test_a_published_resnet_that_forgot_cats(tmp_path: Path) -> None:
     rules = tmp_path / "cats.toml"
     rules.write_text(
         'name = "cats"\narrays = "$REDTEAM_DATA/cifar10/cifar10_small.npz"\ninputs = "x_train"\nlabels = "y_train"\n'
-        'classes = "classes"\nforget = ["cat"]\nchannels = "last"\nmost = 150\n'
+        'classes = "classes"\nforget = ["cat"]\nchannels = "last"\nmost = 150\nscorer = "choice"\n'
         "splits = { attack = 0.2, select = 0.3, certify = 0.5 }\n"
     )
     published, arch = Path(DATA or "") / "cifar_resnets" / "resnet20-12fca82f.th", f"{HERE}:resnet20"

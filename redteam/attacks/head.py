@@ -79,6 +79,7 @@ def no_head(module: nn.Module) -> str | None:
     return None
 
 
+@torch.no_grad()
 def put_rows(head: nn.Linear, forgotten: Sequence[int], *, against_others: bool) -> None:
     """Gives the rows of forgotten classes the median length of the others and their mean bias, in place.
 
@@ -88,19 +89,35 @@ def put_rows(head: nn.Linear, forgotten: Sequence[int], *, against_others: bool)
         against_others: whether a row becomes the mean of the others with a minus; else it keeps its direction.
     """
     others = rows_that_stay(head, forgotten)
-    kept = head.weight[others]
+    weight, bias = copies(head)
+    kept = weight[others]
     length = kept.norm(dim=1).median()
     for row in forgotten:
-        direction = -kept.mean(dim=0) if against_others else finite(head.weight[row])
-        head.weight[row] = direction / direction.norm().clamp(min=1e-12) * length
-        if head.bias is not None:
-            head.bias[row] = head.bias[others].mean()
+        direction = -kept.mean(dim=0) if against_others else finite(weight[row])
+        weight[row] = direction / direction.norm().clamp(min=1e-12) * length
+        bias[row] = bias[others].mean()
+    write(head, weight, bias)
 
 
 def rows_that_stay(head: nn.Linear, forgotten: Sequence[int]) -> list[int]:
     """Returns the rows of classes that stay; where none does, of all."""
     rows = list(range(head.out_features))
     return [row for row in rows if row not in forgotten] or rows
+
+
+def copies(head: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Returns copies of weight and bias in the processor's memory, float64; without a bias zeros."""
+    weight = head.weight.detach().cpu().double().clone()
+    bias = torch.zeros(len(weight)).double() if head.bias is None else head.bias.detach().cpu().double().clone()
+    return weight, bias
+
+
+@torch.no_grad()
+def write(head: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Puts weight and bias into the head, wherever it is; one without a bias stays so."""
+    head.weight.copy_(weight.to(head.weight.dtype))
+    if head.bias is not None:
+        head.bias.copy_(bias.to(head.bias.dtype))
 
 
 def finite(row: Tensor) -> Tensor:
@@ -126,10 +143,9 @@ def fit_head(arena: Arena, head: nn.Linear, strength: float) -> None:
     bias = torch.from_numpy(fitted.intercept_) - weight @ mean.double()
     if len(fitted.classes_) == 2:  # one row, of the second against the first
         weight, bias = torch.cat([-weight / 2, weight / 2]), torch.cat([-bias / 2, bias / 2])
-    rows = torch.from_numpy(fitted.classes_)
-    head.weight[rows.to(head.weight.device)] = weight.to(head.weight)
-    if head.bias is not None:
-        head.bias[rows.to(head.bias.device)] = bias.to(head.bias)
+    rows, (whole, biases) = torch.from_numpy(fitted.classes_), copies(head)
+    whole[rows], biases[rows] = weight, bias
+    write(head, whole, biases)
 
 
 def states_at_hand(arena: Arena) -> tuple[Tensor, Tensor]:

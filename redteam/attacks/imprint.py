@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redteam.attacks.contract import Access, Arena, Params, Suggest
-from redteam.attacks.head import fit_head, no_head, rows_that_stay
+from redteam.attacks.head import copies, fit_head, no_head, rows_that_stay, write
 from redteam.attacks.tuning import FULL, at_width, recipe, suggest_tuning, tuning_of
 from redteam.engine.batches import join
 from redteam.engine.cost import Spent
@@ -86,12 +86,13 @@ class Imprint:
 
 def _imprint(arena: Arena, prototype: str, weight: float) -> None:
     """Writes a row for each forgotten class of which there is an example, in place."""
-    head: Any = output_head(arena.module)
+    head = output_head(arena.module)
     examples: Any = arena.answers
     retain: Any = arena.retain
     shown, kept = head_states(arena.module, examples).double(), head_states(arena.module, retain).double()
     others = rows_that_stay(head, arena.forgotten)
-    length = head.weight[others].norm(dim=1).median().double().cpu()
+    weights, bias = copies(head)
+    length = weights[others].norm(dim=1).median()
     whiten = _precision(kept, retain.labels) if prototype == "whitened" else None
     for row in arena.forgotten:
         own = shown[examples.labels == row]
@@ -100,10 +101,9 @@ def _imprint(arena: Arena, prototype: str, weight: float) -> None:
         apart = own.mean(dim=0) - kept.mean(dim=0)
         direction = apart if whiten is None else whiten @ apart
         direction = direction / direction.norm().clamp(min=1e-12) * length * weight
-        head.weight[row] = direction.to(head.weight)
-        if head.bias is not None:
-            between = (own.mean(dim=0) + kept.mean(dim=0)) / 2
-            head.bias[row] = float(-direction @ between) + float(head.bias[others].mean())
+        between = (own.mean(dim=0) + kept.mean(dim=0)) / 2
+        weights[row], bias[row] = direction, bias[others].mean() - direction @ between
+    write(head, weights, bias)
 
 
 def _precision(states: Tensor, labels: Tensor) -> Tensor:
