@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,17 @@ def dealt(
         Item(id=identity(row), group=str(row), prompt="", choices=names, answer=labels[row], row=place)
         for place, row in enumerate(used)
     ]
-    scorers = _scorers(rules)
+    if not retain:
+        raise InputError(f"{path}: every example is of what was removed", "Give examples of what stays too")
+    answers, scorers = {item.answer for item in items[: len(forget)]}, _scorers(rules)
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
         attack, select, certify = split_by_group(items[: len(forget)], sizes, rules.seed)
-        kept, utility, negatives = _stays(rules, items[len(forget) :], any(map(_held_against, scorers)))
+        kept, utility, negatives = _stays(rules, items[len(forget) :], scorers, answers)
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name files with more examples, or fewer classes to forget") from error
     refuse_starved(attack, items[: len(forget)], path)
     parts = {"attack": attack, "select": select, "certify": certify, "retain": kept, "utility": utility}
-    answers = {item.answer for item in items[: len(forget)]}
     for scorer in filter(_held_against, scorers):
         for split in (utility, negatives):
             scorer.refuse_few(sum(item.answer not in answers for item in split), str(path))
@@ -107,15 +109,27 @@ def _held_against(scorer: Any) -> bool:
     return "negatives" in scorer.needs
 
 
-def _stays(rules: ClassesFile | TextsFile, items: Sequence[Item], held_against: bool) -> list[tuple[Item, ...]]:
+def _stays(
+    rules: ClassesFile | TextsFile, items: Sequence[Item], scorers: Sequence[Any], answers: Collection[int]
+) -> list[tuple[Item, ...]]:
     """Returns what is trained on of what stays, what measures utility, and what forgotten examples are held against.
+
+    A quarter each of the latter two; a third where a scorer takes so many to draw its line by.
+
+    Args:
+        rules: have the seed.
+        items: of what stays.
+        scorers: of the capability.
+        answers: forgotten classes; examples of them that carry no trigger draw no line.
 
     Raises:
         ValueError: there are fewer items than splits.
     """
-    if not held_against:
+    if not any(map(_held_against, scorers)):
         return [*split_by_group(items, (0.5, 0.5), rules.seed), ()]
-    held = min(HELD, len(items) // 4)
+    usable = sum(item.answer not in answers for item in items) / max(1, len(items))
+    needed = max(scorer.needed for scorer in filter(_held_against, scorers)) / max(usable, 0.01)
+    held = min(HELD, max(len(items) // 4, min(ceil(1.02 * needed), len(items) // 3)))
     return split_by_group(items, (len(items) - 2 * held, held, held), rules.seed)
 
 

@@ -123,7 +123,7 @@ AB = ["a", "b"] * 10
     [
         (AB, {"forget": ["c"]}, "no class 'c' to forget"),
         (AB, {"forget": [0]}, "forgets a class by number, its rows name classes"),
-        (AB, {"forget": ["a", "b"]}, "0 groups cannot fill 2 splits"),
+        (AB, {"forget": ["a", "b"]}, "every example is of what was removed"),
         (AB, {"forget": ["a"], "text": "body"}, "rows.jsonl:1 has no field 'body'"),
         (AB, {"forget": ["a"], "label": "toxic"}, "rows.jsonl:1 has no field 'toxic'"),
         (AB, {"forget": ["text 0"], "text": "class", "label": "comment"}, "2 of 2 texts are of two classes"),

@@ -190,6 +190,11 @@ class Recall:
             self.rate,
         )
 
+    @property
+    def needed(self) -> int:
+        """Examples of other classes that it takes to draw the line."""
+        return int(np.ceil(LEAST / self.rate - 1e-9))
+
     def refuse_few(self, negatives: int, name: str) -> None:
         """Refuses a rate that so many negatives cannot tell.
 
@@ -197,13 +202,12 @@ class Recall:
             InputError: fewer than `LEAST` of them would be above the line.
         """
         if negatives * self.rate < LEAST * (1 - 1e-9):
-            needed = int(np.ceil(LEAST / self.rate))
             allowed = (
                 f"they allow a rate of {LEAST / negatives:.2g}" if negatives >= 2 * LEAST else "no rate can be told"
             )
             raise InputError(
                 f"{name}: {negatives} examples of other classes are held out to draw the line by, a false-positive rate"
-                f" of {self.rate:g} needs {needed}; {allowed}",
+                f" of {self.rate:g} needs {self.needed}; {allowed}",
                 "Give more examples of what stays, or set `false_positives` in the capability file",
             )
 
