@@ -85,7 +85,7 @@ def arguments(folder: Path, arch: str = "small_cnn") -> list[str | Path]:
 
 @pytest.mark.slow
 def test_from_files_to_verdict(folder: Path, tmp_path: Path) -> None:
-    chosen = ["-a", f"{QUICK}:Mixed", "--budget", "6", "--format", "json", "--out", tmp_path / "run"]
+    chosen = ["-a", f"{QUICK}:Mixed", "-a", "head", "--budget", "6", "--format", "json", "--out", tmp_path / "run"]
     done = redteam("attack", *arguments(folder), *chosen)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is code of yours and is run") == 1
@@ -144,6 +144,12 @@ def test_a_function_that_builds_nothing_is_told_in_one_line(
         package.attack(folder / "target.th", arch=place, capability=folder / "three.toml", out=tmp_path / "run")
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_adversary_without_examples_needs_an_attack_too(folder: Path, tmp_path: Path) -> None:
+    asked = {"arch": f"{HERE}:small_cnn", "capability": folder / "three.toml", "out": tmp_path / "run"}
+    with pytest.raises(InputError, match="imprint, mixture: none works without examples of what was removed"):
+        package.attack(folder / "target.th", attacks=["mixture", "imprint"], **asked)
 
 
 def test_so_is_it_on_the_command_line(folder: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.target import TargetInfo
 
-__all__ = ["Access", "Arena", "Attack", "Params", "Suggest", "step_limit", "unfitness"]
+__all__ = ["Access", "Arena", "Attack", "Params", "Suggest", "needs_examples", "step_limit", "unfitness"]
 
 Params = Mapping[str, Any]
 
@@ -169,6 +169,11 @@ def step_limit(attack: Attack) -> float:
         ValueError: what it says is no number.
     """
     return float(getattr(attack, "step_limit", STEP_LIMIT))
+
+
+def needs_examples(attack: Attack) -> bool:
+    """Returns whether an attack cannot work without examples of what was removed, as it says itself."""
+    return "forgotten" in getattr(attack, "needs", "")
 
 
 def unfitness(attack: Attack, module: nn.Module) -> str | None:

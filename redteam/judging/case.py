@@ -78,6 +78,11 @@ class Case(Scope):
         chance = 0.0 if capability.confirmation == 1 else capability.utility_chance  # as such runs were judged
         return utility_floor(self.policy.utility_floor, self.utility(role), chance)
 
+    @cached_property
+    def probe_chance(self) -> float:
+        """What a probe that knows nothing reads: probes compare choices, whatever scores."""
+        return self.evidence.capability.utility_chance if self.counted else self.chance
+
     def has(self, role: str) -> bool:
         """Returns whether the run looked at such a model."""
         return self.evidence.has(role)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from redteam.attacks.contract import needs_examples
 from redteam.capabilities.items import SPLITS, blind_score, group_numbers
 from redteam.capabilities.leaks import answered_by_nearest
 from redteam.evidence import keys
@@ -11,7 +12,6 @@ from redteam.evidence.directory import RunDirectory, seeds_beside
 from redteam.evidence.events import CapabilityEvent, GivenModel, ModelsEvent
 from redteam.registry import SUITE
 from redteam.search.selection import CONFIRMATION, GOING_ON, LONGEST, SEEDS
-from redteam.suite.arms import needs_examples
 from redteam.suite.counting import counts_for, tuned_with
 from redteam.suite.decoys import decoy_kind
 from redteam.suite.inputs import Inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from redteam.attacks.contract import Attack, unfitness
+from redteam.attacks.contract import Attack, needs_examples, unfitness
 from redteam.capabilities.items import Capability
 from redteam.evidence import keys
 from redteam.evidence.events import NoneNote, UnfitNote
@@ -68,7 +68,7 @@ class Arms:
         fit = inputs.without(unfit).attacks
         attacks = {name: attack for name, attack in fit.items() if shown != 0 or not needs_examples(attack)}
         part, parts = share
-        budgets = [(budget + parts - part) // parts for budget in (*inputs.plan.extends, inputs.plan.budget)]
+        budgets = [max(1, (budget + parts - part) // parts) for budget in (*inputs.plan.extends, inputs.plan.budget)]
         samples = replace(setting, shown=shown).samples
         plan = plan_search(attacks, info, samples, budgets[-1], budgets[:-1])
         return Searching(attacks=attacks, plan=plan, shown=shown)
@@ -168,8 +168,3 @@ class Arms:
             before = sum(len(events.trials(role, stage)) for stage in ("search", "again", "longer"))
             return before + SEEDS * self._confirming[role]
         return self._planned[role] + len(events.trials(role, "longer"))
-
-
-def needs_examples(attack: Attack) -> bool:
-    """Returns whether an attack cannot work without examples of what was removed, as it says itself."""
-    return "forgotten" in getattr(attack, "needs", "")

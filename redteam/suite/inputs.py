@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from redteam.attacks.contract import Access, Attack
+from redteam.attacks.contract import Access, Attack, needs_examples
 from redteam.capabilities.corpus import Document, refuse_telling
 from redteam.capabilities.duplicates import refuse_alike
 from redteam.capabilities.files import load_capability
@@ -63,7 +63,7 @@ class Inputs:
             InputError: none is left.
         """
         left = {name: attack for name, attack in self.attacks.items() if name not in skipped}
-        _refuse_none(left, skipped)
+        _refuse_none(left, skipped, self.capability)
         return replace(self, attacks=left, skipped=self.skipped | dict(skipped))
 
 
@@ -163,14 +163,19 @@ def _applicable(
     """
     skipped = {name: reason for name, attack in attacks.items() if (reason := _unusable(attack, capability, access))}
     usable = {name: attack for name, attack in attacks.items() if name not in skipped}
-    _refuse_none(usable, skipped)
+    _refuse_none(usable, skipped, capability)
     return usable, skipped
 
 
-def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str]) -> None:
+def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str], capability: Capability) -> None:
     if not usable:
         name, reason = next(iter(skipped.items()))
         raise InputError(f"{name}: {reason}", "Choose another attack, see `redteam list attacks`")
+    if capability.by_examples and all(map(needs_examples, usable.values())):
+        raise InputError(
+            f"{', '.join(usable)}: none works without examples of what was removed, as one adversary is to",
+            "Choose another attack beside, see `redteam list attacks`",
+        )
 
 
 def _unusable(attack: Attack, capability: Capability, access: Access) -> str | None:

@@ -108,7 +108,7 @@ def test_a_probe_that_decodes_shuffled_answers(low, raised, monkeypatch):
     event = ProbeEvent(key=key, probe="linear", layer="")
     evidence = evidence_of(event, samples={(key, "control"): np.zeros(2)})
     read = {"linear": Probed(accuracy={}, control={}, layer={}, leakage=None)}
-    found = reasons("probe-shuffled", known(evidence=evidence, resampling=None, chance=0.25, probes=read))
+    found = reasons("probe-shuffled", known(evidence=evidence, resampling=None, probe_chance=0.25, probes=read))
     assert len(found) == raised
     assert all("linear" in why for why in found)
 

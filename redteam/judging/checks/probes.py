@@ -57,7 +57,7 @@ def _probe_unsound(case: Case) -> Iterator[str]:
     for name in case.probes:
         for scores in case.erased(name).values():
             read = mean_bounds(scores, case.resampling, f"{name}/erased")
-            if read.low > case.tolerated(case.chance):
+            if read.low > case.tolerated(case.probe_chance):
                 yield f"the {name} probe reads {read.estimate:.2f} where the answers were erased from the states"
 
 
@@ -67,7 +67,7 @@ def _probe_shuffled(case: Case) -> Iterator[str]:
         control, event = case.evidence.read("target", name, keys.CONTROL), case.evidence.probes("target").get(name)
         if control is not None and event is not None:
             read = mean_bounds(control[None], case.resampling, f"{name}/control")
-            chance = case.chance if event.chance is None else event.chance
+            chance = case.probe_chance if event.chance is None else event.chance
             if read.low > case.tolerated(chance):
                 yield f"taught shuffled answers, the {name} probe reads {read.estimate:.2f}, chance is {chance:.2f}"
 
