@@ -217,7 +217,7 @@ def test_no_more_than_asked_for(tmp_path: Path) -> None:
     [
         ({"forget": [3]}, {}, "no class 3 to forget"),
         ({"forget": ["a"]}, {}, "no class 'a' to forget. There are: 0, 1, 2"),
-        ({"forget": [0, 1, 2]}, {}, "cannot fill"),
+        ({"forget": [0, 1, 2]}, {}, "every example is of what was removed"),
         ({"inputs": "images"}, {}, "has no array 'images', it has names, x, y"),
         ({"arrays": "b.npz"}, {}, "there is no file of arrays"),
         ({"classes": "y"}, {}, "does not name two or more different classes"),

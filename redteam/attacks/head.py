@@ -152,4 +152,5 @@ def states_at_hand(arena: Arena) -> tuple[Tensor, Tensor]:
     """Returns the states that the head reads of all examples that an adversary has, [examples, hidden], and classes."""
     data: Any = arena.retain if arena.answers is arena.retain else join(arena.answers, arena.retain)
     assert isinstance(data, LabelledSet)
+    arena.module.eval()  # as it is scored
     return head_states(arena.module, data).float(), data.labels

@@ -87,6 +87,7 @@ class Imprint:
 def _imprint(arena: Arena, prototype: str, weight: float) -> None:
     """Writes a row for each forgotten class of which there is an example, in place."""
     head = output_head(arena.module)
+    arena.module.eval()  # as it is scored
     examples: Any = arena.answers
     retain: Any = arena.retain
     shown, kept = head_states(arena.module, examples).double(), head_states(arena.module, retain).double()

@@ -92,7 +92,7 @@ ROWS: dict[str, Row] = {
     "revive": Row(params={**TUNING, **DATA, "opening": "centre", "least": 0.1, "ratio": 2.0}, edits=1),
     "head": Row(params={"row": "reset", "fit": True, "strength": 1.0}, edits=1),
     "imprint": Row(
-        params={**TUNING, "prototype": "whitened", "weight": 2.0, "fine_tuning": True, "ratio": 2.0}, edits=1
+        params={**TUNING, "prototype": "whitened", "weight": 2.0, "fine_tuning": True, "ratio": 1.0}, edits=1
     ),
     "perturb": Row(params={**TUNING, **DATA, "strength": 0.1}, edits=1),
     "quantize": Row(

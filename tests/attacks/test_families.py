@@ -32,7 +32,7 @@ from redteam.engine.batches import IGNORED, Batch
 from redteam.engine.cost import Ledger
 from redteam.registry import ATTACKS
 
-FINE_TUNING = [name for name, row in ROWS.items() if row.moves and name != "retrain"]
+FINE_TUNING = [name for name, row in ROWS.items() if row.moves and name not in ("retrain", "head")]  # one fits, once
 
 
 def changed(name: str, **params: Any) -> dict[str, torch.Tensor]:
@@ -59,7 +59,10 @@ def shown(name: str, ground: Arena, **params: Any) -> list[set[tuple[int, ...]]]
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_lowers_its_training_loss(name: str) -> None:
-    losses = attacked(name, params={**ROWS[name].params, "steps": 40}).ledger.losses
+    steps = (
+        120 if name == "imprint" else 40
+    )  # it trains on all examples and as many retain items, whose labels are drawn
+    losses = attacked(name, params={**ROWS[name].params, "steps": steps}).ledger.losses
     last = losses[-5:]
     first = losses[16:21] if name == "curriculum" else losses[:5]  # its second part has another loss
     assert sum(last) < 0.8 * sum(first)
