@@ -88,6 +88,11 @@ class Setting:
         return self.choices[split]
 
 
+def examples_at_first(capability: Capability) -> int | None:
+    """Returns how many examples of what was removed the first adversary has: none where examples are counted."""
+    return 0 if capability.by_examples else None
+
+
 def open_setting(
     target: Target, capability: Capability, released: Snapshot | None = None, *, shown: int | None = None
 ) -> Setting:

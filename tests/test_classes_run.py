@@ -11,13 +11,17 @@ import torch
 from torch import nn
 
 import redteam as package
+from redteam.checkpoints.live import live_model
 from redteam.engine.heads import output_head
 from redteam.engine.seeding import derive_seed
 from redteam.evidence.evidence import read_evidence
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import judge
+from redteam.registry import ATTACKS
+from redteam.setting import examples_at_first, open_setting
 from redteam.suite.memo import Memo
 from redteam.testbeds.build import TargetSpec, World, make_target, train_world
+from redteam.trial import TrialSpec, run_trial
 
 pytestmark = pytest.mark.slow
 BUDGET = 32
@@ -79,6 +83,18 @@ def test_the_verdict_is_the_truth(make, verdict: str, world: World, memo: Memo, 
     taught = [row for row in rows if row["type"] == "trial" and row["attack"] in ("imprint", "mixture", "curriculum")]
     assert taught
     assert all(":" in row["key"] for row in taught)  # nobody without examples has an attack that needs them
+
+
+def test_a_confirmed_trial_is_repeated_as_a_replay_repeats_it(world: World, memo: Memo, tmp_path: Path) -> None:
+    """The adversary who decides first has no example, and so has whoever runs the winning attack again."""
+    attacked(ssd(world), world, memo, tmp_path)
+    evidence = read_evidence(tmp_path / "run")
+    target = live_model(ssd(world), None, "target").open()
+    setting = open_setting(target, world.capability, shown=examples_at_first(world.capability))
+    row = evidence.confirmed("target")[0]
+    spec = TrialSpec(key="again", attack=row.attack, params=row.params, seed=row.seed, certify=True)
+    again = run_trial(setting, ATTACKS.create(row.attack), spec)
+    assert [point.scores["certify"].mean() for point in again.points] == [point.certify for point in row.points]
 
 
 def attacked(target: nn.Module, world: World, memo: Memo, folder: Path) -> CapabilityResult:

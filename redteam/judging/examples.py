@@ -56,7 +56,10 @@ class ByExamples:
 
     @property
     def excluded(self) -> bool:
-        """Whether the target surely does no more than such models with more examples; so where none was tried."""
+        """Whether the target surely does no more than such models with more examples.
+
+        Where so many were not tried nothing speaks against it; that some were is what the flag `few-examples` is for.
+        """
         return self.within is None or self.within.high <= 0
 
 

@@ -15,7 +15,7 @@ from redteam.evidence.results import params_of
 from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
-from redteam.setting import Setting, open_setting
+from redteam.setting import Setting, examples_at_first, open_setting
 from redteam.suite.inputs import Inputs
 from redteam.trial import TrialSpec, run_trial
 
@@ -62,7 +62,8 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
     score = run.result.scores["target"]
     assert score.after is not None
     if score.attack is None and run.result.verdict == "RECOVERED":
-        lost = f"the attack that recovered {run.result.name!r} gave up utility, and the certificate does not name it"
+        how = "had examples of it, or gave up utility" if run.result.with_examples else "gave up utility"
+        lost = f"the attack that recovered {run.result.name!r} {how}, and the certificate does not name it"
         raise InputError(lost, "Attack again, with the plan of the certificate")
     if score.attack is None:
         return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
@@ -70,7 +71,8 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
     stop = int(score.attack["stopped_at"])
     opened = inputs.models["target"].open()
     with full_precision():
-        setting = open_setting(replace(opened, module=placed(opened.module, inputs.device)), inputs.capability)
+        target, capability = replace(opened, module=placed(opened.module, inputs.device)), inputs.capability
+        setting = open_setting(target, capability, shown=examples_at_first(capability))
         found = [_again(setting, inputs, candidate, repeat, stop) for repeat in range(run.result.seeds)]
     return Replayed(name=run.result.name, attack=candidate.attack, claimed=score.after, found=found)
 

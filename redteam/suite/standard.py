@@ -22,7 +22,7 @@ from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
 from redteam.registry import SUITE
 from redteam.search.selection import Candidate, contended
-from redteam.setting import open_setting
+from redteam.setting import examples_at_first, open_setting
 from redteam.suite.about import record_inputs
 from redteam.suite.arms import Arms, Searching
 from redteam.suite.canaries import Untaught, taught
@@ -78,7 +78,7 @@ class _Protocol:
         self.both = {"original", "reference"} <= self.models.keys()
         # Of a class anybody learns a few examples: what is removed is first looked for without any, see `counting`.
         self.counted = self.capability.by_examples
-        self.shown = 0 if self.counted else None
+        self.shown = examples_at_first(self.capability)
         self.shares = ((1, 2), (2, 2)) if self.counted else ((1, 1), (1, 1))  # of the budget, of both searches
 
     def execute(self) -> None:

@@ -29,6 +29,7 @@ BEFORE = (  # the order in which flags are the reason of a verdict: it may grow,
     "undefined",
     "no-original",
     "few-references",
+    "few-examples",
     "control-failed",
     "nothing-removed",
     "utility-collapsed",
@@ -178,6 +179,11 @@ RAISED = {
     "few-references": Raised(
         said="1 model that never had the capability, where 3 show how such models differ as learners",
         event=with_capability(shown=[1, 2, 4], tuned=4),
+    ),
+    "few-examples": Raised(
+        said="models that never knew were tried with 4 examples at most, where 16 or more tell",
+        world=counted(NEVER_TRAINED),
+        event=with_capability(shown=[1, 2, 4]),
     ),
     "control-failed": Raised(
         said="the attacks are not known to work on a decoy: there was none that hides anything",
