@@ -31,12 +31,13 @@ from redteam.registry import ATTACKS, PROBES
 HERE, ROUNDING = Path(__file__).parent, 1e-5  # kernels sum float32 in an order of their own
 # What only a language model can be given.
 ASKED = {"suffix", "word-search", "soft-prompt", "in-context", "rephrase", "reorder", "corpus"}
+OF_CLASSES = {"universal-input", "head", "imprint"}  # what only a classifier can be given
 OF_TEXT = {"logit-lens", "tuned-lens", "decoder"}  # read text alone
 NOT_OF = {
     "classifier": ASKED | OF_TEXT | {"masked", "worded"},  # nothing hides one class of this tiny one
     "text": ASKED | OF_TEXT | {"universal-input", "worded"},
-    "language": {"universal-input"},
-    "spread": {"universal-input"},
+    "language": OF_CLASSES,
+    "spread": OF_CLASSES,
 }
 
 
