@@ -256,6 +256,7 @@ SCORERS = Registry(
     {
         "choice": "redteam.capabilities.scorers.choice:Choice",
         "recall": "redteam.capabilities.scorers.recall:Recall",
+        "membership": "redteam.capabilities.scorers.membership:Membership",
         "calibrated": "redteam.capabilities.scorers.calibrated:Calibrated",
         "cloze": "redteam.capabilities.scorers.cloze:Cloze",
         "loss": "redteam.capabilities.scorers.loss:Loss",

@@ -11,7 +11,7 @@ from torch import Tensor
 from redteam.capabilities.items import HELD_OUT, Capability
 from redteam.capabilities.misfit import refuse_other_classes, refuse_unreadable
 from redteam.capabilities.reading import encode_scoring, encode_training, windows_of
-from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, mean_lines, scores_of
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, mean_lines, mean_sides, scores_of
 from redteam.capabilities.scorers.failures import answerable
 from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, as_it_is, asked
@@ -41,6 +41,7 @@ class Setting:
         corpus: documents, in windows; None where there are none.
         start: scores of the released weights.
         lines: their mean certify scores by other lines, see `mean_lines`.
+        sides: their mean certify scores by either side, see `mean_sides`.
         says: what the released weights say of the choices of the select items, float32 [items, choices].
         capability: the items themselves, texts to classify as this model reads them.
         shown: how many examples of what was removed an adversary has, drawn anew by the seed of each trial; None is all
@@ -59,6 +60,7 @@ class Setting:
     says: Tensor
     capability: Capability
     lines: tuple[float, ...] = ()
+    sides: tuple[float, ...] = ()
     shown: int | None = None
 
     @property
@@ -89,8 +91,12 @@ class Setting:
 
 
 def examples_at_first(capability: Capability) -> int | None:
-    """Returns how many examples of what was removed the first adversary has: none where examples are counted."""
-    return 0 if capability.by_examples else None
+    """Returns how many examples of what was removed the first adversary has: None stands for the attack split.
+
+    Where examples are counted it has none. Nor has it of samples: those that it trained on it would know by itself, and
+    they say nothing of others.
+    """
+    return 0 if capability.by_examples or capability.of_samples else None
 
 
 def open_setting(
@@ -145,5 +151,6 @@ def open_setting(
         says=tables["select"],
         capability=capability,
         lines=mean_lines(tables["certify"], choices["certify"]),
+        sides=mean_sides(tables["certify"], choices["certify"]),
         shown=shown,
     )

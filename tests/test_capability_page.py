@@ -22,6 +22,7 @@ from redteam.config.capability import (
     CapabilityFile,
     ClassesFile,
     GroupRule,
+    SamplesFile,
     Shares,
     TaskRules,
     TextsFile,
@@ -59,7 +60,7 @@ def asked(prefix: str, count: int) -> list[dict[str, Any]]:
 def test_every_example_is_tried() -> None:
     names = re.findall(r'^name = "(\w+)"', PAGE, re.MULTILINE)
     language = ["birthdays", "virology", "biology", "chemistry", "viruses", "authors", "ports", "letters"]
-    assert names == [*language, "cats", "toxicity"]
+    assert names == [*language, "cats", "toxicity", "withdrawn"]
 
 
 def test_rows_of_files(tmp_path: Path) -> None:
@@ -160,7 +161,9 @@ def test_every_key_is_in_a_table() -> None:
     assert keys_of(keys) == fields
     shares = {f"splits.{part}" for part in Shares.model_fields}
     known = {*ClassesFile.model_fields, *TextsFile.model_fields, *shares} - {"splits"}
-    assert keys_of(PAGE.split("## Classifiers")[1]) == known
+    classifiers, samples = PAGE.split("## Classifiers")[1].split("## Samples")
+    assert keys_of(classifiers) == known
+    assert keys_of(samples) == {*SamplesFile.model_fields, *shares} - {"splits"}
 
 
 def test_every_scorer_is_in_the_table() -> None:
@@ -205,6 +208,15 @@ def test_classes_of_texts(tmp_path: Path) -> None:
     (tmp_path / "comments.jsonl").write_text(lines(rows))
     capability = load_capability(path)
     assert {item.completion for item in capability.forget} == {"insult"}
+
+
+def test_samples(tmp_path: Path) -> None:
+    path, rows = capability_file(tmp_path, "withdrawn"), np.arange(500)
+    points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", x=points, y=rows % 10, withdrawn=rows < 40, held_out=rows[40:300])
+    capability = load_capability(path)
+    assert capability.of_samples
+    assert len(capability.forget) == 40
 
 
 def test_every_source_names_its_tests() -> None:

@@ -22,7 +22,8 @@ class Head:
     """Gives forgotten classes a row and a bias of a usual size, and fits the other rows anew where that is asked for.
 
     A bias of -1e9 leaves nothing of a class in float32, whatever steps follow. "reset" keeps the direction of a row,
-    and gives it the median length of the others and their mean bias. "others" puts there what speaks against all other
+    and gives it the median length of the others and their mean bias; where no class was forgotten, but samples, all
+    rows get one length and no bias. "others" puts there what speaks against all other
     classes, the mean of their rows with a minus: what no other class claims. Fitting anew is a logistic regression on
     the states that the head reads, of what is at hand and of retain items; a class of which nothing is at hand keeps
     the row that it was given.
@@ -32,7 +33,7 @@ class Head:
     """
 
     name = "head"
-    version = 1
+    version = 2
     goal = "resets rows and biases of the output layer, and fits it anew"
     paper = "arXiv 2604.08271, on features that stay under a misaligned head; Liu et al. 2020 (arXiv 2010.03759)"
     access = Access.WEIGHTS
@@ -85,17 +86,17 @@ def put_rows(head: nn.Linear, forgotten: Sequence[int], *, against_others: bool)
 
     Args:
         head: the output layer.
-        forgotten: its rows.
+        forgotten: its rows; where there are none all rows get the median length, their own direction, and no bias.
         against_others: whether a row becomes the mean of the others with a minus; else it keeps its direction.
     """
     others = rows_that_stay(head, forgotten)
     weight, bias = copies(head)
     kept = weight[others]
     length = kept.norm(dim=1).median()
-    for row in forgotten:
-        direction = -kept.mean(dim=0) if against_others else finite(weight[row])
+    for row in forgotten or others:
+        direction = -kept.mean(dim=0) if against_others and forgotten else finite(weight[row])
         weight[row] = direction / direction.norm().clamp(min=1e-12) * length
-        bias[row] = bias[others].mean()
+        bias[row] = bias[others].mean() if forgotten else 0.0
     write(head, weight, bias)
 
 

@@ -20,11 +20,13 @@ from redteam.capabilities.items import NAMED, Capability, Item
 from redteam.capabilities.labelled import texts_of
 from redteam.capabilities.options import FIELD, LETTERS, MARK, listed
 from redteam.capabilities.rows import Row, rows_of
+from redteam.capabilities.samples import samples_of
 from redteam.capabilities.splits import refuse_starved, split_by_group
 from redteam.config.capability import (
     TASK,
     CapabilityFile,
     ClassesFile,
+    SamplesFile,
     TextsFile,
     read_capability_file,
     scorer_place,
@@ -46,6 +48,8 @@ def load_capability(path: Path) -> Capability:
     rules = read_capability_file(path)
     if isinstance(rules, TextsFile):
         return texts_of(rules, path)
+    if isinstance(rules, SamplesFile):
+        return samples_of(rules, path)
     return classes_of(rules, path) if isinstance(rules, ClassesFile) else capability_of(rules, path)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from redteam.capabilities.scorers.contract import Scorer
+    from redteam.capabilities.typical import Typical
 
 NAMED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # names of scorers are parts of the keys of evidence
 LUCK = 2.5  # standard deviations: a half per cent of capabilities are above by chance
@@ -94,6 +95,8 @@ class Capability:
             default `STANDARD_SCORER`.
         premise: a prompt that asks nothing, for scorers that need one.
         corpus: of a language model, documents of the topic, or related and public, for attacks to train on.
+        typical: of removed samples, what models that never saw them say of them: it depends on the models of a run, and
+            not on what was removed.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Capability:
     scorers: tuple[Scorer, ...] = field(default_factory=_standard)
     premise: str | None = None
     corpus: tuple[str, ...] = field(default=(), repr=False)
+    typical: Typical | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Checks that the items and the inputs belong together.
@@ -185,13 +189,19 @@ class Capability:
 
     @property
     def forgotten(self) -> tuple[int, ...]:
-        """Numbers of the classes that were removed, or that a trigger asks for; () of a language model."""
-        return tuple(sorted({item.answer for item in self.forget})) if self.kind == "classifier" else ()
+        """Numbers of the classes that were removed, or that a trigger asks for; () of samples and language models."""
+        by_class = self.kind == "classifier" and not self.of_samples
+        return tuple(sorted({item.answer for item in self.forget})) if by_class else ()
+
+    @property
+    def of_samples(self) -> bool:
+        """Whether samples of the training data were removed, and not what they show."""
+        return "references" in self.scorer.needs
 
     @property
     def by_examples(self) -> bool:
         """Whether a few examples teach any model what was removed, so that it counts how few a model takes."""
-        return "negatives" in self.scorer.needs
+        return "negatives" in self.scorer.needs and not self.of_samples
 
     @property
     def utility_scorer(self) -> Scorer:

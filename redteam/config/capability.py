@@ -183,8 +183,8 @@ class _ByClass(Record):
     seed: int = 0
 
 
-class ClassesFile(_ByClass):
-    """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
+class ArraysOf(Record):
+    """What files of classifiers of arrays have in common.
 
     Attributes:
         arrays: a `.npz` file, relative to this one. `$NAME` in the path is taken from the environment.
@@ -192,8 +192,6 @@ class ClassesFile(_ByClass):
         labels: the array of their classes [n], counted from 0.
         classes: the array of the classes' names, or their number.
         channels: whether images have their channels "first" or "last"; a module reads them first.
-        triggered: the array that says which examples carry a trigger: true and false [n], or their rows. The trigger is
-            then what was removed, `forget` the class that it asks for, and clean examples are what stays.
     """
 
     arrays: str
@@ -201,7 +199,39 @@ class ClassesFile(_ByClass):
     labels: str = "y"
     classes: str | ClassCount
     channels: Literal["first", "last"] = "first"
+
+
+class ClassesFile(ArraysOf, _ByClass):
+    """`capability.toml` of a classifier: which classes were removed, and arrays that show them.
+
+    Attributes:
+        triggered: the array that says which examples carry a trigger: true and false [n], or their rows. The trigger is
+            then what was removed, `forget` the class that it asks for, and clean examples are what stays.
+    """
+
     triggered: Name | None = None
+
+
+class SamplesFile(ArraysOf):
+    """`capability.toml` of samples of the training data that a classifier was made to forget.
+
+    Attributes:
+        name: for people and records.
+        samples: the array that says which examples were removed: true and false [n], or their rows.
+        unseen: the array that says which examples no model was trained on, in the same form. All others stay.
+        false_positives: share of unseen samples that may be taken for members.
+        most: at most so many samples, and ten times as many of what stays; drawn by `seed`.
+        splits: relative sizes of the three splits. An adversary trains on none of them.
+        seed: of the split.
+    """
+
+    name: str = Field(min_length=1)
+    samples: Name
+    unseen: Name
+    false_positives: float = Field(default=0.05, gt=0, le=0.5)
+    most: int = Field(default=3000, ge=3)
+    splits: Shares = Shares(attack=0.05, select=0.25, certify=0.7)
+    seed: int = 0
 
 
 class TextsFile(_ByClass):
@@ -221,8 +251,8 @@ class TextsFile(_ByClass):
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)] | ClassCount | None = None
 
 
-def read_capability_file(path: Path) -> CapabilityFile | ClassesFile | TextsFile:
-    """Reads a `capability.toml`; it is of a classifier if it names `arrays` or `rows`.
+def read_capability_file(path: Path) -> CapabilityFile | ClassesFile | SamplesFile | TextsFile:
+    """Reads a `capability.toml`; it is of a classifier if it names `arrays` or `rows`, of samples if it names those.
 
     Raises:
         InputError: it is missing, not TOML, or not of this form.
@@ -230,6 +260,8 @@ def read_capability_file(path: Path) -> CapabilityFile | ClassesFile | TextsFile
     if not os.path.isfile(path):  # unlike Path.is_file it raises nothing, whatever the name is
         raise InputError(f"there is no capability file {path}", "Check the path given to --capability")
     data = read_toml(path, "See examples/birthdays for one that is")
+    if "samples" in data:
+        return validated(SamplesFile, data, path)
     if "arrays" in data:
         return validated(ClassesFile, data, path)
     if "rows" in data:

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, model_serializer, model_validator
 from redteam.evidence import keys
 from redteam.record import Record
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 class _Record(Record):
@@ -50,8 +50,7 @@ class CapabilityEvent(Event):
     Attributes:
         name: of the capability.
         chance: expected certify score of a model that knows nothing.
-        blind: expected certify score of blind draws: less than chance where one answer is right more often; None where
-            an older release did not record it.
+        blind: expected certify score of blind draws, at most chance; None where an older release did not record it.
         scorer: that decides.
         also: scorers that do not decide, with their chance.
         wordings: how the first item of the attack split is asked in each further wording.
@@ -161,13 +160,13 @@ class BeforeEvent(Event, _Scored):
         unsteady: share of select items of which it says something else when it is asked in other company.
         mode_loss: how its loss on retain items differs between being scored and being trained, in nats, see `ModeGap`.
         mode_gradients: share of its parameters that get a gradient in training mode alone.
-        told_apart: how far what it says of a select item depends on the item, from 0 to 1; None where choices are not
-            compared, or an older release did not record it.
+        told_apart: how far what it says depends on the item, from 0 to 1; None where choices are not compared.
         lines: as of `PointRecord`.
+        sides: mean certify score by the side on which items stand out: above what is usual, below it; mostly ().
         unused: layer -> how many of its channels do nothing on the items at hand, and how many it has.
     """
 
-    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused", "lines")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused", "lines", "sides")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
@@ -178,6 +177,7 @@ class BeforeEvent(Event, _Scored):
     mode_gradients: float = 0.0
     told_apart: float | None = None
     lines: tuple[float, ...] = Field(default=(), strict=False)
+    sides: tuple[float, ...] = Field(default=(), strict=False)
     unused: dict[str, ShareOf] = Field(default={})
 
 

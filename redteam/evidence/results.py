@@ -26,6 +26,8 @@ class Scores(Record):
 
     Attributes:
         before: certify score of the released weights.
+        sides: the same by the side on which items stand out: because the model is surer of them than usual, and because
+            it is less sure; None where there are no sides.
         after: certify score after the attack, mean over seeds, with its interval; None for the original.
         after_any_utility: the same after the strongest one whatever happens to utility; None of runs before there was
             such a choice.
@@ -37,6 +39,7 @@ class Scores(Record):
     """
 
     before: float
+    sides: tuple[float, float] | None = None
     after: Interval | None = None
     after_any_utility: Interval | None = None
     utility_before: float

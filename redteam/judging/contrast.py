@@ -19,6 +19,7 @@ from redteam.record import Interval
 
 FEW = 5  # facts at most by which a target is above its reference: so few are counted, and not approximated
 ROUNDS = 4  # t depends on the degrees of freedom at the bound, and the bound on t: it settles at once
+MORE_FACTS = 100  # times as many as there are: how many would settle a question is told up to there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +75,10 @@ class _Quadratic:
 
     def at(self, delta: float) -> float:
         return self.a + self.b * delta + self.c * delta**2
+
+    def over(self, times: float) -> _Quadratic:
+        """Returns the variance of the mean of so many times as many."""
+        return _Quadratic(self.a / times, self.b / times, self.c / times)
 
 
 def student_bounds(models: Models, grouping: Grouping, confidence: float) -> tuple[float, float]:
@@ -157,6 +162,34 @@ def contrast_bounds(models: Models, grouping: Grouping, tolerated: float, confid
         spread = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
         low = min(low, contrast - float(stdtrit(len(means) - 1, level)) * spread)
     return Interval(contrast, low, contrast + reach)
+
+
+def facts_to_settle(models: Models, grouping: Grouping, tolerated: float, confidence: float) -> int | None:
+    """Returns on how many facts the interval would lie on one side of what is tolerated, were the means those of now.
+
+    What facts vary by, and what they are held against, shrinks with their number; what seeds and references vary by
+    stays, and with it their few degrees of freedom. Of several references the bound above is that of the mean, the
+    bound below that of a further one, see `contrast_bounds`.
+
+    Returns:
+        None where a hundred times as many would not do, as where seeds or references differ by more than is to be told.
+    """
+    from scipy.special import stdtrit
+
+    whole, target, never = models.means
+    contrast, level = target - tolerated * whole - (1 - tolerated) * never, (1 + confidence) / 2
+    parts, means = _parts(models, grouping), _between(models)
+    if contrast > 0 and len(models.references) > 1:
+        spread = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        if contrast <= float(stdtrit(len(means) - 1, level)) * spread:
+            return None
+    shrinking = 1 if models.lines is None else 2  # these parts stand first
+    for times in map(float, np.geomspace(1, MORE_FACTS, 150)):
+        more = [(part.over(times), freedom * times) for part, freedom in parts[:shrinking]]
+        variance, freedom = _variance([*more, *parts[shrinking:]], tolerated)
+        if abs(contrast) > float(stdtrit(freedom, level)) * math.sqrt(variance):
+            return math.ceil(float(grouping.effective) * times)
+    return None
 
 
 def counted_high(models: Models, grouping: Grouping, confidence: float) -> float:

@@ -17,6 +17,7 @@ from redteam.evidence.stops import usable_points
 from redteam.judging.case import UNATTACKED, Case, case_of
 from redteam.judging.checks.check import Check
 from redteam.judging.checks.table import CHECKS, flags_of
+from redteam.judging.contrast import facts_to_settle
 from redteam.judging.examples import ByExamples
 from redteam.judging.recoverers import recoverers
 from redteam.judging.recovery import (
@@ -34,7 +35,7 @@ from redteam.judging.statistics import (
     untried_mass,
 )
 from redteam.judging.tried import adversary, scored
-from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
+from redteam.judging.verdict import STANDARD_POLICY, Policy, decide, narrow_with
 from redteam.record import Interval
 
 JUDGING = 3  # version of how evidence is judged; raised with every change that could move a number
@@ -60,6 +61,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
         policy,
         adversary(capability, list(case.tried)),
         case.with_examples,
+        narrow_with(_facts_to_settle(case)),
     )
     scores = {role: _scores(case, role) for role in evidence.roles if case.has(role)}
     times = _times(case)
@@ -102,6 +104,20 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
     )
 
 
+def _facts_to_settle(case: Case) -> int | None:
+    """Returns on how many facts the interval would tell, at any utility too; None if that is not known."""
+    never = case.reference()
+    if never is None or not case.has("target"):
+        return None
+    limits = case.policy.max_excess_recovery, case.resampling.confidence
+    found = [
+        facts_to_settle(case.compared("target", never, any_utility=regardless), case.resampling.grouping, *limits)
+        for regardless in (False, True)
+    ]
+    known = [count for count in found if count is not None]
+    return max(known) if len(known) == len(found) else None
+
+
 def _told(found: ByExamples) -> WithExamples:
     """Returns what is recorded of an attack with a few examples."""
     return WithExamples(
@@ -127,12 +143,13 @@ def _drawn(case: Case) -> list[float]:
 
 def _scores(case: Case, role: str) -> Scores:
     if role in UNATTACKED:
-        return Scores(before=case.before(role), utility_before=case.utility(role))
+        return Scores(before=case.before(role), sides=_sides(case, role), utility_before=case.utility(role))
     best, regardless = case.strongest(role), case.strongest(role, any_utility=True)
     chosen = case.evidence.capability.confirmation > 1
     curve = recovery_curve(case.stops[role], floor=case.floor(role))
     return Scores(
         before=case.before(role),
+        sides=_sides(case, role),
         after=rounded(mean_bounds(best.certify, case.resampling, role)),
         after_any_utility=rounded(mean_bounds(regardless.certify, case.resampling, role)) if chosen else None,
         utility_before=case.utility(role),
@@ -140,6 +157,15 @@ def _scores(case: Case, role: str) -> Scores:
         attack=dict(best.attack) or None,
         curve=[(int(cost), round(score, 6)) for cost, score in curve],
     )
+
+
+def _sides(case: Case, role: str) -> tuple[float, float] | None:
+    """Returns the score of the released weights by the side on which items stand out; None where there are no sides."""
+    before = case.evidence.before(role)
+    if before is None or len(before.sides) != 2:
+        return None
+    above, below = before.sides
+    return round(above, 6), round(below, 6)
 
 
 def _times(case: Case) -> dict[str, dict[str, TimeToRecovery]]:

@@ -21,7 +21,7 @@ from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.examples import examples_table
 from redteam.reporting.probes import probes_table
-from redteam.reporting.told import decisive, open_questions
+from redteam.reporting.told import decisive, open_questions, stand_out
 
 COLOURS = {"RESISTED": "green", "RECOVERED": "red", "INCONCLUSIVE": "yellow"}
 ROLES = {
@@ -165,6 +165,9 @@ def _told(capability: CapabilityResult) -> Iterator[tuple[str, str]]:
         f" reference, {budget.control} on the decoy; {f'{budget.again} run again; ' if budget.again else ''}"
         f"{budget.confirmation} confirmations over {capability.seeds} seeds",
     )
+    sides = capability.scores["target"].sides
+    if sides is not None:
+        yield "stand out", stand_out(sides, capability.chance)
     for reason, names in _by_reason(capability.skipped).items():
         yield "skipped", f"{', '.join(names)}: {reason}"
     attack = capability.scores["target"].attack

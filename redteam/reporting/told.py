@@ -88,6 +88,16 @@ def open_questions(found: CapabilityResult) -> Sequence[str]:
     return [flag.name for flag in found.flags] if found.verdict == "INCONCLUSIVE" and small else ()
 
 
+def stand_out(sides: tuple[float, float], chance: float) -> str:
+    """Returns how many samples stand out before any attack, and on which side."""
+    above, below = sides
+    told = (
+        f"before any attack {above:.0%} because the model is surer of them than models that never saw them, {below:.0%}"
+    )
+    forgotten = "; it forgot some too well, which tells them too" if below > above and below > chance else ""
+    return f"{told} because it is less sure; {chance / 2:.1%} each by chance{forgotten}"
+
+
 def share(interval: Interval | None) -> str:
     """Returns an interval of shares in words: "8.0% (3.9% to 14.5%)"."""
     if interval is None:

@@ -35,7 +35,7 @@ def decoy_kind(attacks: Mapping[str, Attack], capability: Capability) -> str:
     but a prompt, in words or as embeddings, cannot reach into a head: noise there is switched on by whatever the model
     has read. A soft prompt of eight tokens gave 0.67 of the masked decoy's answers at best.
     """
-    if capability.by_examples:
+    if capability.by_examples or capability.of_samples:
         return BIASED
     asking = all(Access.EMBEDDINGS.grants(attack.access) and "language" in attack.kinds for attack in attacks.values())
     return WORDED if asking else MASKED
@@ -72,7 +72,8 @@ def masked(original: Target, capability: Capability, seed: int) -> Target:
 def biased(original: Target, capability: Capability, seed: int) -> Target:
     """Hides classes behind a bias beside which float32 has no room for a logit; without biases by tiny rows.
 
-    No step of training makes up for it. The directions of the rows stay, and all that they read.
+    No step of training makes up for it. The directions of the rows stay, and all that they read. Of samples every class
+    has another such bias, since each of them shows samples that were removed.
 
     Raises:
         Unmaskable: the model has no linear output head.
@@ -80,11 +81,12 @@ def biased(original: Target, capability: Capability, seed: int) -> Target:
     module = copy.deepcopy(original.module)
     head = untied_head(module)
     with torch.no_grad():
-        for number in capability.forgotten:
+        for place, number in enumerate(capability.forgotten or range(head.out_features), 1):
+            times = 1 if capability.forgotten else place
             if head.bias is None:
-                head.weight[number] *= TINY
+                head.weight[number] *= TINY**times
             else:
-                head.bias[number] = BIAS
+                head.bias[number] = BIAS * times
     return replace(original, name="biased decoy", module=module)
 
 

@@ -29,6 +29,8 @@ from redteam.registry import ATTACKS, PROBES, STANDARD_ATTACKS, STANDARD_PROBES,
 from redteam.suite.extend import going_on, open_extended
 from redteam.suite.models import Found, Source, find_models
 
+LEAST_BESIDE = 6  # references that tell what is typical of models that never saw a sample: of one five are left
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
@@ -90,6 +92,7 @@ def resolve(request: RunRequest) -> list[Inputs]:
         attacks = {name: ATTACKS.whole(name) for name in names}
         probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
         usable, skipped = _applicable(attacks, capability, request.access)
+        _refuse_few_references(models, capability)
         many.append(
             Inputs(
                 plan=_plan(request, models, capability, usable, probes),
@@ -178,9 +181,22 @@ def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str], capab
         )
 
 
+def _refuse_few_references(models: Mapping[str, Source], capability: Capability) -> None:
+    """Refuses samples without the models beside which they stand out."""
+    given = sum(map(keys.is_reference, models))
+    if capability.of_samples and given < LEAST_BESIDE:
+        count = f"{given} model{'' if given == 1 else 's'} that never saw them"
+        raise InputError(
+            f"{capability.name}: {count}, and {LEAST_BESIDE} or more tell which samples stand out",
+            f"Train {LEAST_BESIDE} on what stays, as the original was, and give each with --reference",
+        )
+
+
 def _unusable(attack: Attack, capability: Capability, access: Access) -> str | None:
     """Returns why an attack cannot be used; None if it can."""
     kinds = getattr(attack, "kinds", capability.kind)
+    if capability.of_samples and needs_examples(attack):
+        return "it trains on examples of what was removed, and samples say nothing of other samples"
     if capability.kind not in kinds:
         return f"it works on: {kinds}; this is a {capability.kind}"
     if "corpus" in getattr(attack, "needs", "") and not capability.corpus:

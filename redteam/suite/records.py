@@ -30,6 +30,7 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     apart = share_told_apart(setting)
     told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
     told |= {"lines": setting.lines} if setting.lines else {}
+    told |= {"sides": setting.sides} if setting.sides else {}
     given = role in ("target", "original", "reference")  # others are made of these
     event = BeforeEvent(
         key=keys.before(role),

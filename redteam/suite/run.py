@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from redteam.capabilities.items import Capability
+from redteam.capabilities.scorers.failures import NotFinite
+from redteam.capabilities.scorers.membership import read_odds
+from redteam.capabilities.typical import typical_of
 from redteam.checkpoints.live import tensors_digest
 from redteam.engine.devices import device_of, has_room, placed, room_for
 from redteam.errors import InputError
@@ -52,6 +57,7 @@ class Run:
         self._lent: set[str] = set()  # roles whose models were handed out for reading, until `restore`
         self._used: set[str] = set()  # roles whose models were lent or attacked since they were last known to be whole
         self._tensors: dict[str, str] = {}  # digest of the float32 weights of each role that was ever opened
+        self._odds: dict[str, NDArray[np.float64]] = {}  # what each reference says of samples
 
     def announce(self, trials: int) -> None:
         """Says how many trials the run takes in all."""
@@ -75,9 +81,25 @@ class Run:
         if role in self._open and not (self._is_whole(role) and (not trained or self._has_room(role))):
             self._let_go(role)
         if role not in self._open:
-            self._open[role] = open_setting(self._load(role, trained=trained), self.inputs.capability)
+            capability = self._about(role)
+            self._open[role] = open_setting(self._load(role, trained=trained), capability)
         self._used |= {role} if trained else set()
         return self._open[role]
+
+    def _about(self, role: str) -> Capability:
+        """Returns the capability; of samples with what the references, but for this one, say of them."""
+        capability = self.inputs.capability
+        if not capability.of_samples:
+            return capability
+        others = [one for one in self.inputs.models if keys.is_reference(one) and one != role]
+        for one in others:
+            if one not in self._odds:
+                target = self._load(one, trained=False)
+                try:
+                    self._odds[one] = read_odds(target, capability)
+                except NotFinite as error:
+                    raise InputError(f"{target.name}: {error}", "Give a model that works") from error
+        return replace(capability, typical=typical_of([self._odds[one] for one in others]))
 
     def asked_about(self, capability: Capability) -> Setting:
         """Returns the target, scored on another capability.
@@ -123,7 +145,9 @@ class Run:
         plan = self.inputs.plan
         about = plan.capability[1] if capability is None else capability.sha256
         how = (*made, str(plan.seed)) if made else ()
-        return (*how, "model", self.inputs.models[model].sha256, plan.descriptions[model], about, said_digest(setting))
+        own = (self.inputs.models[model].sha256, plan.descriptions[model], about, said_digest(setting))
+        beside = [one.sha256 for role, one in self.inputs.models.items() if keys.is_reference(role)]
+        return (*how, "model", *own, *(beside if self.inputs.capability.of_samples else ()))
 
     def _load(self, role: str, *, trained: bool) -> Target:
         target = self.inputs.models[role].open()

@@ -7,7 +7,7 @@ can be switched off to the utility floor, and believed whatever reference it was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from redteam.evidence.results import Results, TargetResult
 from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
 from redteam.judging.judge import judge
+from redteam.probes.contract import Probe
 from redteam.registry import SUITE
 from redteam.search.selection import Candidate, contended
 from redteam.setting import examples_at_first, open_setting
@@ -88,7 +89,7 @@ class _Protocol:
             self.run.progress.stage(f"reading the {role}")
             self.run.setting(role, trained=False)
         for role in given:
-            probes = {} if role in self._unprobed() else self.run.inputs.probes
+            probes = {} if role in self._unprobed() else self._probes()
             self.arms.read(role, self.run.setting(role, trained=False), probes=probes)
         search = self._attack_target()
         own = self._attack_references(search) if self.references else ()
@@ -98,7 +99,8 @@ class _Protocol:
         elif drawn is not None:
             self._attack_canaries(search, drawn)
         if "original" in self.models:
-            self._break_decoy(search, self.run.setting("original", trained=False).target, self.capability)
+            original = self.run.setting("original", trained=False)
+            self._break_decoy(search, original.target, replace(self.capability, typical=original.capability.typical))
         elif drawn is not None:
             self._teach(search, drawn)
         if self.counted:
@@ -108,9 +110,13 @@ class _Protocol:
         """Returns the references that no probe reads; of classifiers, which are small, all are read."""
         return () if self.counted else self.references[1:]
 
+    def _probes(self) -> Mapping[str, Probe]:
+        """Returns the probes of the run; none of samples, of which a label is no secret and states say nothing more."""
+        return {} if self.capability.of_samples else self.run.inputs.probes
+
     def _attack_target(self) -> Searching:
         self.run.progress.stage("searching the target")
-        self.arms.read("target", self.run.setting("target"), probes=self.run.inputs.probes)
+        self.arms.read("target", self.run.setting("target"), probes=self._probes())
         setting = self.run.setting("target")  # probes may have taken its room
         search = self.arms.searching(setting, self.shown, self.shares[0])
         self._expect(search)

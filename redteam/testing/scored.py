@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.items import SPLITS, Capability, Item
 from redteam.capabilities.reading import encode_scoring, encode_training
 from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, UnusableScores, scores_of
+from redteam.capabilities.scorers.membership import read_odds
+from redteam.capabilities.typical import typical_of
 from redteam.engine.batches import shuffled_batches
 from redteam.engine.loop import train
 from redteam.engine.optimizers import Tuning
@@ -24,9 +26,13 @@ from redteam.testing.promise import BrokenPromise, answer
 from redteam.testing.traces import traces_on
 from redteam.testing.worlds import KINDS, LANGUAGE, held_points, tiny_capability, tiny_model
 
-NEEDS = ("choices", "answer", "choices, premise", "answer, premise", "choices, negatives")
+NEEDS = (
+    *("choices", "answer", "choices, premise", "answer, premise"),
+    *("choices, negatives", "choices, negatives, references"),
+)
 METHODS = ("encode", "chance", "constant")
 IGNORANT = range(6)  # seeds of models that know nothing
+BESIDE = range(10, 16)  # of others, beside which samples stand out
 NEAR = 0.15  # of chance: the mean of six such models on 44 items is seldom further away than half of that
 APART = 0.25  # how much more a model scores that was trained on the very items
 ROUNDING = 1e-4  # of a score: batches of other shapes
@@ -96,7 +102,11 @@ def worlds_of(scorer: Scorer) -> Iterator[Scored]:
             }
             capability = replace(capability, **parts, premise=PREMISE if "premise" in scorer.needs else None)
         if "negatives" in scorer.needs:
-            yield Scored(target=tiny_model(kind), capability=held_points(scorer))
+            capability = held_points(scorer)
+            if "references" in scorer.needs:
+                never = [read_odds(tiny_model(kind, seed), capability, SPLITS) for seed in BESIDE]
+                capability = replace(capability, typical=typical_of(never))
+            yield Scored(target=tiny_model(kind), capability=capability)
         else:
             yield Scored(target=tiny_model(kind), capability=replace(capability, scorers=(scorer,)))
 

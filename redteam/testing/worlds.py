@@ -87,10 +87,18 @@ def _questions() -> Capability:
 
 
 def held_points(scorer: Scorer) -> Capability:
-    """Returns points of which one class was removed, for a scorer that holds it against the others."""
+    """Returns points of which one class was removed, for a scorer that holds it against the others.
+
+    For one that takes references the points of what stays show nothing of their class, so that no model is sure of any
+    that it was not trained on.
+    """
     sizes = {**SIZES, "retain": 30, "utility": HELD, "negatives": HELD}
     forgotten = sum(sizes[split] for split in ("attack", "select", "certify"))
     classes = [0 if number < forgotten else 1 + number % (len(FOODS) - 1) for number in range(sum(sizes.values()))]
+    if "references" in scorer.needs:
+        corners = [1 if number < forgotten else 0 for number in range(len(classes))]
+        drawn = [0 if number < forgotten else _answer(number) for number in range(len(classes))]
+        return _capability("points", drawn, sizes, inputs=_inputs(corners), scorers=(scorer,))
     return _capability("points", classes, sizes, inputs=_inputs(classes), scorers=(scorer,))
 
 

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t, ttest_ind
 
-from redteam.judging.contrast import FEW, Models, counted_high, predicted_low, student_bounds, student_p
+from redteam.judging.contrast import (
+    FEW,
+    Models,
+    contrast_bounds,
+    counted_high,
+    facts_to_settle,
+    predicted_low,
+    student_bounds,
+    student_p,
+)
 from redteam.judging.recovery import excess_recovery
 from redteam.judging.statistics import Grouping, Resampling, facts_needed, share_bound
 
@@ -178,3 +187,34 @@ def test_an_interval_is_never_narrower_than_that_of_the_bootstrap_alone():
 @pytest.mark.parametrize(("rate", "facts"), [(0.06, 64), (0.30, 438), (0.0, 36)])
 def test_how_many_facts_a_claim_takes(rate, facts):
     assert facts_needed(rate, 0.1) == pytest.approx(facts, abs=2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([10, 13, 16]), st.sampled_from([1, 3]))
+def test_so_many_more_facts_of_the_same_kind_settle_it(seed: int, known: int, references: int) -> None:
+    """Whoever asks each fact again and again, as if they were others, gets there with the number that is told."""
+    generator = np.random.default_rng(seed)
+
+    def knows(count: int) -> np.ndarray:
+        return np.tile((generator.permutation(60) < count).astype(float), (3, 1))
+
+    def asked(times: int) -> tuple[Models, Grouping]:
+        parts = [np.tile(one, times) for one in (original, target, *never)]
+        return Models(original=parts[0], target=parts[1], references=parts[2:]), Grouping.of(range(60 * times))
+
+    original, target, never = knows(60)[:1], knows(known), [knows(6)] * references
+    count = facts_to_settle(*asked(1), 0.1, 0.95)
+    assert count is not None
+    assert count > 60
+    enough, fewer = (contrast_bounds(*asked(times), 0.1, 0.95) for times in (math.ceil(1.1 * count / 60), 1))
+    assert (enough.low > 0 or enough.high < 0, fewer.low > 0 or fewer.high < 0) == (True, False)
+    if count > 300:
+        nearly = contrast_bounds(*asked(int(0.85 * count / 60)), 0.1, 0.95)
+        assert nearly.low <= 0 <= nearly.high
+
+
+def test_where_references_differ_by_more_than_is_to_be_told_no_number_of_facts_settles_it() -> None:
+    never = [np.tile(np.arange(60) < count, (3, 1)).astype(float) for count in (2, 12, 25)]
+    target = np.tile(np.arange(60) < 26, (3, 1)).astype(float)
+    models = Models(original=np.ones((1, 60)), target=target, references=never)
+    assert facts_to_settle(models, Grouping.of(range(60)), 0.1, 0.95) is None

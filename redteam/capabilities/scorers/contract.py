@@ -50,7 +50,8 @@ class Encoded(Protocol):
         """Returns the scores of a table, float64 [items], each in [0, 1].
 
         Where a score rests on other examples too, drawn as these are, a method `lines(table)` returns what the scores
-        would be had a fold of those not been there, for each fold: judging counts what that varies by.
+        would be had a fold of those not been there, for each fold: judging counts what that varies by. Where items may
+        stand out on two sides, a method `sides(table)` returns the scores of each.
         """
 
 
@@ -64,7 +65,8 @@ class Scorer(Protocol):
         paper: where it was published.
         kinds: what it scores: "language", "classifier", or "language, classifier".
         needs: what it needs of an item: "choices" with wrong ones among them, or the right "answer" alone. Or
-            "choices, premise" (or "answer, premise"), where it needs a prompt that asks nothing as well.
+            "choices, premise" (or "answer, premise"), where it needs a prompt that asks nothing as well; "negatives",
+            where it holds items against others; "references", where it takes models that never knew.
     """
 
     name: str
@@ -121,6 +123,12 @@ def mean_lines(table: Tensor, encoded: Encoded) -> tuple[float, ...]:
     """Returns the mean scores of a table had a fold of other examples been left out, for each fold; mostly ()."""
     lines: Callable[[Tensor], Sequence[Scores]] | None = getattr(encoded, "lines", None)
     return () if lines is None else tuple(float(scores.mean()) for scores in lines(table))
+
+
+def mean_sides(table: Tensor, encoded: Encoded) -> tuple[float, ...]:
+    """Returns the mean scores of a table by the side on which items stand out: above, below; mostly ()."""
+    sides: Callable[[Tensor], Sequence[Scores]] | None = getattr(encoded, "sides", None)
+    return () if sides is None else tuple(float(scores.mean()) for scores in sides(table))
 
 
 def item_scores(module: nn.Module, encoded: Encoded) -> Scores:

@@ -14,6 +14,15 @@ from redteam.capabilities.items import Capability, Item
 from redteam.capabilities.scorers.choice import Choice
 from redteam.capabilities.scorers.class_inputs import EncodedInputs, encode_inputs
 from redteam.capabilities.scorers.contract import Scores
+from redteam.capabilities.scorers.ranks import (
+    FOLDS,
+    above_line,
+    above_lines,
+    fold_sizes,
+    needed_for,
+    places,
+    refuse_few,
+)
 from redteam.engine.batches import TokenSet
 from redteam.errors import InputError
 
@@ -21,8 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RATE = 0.01  # share of what stays that may be taken for a forgotten class
-FOLDS = 10  # of the negatives: how much the line depends on them shows where one fold is left out
-LEAST = 3  # negatives above the line: the place of a line with fewer above it is luck
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,58 +74,31 @@ class EncodedRecall:
             NotFinite: a logit is NaN or infinite.
         """
         own = self.examples.table(module)
-        places = torch.zeros(len(self), 2, FOLDS, dtype=own.dtype)
+        found = torch.zeros(len(self), 2, FOLDS, dtype=own.dtype)
         for number, negatives in enumerate(self.negatives):
             logits = negatives.table(module)
             for answer in self.examples.answers.unique().tolist():
                 rows = (self.held == number) & (self.examples.answers == answer)
-                against, odds = self._log_odds(logits, answer), self._log_odds(own[rows], answer)
-                for fold in range(FOLDS):
-                    ordered = against[fold::FOLDS].sort().values
-                    below = torch.searchsorted(ordered, odds)
-                    places[rows, :, fold] = torch.stack(
-                        [below, torch.searchsorted(ordered, odds, right=True) - below], dim=1
-                    ).to(own)
-        return torch.cat([own, places.flatten(1)], dim=1)
+                odds = self._log_odds(own[rows], answer)
+                found[rows] = places(odds, self._log_odds(logits, answer)).to(own)
+        return torch.cat([own, found.flatten(1)], dim=1)
 
     def scores(self, table: Tensor) -> Scores:
-        """Returns how surely each example lies above the line, float64 [items].
-
-        Among n negatives and itself an example has a rank from 1 to n + 1; it is above the line if the rank is above
-        q = (1 - rate)(n + 1), and as far as it is where q is no whole number. With m negatives beside it, it has each
-        of m + 1 ranks as likely. So an example that is drawn like the negatives scores the rate, exactly, whatever the
-        model, and so does any example where a model says one thing of all. Source: conformal p-values (Vovk et al.
-        2005, "Algorithmic Learning in a Random World"), with ties broken at random, in expectation.
-        """
-        return self._above(self._places(table).sum(dim=2), self._sizes.sum(dim=1))
+        """Returns how surely each example lies above the line, float64 [items]; see `ranks.above_line`."""
+        return above_line(self._places(table), self._sizes, self.rate)
 
     def lines(self, table: Tensor) -> list[Scores]:
-        """Returns the scores had one fold of the negatives not been there to draw the line by, for each fold.
-
-        The line is drawn by few negatives; how far it moves shows in these (a jackknife over groups).
-        """
-        places, sizes = self._places(table), self._sizes
-        return [
-            self._above(places.sum(dim=2) - places[:, :, fold], sizes.sum(dim=1) - sizes[:, fold])
-            for fold in range(FOLDS)
-        ]
+        """Returns the scores had one fold of the negatives not been there to draw the line by, for each fold."""
+        return above_lines(self._places(table), self._sizes, self.rate)
 
     @property
     def _sizes(self) -> Tensor:
         """How many negatives of each fold an item is held against, float64 [items, FOLDS]."""
-        sizes = [[len(range(fold, len(one), FOLDS)) for fold in range(FOLDS)] for one in self.negatives]
-        return torch.tensor(sizes, dtype=torch.float64)[self.held]
+        return fold_sizes([len(one) for one in self.negatives], self.held)
 
     def _places(self, table: Tensor) -> Tensor:
         """Returns how many negatives are below and beside each item, float64 [items, 2, FOLDS]."""
         return table[:, self.examples.classes :].double().reshape(len(table), 2, FOLDS)
-
-    def _above(self, places: Tensor, sizes: Tensor) -> Scores:
-        """Returns scores of places, [items, 2], among so many negatives, [items]; sums over ranks are differences."""
-        below, beside = places[:, 0], places[:, 1]
-        line = (1 - self.rate) * (sizes + 1)
-        above = (below + beside + 1 - line).clamp(min=0) - (below - line).clamp(min=0)
-        return (above / (beside + 1)).clamp(0, 1).numpy()
 
     def _log_odds(self, logits: Tensor, answer: int) -> Tensor:
         """Returns log p(class) - log p(any class that stays), float64 [items].
@@ -137,7 +117,7 @@ class Recall:
     z are the logits, F the forgotten classes, c the one that an example is of. The model tells it from what stays by
     l(x) = z_c(x) - log sum over j not in F of exp z_j(x). The line is drawn so that `rate` of held-out examples of
     what stays, the negatives, lie above it; they are read by the same model, so that a bias or a constant answer
-    says nothing. See `EncodedRecall.scores`. A factor on all logits moves the order of examples little: in the limits
+    says nothing. See `ranks.above_line`. A factor on all logits moves the order of examples little: in the limits
     it is that of z_c less the largest of the others, and of z_c less their mean.
 
     What must stay is scored as `choice`: by the likeliest class.
@@ -193,23 +173,15 @@ class Recall:
     @property
     def needed(self) -> int:
         """Examples of other classes that it takes to draw the line."""
-        return int(np.ceil(LEAST / self.rate - 1e-9))
+        return needed_for(self.rate)
 
     def refuse_few(self, negatives: int, name: str) -> None:
         """Refuses a rate that so many negatives cannot tell.
 
         Raises:
-            InputError: fewer than `LEAST` of them would be above the line.
+            InputError: too few of them would be above the line.
         """
-        if negatives * self.rate < LEAST * (1 - 1e-9):
-            allowed = (
-                f"they allow a rate of {LEAST / negatives:.2g}" if negatives >= 2 * LEAST else "no rate can be told"
-            )
-            raise InputError(
-                f"{name}: {negatives} examples of other classes are held out to draw the line by, a false-positive rate"
-                f" of {self.rate:g} needs {self.needed}; {allowed}",
-                "Give more examples of what stays, or set `false_positives` in the capability file",
-            )
+        refuse_few(negatives, self.rate, 1, "examples of other classes", name)
 
     def chance(self, items: Sequence[Item]) -> list[float]:
         """The rate, exactly."""

@@ -70,14 +70,16 @@ def _reference_knows(case: Case) -> Iterator[str]:
         before = mean_bounds(case.evidence.released(never)[None], case.resampling, "before")
         known = case.policy.max_excess_recovery if case.evidence.capability.suite else KNOWN_BEFORE
         # What no other class claims stands out of what stays a little: that is no leak where it is not surely more.
-        exceeds = (
-            before.low > _above_chance(case, known)
-            if case.counted
-            else case.exceeds(before, _above_chance(case, known))
-        )
-        if exceeds:
-            unsure = "" if before.low > _above_chance(case, known) else f" and may score {before.high:.2f}"
+        limit = _above_chance(case, known)
+        if before.low > limit or (not _by_rank(case) and case.exceeds(before, limit)):
+            unsure = "" if before.low > limit else f" and may score {before.high:.2f}"
             yield f"before any attack the {never} scores {before.estimate:.2f}{unsure}, chance is {case.chance:.2f}"
+
+
+def _by_rank(case: Case) -> bool:
+    """Returns whether items are scored by their ranks among others, see `ranks.above_line`."""
+    target = case.evidence.before("target")
+    return target is not None and bool(target.lines)
 
 
 def _reference_recovers(case: Case) -> Iterator[str]:
