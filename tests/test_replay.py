@@ -11,7 +11,14 @@ from run_redteam import redteam
 
 from redteam.again import replay_and_tell
 from redteam.checkpoints.load import open_target
+from redteam.config.request import requested
+from redteam.engine.seeding import derive_seed
 from redteam.evidence.certificate import read_certificate
+from redteam.search.selection import Candidate
+from redteam.setting import open_setting
+from redteam.suite.inputs import resolve_one
+from redteam.suite.replay import replay
+from redteam.trial import TrialSpec, run_trial
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
 
@@ -83,6 +90,30 @@ def test_a_winner_that_the_certificate_does_not_name_is_not_said_to_be_reproduce
     assert "gave up utility, and the certificate does not name it" in done.stderr
 
 
+def test_a_winner_with_a_few_examples_is_given_as_many(certified: Path, untrained: Path, tmp_path: Path) -> None:
+    """Where nothing came back without any, the verdict rests on the attack that had some."""
+    params = {"learning_rate.adamw": 1e-2, "samples": 2, "steps": 8}
+    attack = {"name": QUICK, **params, "stopped_at": 8, "shown": 2}
+    told = {
+        "count": 4, "any_utility": False, "target": 0.5, "attack": attack,
+        "alike": 0.1, "more": 0.2, "within": None, "beyond": {"estimate": 0.3, "low": 0.2, "high": 0.4},
+    }  # fmt: skip
+    content = json.loads(claimed(certified, tmp_path, attack=None).read_text())
+    content["predicate"]["runs"][0]["result"] |= {"verdict": "RECOVERED", "with_examples": [told]}
+    path = tmp_path / "claimed.json"
+    path.write_text(json.dumps(content))
+    run = read_certificate(path).predicate.runs[0]
+    inputs = resolve_one(requested({"target": untrained, "attacks": (QUICK,), "seed": run.plan.seed}))
+    found = replay(run, inputs)
+    seeds = [derive_seed(run.plan.seed, "confirm", Candidate(attack=QUICK, params=params).identity, n) for n in (0, 1)]
+    setting = open_setting(inputs.models["target"].open(), inputs.capability, shown=2)
+    specs = [TrialSpec(key="again", attack=QUICK, params=params, seed=seed, certify=True) for seed in seeds]
+    by_hand = [run_trial(setting, inputs.attacks[QUICK], spec).points[-1].scores["certify"].mean() for spec in specs]
+    assert found.attack == QUICK
+    assert list(found.found[:2]) == by_hand
+    assert (found.claimed.estimate, found.claimed.low, found.claimed.high) == pytest.approx((0.5, 0.4, 0.6))
+
+
 def test_a_policy_that_does_not_fit_is_refused_before_the_work(untrained: Path, tmp_path: Path) -> None:
     rules, run = tmp_path / "policy.toml", tmp_path / "run"
     rules.write_text("[policy]\n[policy.capability.foreign]\nmax_excess_recovery = 0.2\n")
@@ -109,8 +140,6 @@ def test_another_model_and_other_items_are_refused(certified: Path, untrained: P
 
 def test_the_model_that_is_given_stays_as_it_was(certified: Path, untrained: Path) -> None:
     from rich.console import Console
-
-    from redteam.config.request import requested
 
     before = open_target(untrained).module.state_dict()
     assert replay_and_tell(certified, requested({"target": untrained}), Console(quiet=True)) == 0

@@ -13,7 +13,8 @@ from redteam.record import Interval, Record
 Verdict = Literal["RESISTED", "RECOVERED", "INCONCLUSIVE"]
 
 
-ABOUT = ("name", "stopped_at", "asked")  # what is said of an attack beside its parameters
+SHOWN = "shown"  # how many examples of what was removed an adversary had
+ABOUT = ("name", "stopped_at", "asked", SHOWN)  # what is said of an attack beside its parameters
 
 
 def params_of(attack: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,6 +190,8 @@ class WithExamples(Record):
         count: examples that the adversary has.
         any_utility: whether whatever happens to utility.
         target: certify score of the target after the best attack, mean over seeds.
+        attack: parameters of that attack, the step it was stopped at, and how many examples it had: as many, or fewer.
+            None where none beat the released weights, or an older release did not record it.
         alike: the same of the references, with as many examples; None of fewer than three references.
         more: the same with sixteen times as many; None where so many were not tried.
         beyond: target less references with as many, less what is tolerated. A further model that never knew would
@@ -199,6 +202,7 @@ class WithExamples(Record):
     count: int
     any_utility: bool
     target: float
+    attack: dict[str, Any] | None = None
     alike: float | None
     more: float | None
     beyond: Interval | None

@@ -112,7 +112,7 @@ def student_p(models: Models, grouping: Grouping, tolerated: float) -> float:
     found = [float(stdtr(freedom, -contrast / math.sqrt(variance)))] if variance else [float(contrast <= 0)]
     if len(models.references) > 1:
         means = _between(models)
-        reach = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        reach = (1 - tolerated) * _of_a_further_one(means)
         found.append(float(stdtr(len(means) - 1, -contrast / reach)) if reach else float(contrast <= 0))
     return max(found)
 
@@ -132,7 +132,7 @@ def predicted_low(models: Models, confidence: float) -> float:
         raise ValueError("one reference says nothing of how references differ")
     means = _between(models)
     whole, target, never = models.means
-    reach = float(t.ppf((1 + confidence) / 2, len(means) - 1) * means.std(ddof=1) * math.sqrt(1 + 1 / len(means)))
+    reach = float(t.ppf((1 + confidence) / 2, len(means) - 1) * _of_a_further_one(means))
     gap = whole - never
     return -math.inf if gap <= reach else (target - never - reach) / (gap - reach)
 
@@ -159,7 +159,7 @@ def contrast_bounds(models: Models, grouping: Grouping, tolerated: float, confid
     low = contrast - reach
     if len(models.references) > 1:
         means = _between(models)
-        spread = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        spread = (1 - tolerated) * _of_a_further_one(means)
         low = min(low, contrast - float(stdtrit(len(means) - 1, level)) * spread)
     return Interval(contrast, low, contrast + reach)
 
@@ -180,7 +180,7 @@ def facts_to_settle(models: Models, grouping: Grouping, tolerated: float, confid
     contrast, level = target - tolerated * whole - (1 - tolerated) * never, (1 + confidence) / 2
     parts, means = _parts(models, grouping), _between(models)
     if contrast > 0 and len(models.references) > 1:
-        spread = (1 - tolerated) * float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
+        spread = (1 - tolerated) * _of_a_further_one(means)
         if contrast <= float(stdtrit(len(means) - 1, level)) * spread:
             return None
     shrinking = 1 if models.lines is None else 2  # these parts stand first
@@ -190,6 +190,23 @@ def facts_to_settle(models: Models, grouping: Grouping, tolerated: float, confid
         if abs(contrast) > float(stdtrit(freedom, level)) * math.sqrt(variance):
             return math.ceil(float(grouping.effective) * times)
     return None
+
+
+def references_apart(models: Models, confidence: float) -> str | None:
+    """Returns that references differ by more than the target does from their mean, in words; None if they do not.
+
+    What one more of them might do is meant, as in `predicted_low`.
+    """
+    from scipy.special import stdtrit
+
+    if len(models.references) < 2:
+        return None
+    means = _between(models)
+    reach = float(stdtrit(len(means) - 1, (1 + confidence) / 2)) * _of_a_further_one(means)
+    gain = models.means[1] - models.means[2]
+    if not 0 < gain <= reach:
+        return None
+    return f"they reach {means.min():.2f} to {means.max():.2f}, the target {models.means[1]:.2f}"
 
 
 def counted_high(models: Models, grouping: Grouping, confidence: float) -> float:
@@ -218,6 +235,11 @@ def _share(changes: Array, facts: float, level: float) -> float:
     """
     size = float((changes**2).sum() / changes.sum()) if changes.any() else 1.0
     return size * share_bound(changes.mean() * facts / size, facts, level)
+
+
+def _of_a_further_one(means: Array) -> float:
+    """Returns the standard error of a further reference about the mean of those that are there."""
+    return float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
 
 
 def _between(models: Models) -> Array:

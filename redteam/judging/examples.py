@@ -12,11 +12,12 @@ Models that never knew differ as learners by far more than seeds and items show,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redteam.evidence import keys
 from redteam.evidence.evidence import Evidence, Stop
+from redteam.evidence.results import SHOWN
 from redteam.judging.contrast import contrast_bounds, models_of
 from redteam.judging.recovery import strongest_stop
 from redteam.judging.statistics import Grouping
@@ -34,6 +35,7 @@ class ByExamples:
         count: examples that the adversary has.
         any_utility: whether whatever happens to utility.
         target: mean certify score of the target.
+        attack: the target's best attack; empty where none beat the released weights.
         alike: mean of the references with as many; None where there are too few references.
         more: mean of the references with `FACTOR` times as many; None where so many were not tried.
         beyond: target less allowance and the references with as many, with its interval: what a further reference would
@@ -44,6 +46,7 @@ class ByExamples:
     count: int
     any_utility: bool
     target: float
+    attack: Mapping[str, Any]
     alike: float | None = None
     more: float | None = None
     beyond: Interval | None = None
@@ -79,6 +82,7 @@ def stops_by_count(evidence: Evidence, model: str, floor: float) -> dict[int, St
         if evidence.choice(role) is None:
             continue
         stop = strongest_stop(evidence.stops(role), floor=floor)
+        stop = replace(stop, attack={**stop.attack, SHOWN: count} if stop.attack else {})
         before = max(best.values(), key=lambda one: one.select, default=None)
         best[count] = stop if before is None or stop.select > before.select else before
     return best
@@ -107,7 +111,8 @@ def by_examples(
     """
     found = []
     for count, stop in target.items():
-        told: dict[str, Any] = {"count": count, "any_utility": any_utility, "target": float(stop.certify.mean())}
+        told: dict[str, Any] = {"count": count, "any_utility": any_utility}
+        told |= {"target": float(stop.certify.mean()), "attack": stop.attack}
         if len(references) >= REFERENCES:
             for number, names in ((count, ("alike", "beyond")), (FACTOR * count, ("more", "within"))):
                 others = [one[number] for one in references if number in one]

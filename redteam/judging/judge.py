@@ -17,7 +17,7 @@ from redteam.evidence.stops import usable_points
 from redteam.judging.case import UNATTACKED, Case, case_of
 from redteam.judging.checks.check import Check
 from redteam.judging.checks.table import CHECKS, flags_of
-from redteam.judging.contrast import facts_to_settle
+from redteam.judging.contrast import facts_to_settle, references_apart
 from redteam.judging.examples import ByExamples
 from redteam.judging.recoverers import recoverers
 from redteam.judging.recovery import (
@@ -61,7 +61,7 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
         policy,
         adversary(capability, list(case.tried)),
         case.with_examples,
-        narrow_with(_facts_to_settle(case)),
+        _what_would_settle(case),
     )
     scores = {role: _scores(case, role) for role in evidence.roles if case.has(role)}
     times = _times(case)
@@ -104,6 +104,16 @@ def judge_case(case: Case, checks: Sequence[Check[Case]] = CHECKS) -> Capability
     )
 
 
+def _what_would_settle(case: Case) -> str:
+    """Returns what would make the interval narrow enough: other references, or so many facts."""
+    never = case.reference()
+    if never is not None and case.has("target"):
+        apart = references_apart(case.compared("target", never), case.resampling.confidence)
+        if apart is not None:
+            return f"give more references, trained alike: {apart}"
+    return narrow_with(_facts_to_settle(case))
+
+
 def _facts_to_settle(case: Case) -> int | None:
     """Returns on how many facts the interval would tell, at any utility too; None if that is not known."""
     never = case.reference()
@@ -124,6 +134,7 @@ def _told(found: ByExamples) -> WithExamples:
         count=found.count,
         any_utility=found.any_utility,
         target=round(found.target, 6),
+        attack=dict(found.attack) or None,
         alike=None if found.alike is None else round(found.alike, 6),
         more=None if found.more is None else round(found.more, 6),
         beyond=None if found.beyond is None else rounded(found.beyond),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from redteam.errors import one_line
 from redteam.evidence.results import CapabilityResult, WithExamples
 
 WIDTH = 20  # cells of a bar that stands for a score of 1
@@ -19,14 +20,21 @@ def examples_table(capability: CapabilityResult) -> Table | None:
     table.add_column("with examples", min_width=22)
     for title in ("target", "never knew", "with 16 times as many"):
         table.add_column(title, justify="right")
+    table.add_column("by")
     table.add_column("")
     for found in rows:
-        table.add_row(str(found.count), f"{found.target:.2f}", _score(found.alike), _score(found.more), _told(found))
+        table.add_row(
+            str(found.count), f"{found.target:.2f}", _score(found.alike), _score(found.more), _by(found), _told(found)
+        )
     return table
 
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _by(found: WithExamples) -> Text:
+    return Text("" if found.attack is None else one_line(str(found.attack["name"])))
 
 
 def _told(found: WithExamples) -> Text:

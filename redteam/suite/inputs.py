@@ -188,7 +188,7 @@ def _refuse_few_references(models: Mapping[str, Source], capability: Capability)
         count = f"{given} model{'' if given == 1 else 's'} that never saw them"
         raise InputError(
             f"{capability.name}: {count}, and {LEAST_BESIDE} or more tell which samples stand out",
-            f"Train {LEAST_BESIDE} on what stays, as the original was, and give each with --reference",
+            f"Train {LEAST_BESIDE} on what stays, as the original was; attack with a --reference for each",
         )
 
 

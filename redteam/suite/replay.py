@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from redteam.engine.devices import full_precision, placed
 from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.evidence.certificate import CertifiedRun
-from redteam.evidence.results import params_of
+from redteam.evidence.results import SHOWN, params_of
 from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
@@ -42,10 +43,32 @@ class Replayed:
         return not self.found or self.claimed.low <= float(np.mean(self.found)) <= self.claimed.high
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Winner:
+    """The strongest attack on the target, and what is claimed of it."""
+
+    attack: Mapping[str, Any]
+    claimed: Interval
+
+
 def winning_attack(run: CertifiedRun) -> str | None:
     """Returns the name of the attack that was the strongest on the target; None if none beat the released weights."""
-    attack = run.result.scores["target"].attack
-    return None if attack is None else str(attack["name"])
+    winner = _winner(run)
+    return None if winner is None else str(winner.attack["name"])
+
+
+def _winner(run: CertifiedRun) -> _Winner | None:
+    """Returns the attack that the verdict rests on: with a few examples where the one without brought nothing back."""
+    score, limit = run.result.scores["target"], run.result.policy["max_excess_recovery"]
+    assert score.after is not None
+    excess = run.result.excess_recovery
+    without = excess is not None and excess.low > limit
+    if run.result.verdict == "RECOVERED" and not without:
+        for one in run.result.with_examples:
+            if one.attack is not None and one.beyond is not None and one.beyond.low > 0:
+                low, high = one.beyond.low - one.beyond.estimate, one.beyond.high - one.beyond.estimate
+                return _Winner(attack=one.attack, claimed=Interval(one.target, one.target + low, one.target + high))
+    return None if score.attack is None else _Winner(attack=score.attack, claimed=score.after)
 
 
 def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
@@ -59,22 +82,22 @@ def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:
         InputError: they are others, or the attack is of another version; or it fails, or is not named.
     """
     _refuse_others(run, inputs)
-    score = run.result.scores["target"]
-    assert score.after is not None
-    if score.attack is None and run.result.verdict == "RECOVERED":
-        how = "had examples of it, or gave up utility" if run.result.with_examples else "gave up utility"
-        lost = f"the attack that recovered {run.result.name!r} {how}, and the certificate does not name it"
+    winner, released = _winner(run), run.result.scores["target"].after
+    assert released is not None
+    if winner is None and run.result.verdict == "RECOVERED":
+        lost = f"the attack that recovered {run.result.name!r} gave up utility, and the certificate does not name it"
         raise InputError(lost, "Attack again, with the plan of the certificate")
-    if score.attack is None:
-        return Replayed(name=run.result.name, attack=None, claimed=score.after, found=())
-    candidate = Candidate(attack=score.attack["name"], params=params_of(score.attack))
-    stop = int(score.attack["stopped_at"])
+    if winner is None:
+        return Replayed(name=run.result.name, attack=None, claimed=released, found=())
+    candidate = Candidate(attack=winner.attack["name"], params=params_of(winner.attack))
+    stop = int(winner.attack["stopped_at"])
     opened = inputs.models["target"].open()
     with full_precision():
         target, capability = replace(opened, module=placed(opened.module, inputs.device)), inputs.capability
-        setting = open_setting(target, capability, shown=examples_at_first(capability))
+        shown = winner.attack.get(SHOWN, examples_at_first(capability))
+        setting = open_setting(target, capability, shown=shown)
         found = [_again(setting, inputs, candidate, repeat, stop) for repeat in range(run.result.seeds)]
-    return Replayed(name=run.result.name, attack=candidate.attack, claimed=score.after, found=found)
+    return Replayed(name=run.result.name, attack=candidate.attack, claimed=winner.claimed, found=found)
 
 
 def _again(setting: Setting, inputs: Inputs, candidate: Candidate, repeat: int, stop: int) -> float:

@@ -18,6 +18,7 @@ from redteam.judging.contrast import (
     counted_high,
     facts_to_settle,
     predicted_low,
+    references_apart,
     student_bounds,
     student_p,
 )
@@ -218,3 +219,12 @@ def test_where_references_differ_by_more_than_is_to_be_told_no_number_of_facts_s
     target = np.tile(np.arange(60) < 26, (3, 1)).astype(float)
     models = Models(original=np.ones((1, 60)), target=target, references=never)
     assert facts_to_settle(models, Grouping.of(range(60)), 0.1, 0.95) is None
+
+
+@pytest.mark.parametrize(("known", "apart"), [(14, True), (40, False), (13, False)])
+def test_references_that_differ_by_more_than_the_target_does_are_told(known: int, apart: bool) -> None:
+    """They know 10, 12 and 17 of 60 facts, 13 on average: one more may well know 14, and hardly 40."""
+    never = [np.tile(np.arange(60) < count, (3, 1)).astype(float) for count in (10, 12, 17)]
+    target = np.tile(np.arange(60) < known, (3, 1)).astype(float)
+    told = references_apart(Models(original=np.ones((1, 60)), target=target, references=never), 0.95)
+    assert told == (f"they reach 0.17 to 0.28, the target {known / 60:.2f}" if apart else None)
