@@ -72,6 +72,12 @@ class RunProgress(_Bar):
         self._bar.update(self._task, description=escape(one_line(what)), best="")  # names are anybody's text
         self._log(one_line(what), now=True)
 
+    def within(self, what: str) -> None:
+        """Names what the stage is at; where there is no terminal every few seconds, as trials are."""
+        told = f"{one_line(self._stage)}: {one_line(what)}"
+        self._bar.update(self._task, description=escape(told))
+        self._log(told)
+
     def trial(self, score: float | None) -> None:
         """Counts a trial."""
         self._done += 1

@@ -125,6 +125,7 @@ class Arm:
     def _read(self, name: str, registered: str, probe: Probe, view: ProbeContext) -> None:
         """Records what a probe reads, or that it raised: a probe is anybody's code."""
         inputs = self.run.inputs
+        self.run.progress.within(name)
         seed = derive_seed(inputs.plan.seed, "probe", name)
         others = [model.sha256 for role, model in sorted(inputs.models.items()) if role in probe.needs]
         identity = (name, str(PROBES.version(registered, probe)), str(seed), *others)

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def stage(self, what: str) -> None:
         """A stage begins."""
 
+    def within(self, what: str) -> None:
+        """What the stage is at now: a probe, say."""
+
     def trial(self, score: float | None) -> None:
         """A trial is done; its best select score, or None when it failed."""
 
@@ -25,6 +28,9 @@ class Silent:
         """Ignores it."""
 
     def stage(self, what: str) -> None:
+        """Ignores it."""
+
+    def within(self, what: str) -> None:
         """Ignores it."""
 
     def trial(self, score: float | None) -> None:

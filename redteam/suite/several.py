@@ -148,6 +148,10 @@ class _Named:
         """As `Progress`."""
         self.progress.stage(f"{self.name}: {what}")
 
+    def within(self, what: str) -> None:
+        """As `Progress`."""
+        self.progress.within(what)
+
     def trial(self, score: float | None) -> None:
         """As `Progress`."""
         self.done += 1

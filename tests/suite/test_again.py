@@ -17,6 +17,7 @@ from redteam.evidence.log import read_events
 from redteam.evidence.results import Results
 from redteam.search.selection import SEEDS, Candidate, averaged, choice_of, contenders
 from redteam.suite import arm
+from redteam.suite.progress import Silent
 from redteam.trial import TrialSpec, run_trial
 
 QUICK = f"{Path(__file__).parents[1] / 'quick_attack.py'}:Quick"
@@ -138,14 +139,11 @@ def test_a_run_that_goes_on_keeps_what_was_run_again(run: Path, tmp_path: Path) 
 
 
 def test_the_trials_that_a_run_announces_are_those_that_it_makes(tmp_path: Path) -> None:
-    class Counted:
+    class Counted(Silent):
         planned, made = 0, 0
 
         def plan(self, trials: int) -> None:
             self.planned = trials
-
-        def stage(self, what: str) -> None:
-            pass
 
         def trial(self, score: float | None) -> None:
             self.made += 1

@@ -11,20 +11,18 @@ import redteam
 from redteam.evidence.events import TrialEvent
 from redteam.evidence.log import read_events
 from redteam.search.selection import SEEDS, Candidate
+from redteam.suite.progress import Silent
 
 ATTACKS = f"{Path(__file__).parents[1] / 'quick_attack.py'}"
 
 
-class Counted:
+class Counted(Silent):
     """Progress that counts trials."""
 
     planned, made = 0, 0
 
     def plan(self, trials: int) -> None:
         self.planned = trials
-
-    def stage(self, what: str) -> None:
-        pass
 
     def trial(self, score: float | None) -> None:
         self.made += 1

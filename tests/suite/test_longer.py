@@ -21,6 +21,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.judging.rising import still_rises
 from redteam.search.selection import LONGEST, RISING, Candidate, goes_on, rising
 from redteam.suite import arm
+from redteam.suite.progress import Silent
 from redteam.trial import TrialSpec, run_trial
 
 CLIMBING = Path(__file__).parents[1] / "climbing_attack.py"
@@ -117,14 +118,11 @@ def longer(run: Path, role: str = "target") -> list[TrialEvent]:
     return [event for key, event in events(run).items() if key.startswith(f"{role}/longer/")]
 
 
-class Counted:
+class Counted(Silent):
     planned = made = 0
 
     def plan(self, trials: int) -> None:
         self.planned = trials
-
-    def stage(self, what: str) -> None:
-        pass
 
     def trial(self, score: float | None) -> None:
         self.made += 1
