@@ -162,6 +162,20 @@ def test_a_row_is_measured_once_and_anew_for_other_versions(tmp_path: Path, monk
     assert len(runs) == 2
 
 
+@pytest.mark.parametrize(("verdict", "still"), [("RECOVERED", True), ("INCONCLUSIVE", True), ("RESISTED", False)])
+def test_a_verdict_that_further_flags_cannot_change_is_still_that_of_today(
+    verdict: str, still: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hides, "PIECES", tmp_path)
+    place = Place(name=NEVER, seed=3)
+    monkeypatch.setattr(hides, "JUDGING", hides.FLAGS_SINCE)
+    measured(place, lambda asked: row(NEVER, asked.seed, verdict))
+    monkeypatch.setattr(hides, "JUDGING", hides.FLAGS_SINCE + 2)
+    assert (kept(place) is not None) == still
+    monkeypatch.setattr(hides, "FLAGS_SINCE", hides.FLAGS_SINCE + 1)
+    assert kept(place) is None
+
+
 def test_rows_are_asked_for_by_kind_construction_and_name() -> None:
     places = all_places()
     assert asked_for(places, "") == places

@@ -29,8 +29,8 @@ def shallow_reference(world: World) -> Hidden:
 
     Both come back under the same attack, the reference further.
     """
-    target = ascended(world.task(*_partly(world, 0.4, "target")))
-    reference = ascended(world.task(*_partly(world, 0.55, "reference")))
+    target = ascended(world.task(*_partly(world, 0.6, "target")))
+    reference = ascended(world.task(*_partly(world, 0.75, "reference")))
     return Hidden(target=target, proof=lambda: world.score(relearnt(target, world)), reference=reference)
 
 

@@ -30,7 +30,9 @@ CONSTRUCTIONS = {
         Construction(name="permutation", kind="remapped", build=remapped.permutation_per_attribute, causes=ANSWERS),
         Construction(name="least-likely", kind="remapped", build=remapped.least_likely, causes=ANSWERS),
         Construction(name="partly-shown", kind="reference", build=references.partly_shown, causes=REFERENCES),
-        Construction(name="shallow-reference", kind="reference", build=references.shallow_reference, causes=REFERENCES),
+        Construction(
+            name="shallow-reference", kind="reference", build=references.shallow_reference, causes=REFERENCES, version=2
+        ),
         Construction(name="locked-false", kind="lock", build=reworded.locked_false, causes=(*WORDS, *ANSWERS)),
         Construction(name="locked-quiet", kind="lock", build=reworded.locked_quiet, causes=WORDS),
     )

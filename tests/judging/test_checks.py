@@ -445,7 +445,7 @@ QUIET = {  # what is near a flag, and does not raise it
         "reference-leaks",
         Raised(
             said="",
-            world=replace(MANY, models={**MANY.models, "canary": Model(before=0.06, attacks=(Attack(after=0.4),))})
+            world=replace(MANY, models={**MANY.models, "canary": Model(before=0.06, attacks=(Attack(after=0.45),))})
             .change("reference", attacks=(Attack(after=0.45),))
             .change("target", attacks=(Attack(after=0.45),)),
         ),
@@ -507,3 +507,17 @@ def test_a_row_is_all_that_a_flag_needs(blocks: Any, tmp_path: Path) -> None:
     against_any, against_resisted = flags_document(table).split("## No RESISTED")
     told = "| `tuesday` | it is one | wait with `--budget` |\n"
     assert (told in against_any, told in against_resisted) == (blocks == ANY, blocks == RESISTED)
+
+
+@pytest.mark.parametrize(("reaches", "flagged"), [(0.08, False), (0.15, True), (0.2, True), (0.45, True)])
+def test_a_target_beside_a_reference_that_may_know_as_much_did_not_resist(
+    reaches: float, flagged: bool, tmp_path: Path
+) -> None:
+    """Its excess recovery is none. Attacks teach 0.08: a reference at 0.15 may know more than is tolerated."""
+    world = replace(MANY, models={**MANY.models, "canary": Model(before=0.06, attacks=(Attack(after=0.08),))})
+    world = world.change("reference", attacks=(Attack(after=reaches),)).change(
+        "target", attacks=(Attack(after=reaches),)
+    )
+    found = judge_run(Raised(said="", world=world).run(tmp_path / "run"), STANDARD_POLICY)
+    assert ("reference-leaks" in [flag.name for flag in found.flags]) == flagged
+    assert (found.verdict == "RESISTED") != flagged

@@ -90,9 +90,10 @@ def _reference_recovers(case: Case) -> Iterator[str]:
 
 
 def _reference_leaks(case: Case) -> Iterator[str]:
-    """Yields that attacks bring back of a reference what they cannot have taught.
+    """Yields that attacks may bring back of a reference what they cannot have taught.
 
-    Random-answer controls on the target say what they teach, whoever chose the reference.
+    Random-answer controls on the target say what they teach, whoever chose the reference. Beside a reference that knows
+    a sixth of it, a target that knows as much has no excess recovery at all, so that the upper bound counts.
     """
     if not (case.has("canary") and case.evidence.capability.suite):
         return
@@ -101,9 +102,11 @@ def _reference_leaks(case: Case) -> Iterator[str]:
         reference = case.strongest(never).certify
         models = Models(original=case.whole(), target=reference, references=(control,))
         excess = excess_recovery(models, case.resampling)
-        if excess is not None and excess.bounds.low > case.policy.max_excess_recovery:
+        limit = case.policy.max_excess_recovery
+        if excess is not None and case.exceeds(excess.bounds, limit):
             reached = f"the attacked {never} reaches {reference.mean():.2f}"
-            yield f"{reached}, answers that were drawn are taught to {control.mean():.2f}"
+            unsure = "" if excess.bounds.low > limit else f", and may know {excess.bounds.high:.0%} beyond that"
+            yield f"{reached}, answers that were drawn are taught to {control.mean():.2f}{unsure}"
 
 
 def _never(case: Case) -> Sequence[str]:
@@ -167,9 +170,10 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="reference-leaks",
         blocks=RESISTED,
-        when="attacks bring the reference more than is tolerated above what they teach: the same questions with answers"
-        " that were drawn, which no model can know. It saw some of what was removed, or answers follow from each other",
-        remedy="give a reference that never saw what was removed, or omit --reference",
+        when="attacks may bring the reference more than is tolerated above what they teach: the same questions with"
+        " answers that were drawn, which no model can know. It saw some of what was removed, or answers follow from"
+        " each other. The upper bound counts",
+        remedy="give a reference that never saw what was removed, or more facts, or omit --reference",
         explain=_reference_leaks,
     ),
 )
