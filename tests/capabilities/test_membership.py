@@ -124,7 +124,7 @@ def test_a_constant_answer_scores_the_rate_exactly(about: Capability) -> None:
 values = st.lists(st.integers(-5, 5), min_size=130, max_size=160)  # few different ones: many ties
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(values, st.sampled_from([0.05, 0.1, 0.33]))
 def test_chance_is_exact_whichever_of_them_is_the_sample(drawn: list[int], rate: float) -> None:
     """Of values that are drawn alike each is as likely the sample: its expected score is the rate, on either side."""

@@ -72,7 +72,7 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
     return logits[:, FORGOTTEN].astype(np.float64) - np.log(np.exp(others).sum(axis=1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-3, 3))
 def test_it_is_what_the_definition_says(seed: int, shift: float) -> None:
     """Held against its own negatives: above the third largest of 300 an item is surely above the line."""
@@ -92,7 +92,7 @@ def test_select_is_held_against_utility_and_certify_against_negatives() -> None:
     assert scored(capability(logits), split="attack").min() == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-50, 50), st.floats(-2, 2))
 def test_a_constant_on_the_forgotten_class_changes_nothing(seed: int, constant: float, shift: float) -> None:
     about, moved = capability(drawn(seed, shift).round(3)), torch.zeros(CLASSES)
@@ -129,7 +129,7 @@ def test_a_constant_answer_scores_the_rate_exactly(rate: float) -> None:
     assert len(about) == 20
 
 
-@pytest.mark.parametrize(("stays", "rate"), [(300, 0.01), (333, 0.0137), (100, 0.05)])
+@pytest.mark.parametrize(("stays", "rate"), [(300, 0.01), (110, 0.0313)])
 def test_chance_is_exact_over_all_places_among_the_negatives(stays: int, rate: float) -> None:
     """An item that is as likely to have any rank scores the rate on average, whole or not."""
     logits = np.zeros((70 + 2 * stays, CLASSES))
