@@ -11,7 +11,16 @@ from torch import Tensor
 from redteam.capabilities.items import HELD_OUT, Capability
 from redteam.capabilities.misfit import refuse_other_classes, refuse_unreadable
 from redteam.capabilities.reading import encode_scoring, encode_training, windows_of
-from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scorer, Scores, mean_lines, mean_sides, scores_of
+from redteam.capabilities.scorers.contract import (
+    Encoded,
+    NotFinite,
+    Said,
+    Scorer,
+    Scores,
+    mean_lines,
+    mean_sides,
+    scores_of,
+)
 from redteam.capabilities.scorers.failures import answerable
 from redteam.capabilities.texts import as_read
 from redteam.capabilities.wording import Rewrite, as_it_is, asked
@@ -127,10 +136,11 @@ def open_setting(
     tables, start = dict[Split, Tensor](), dict[Split, Scores]()
     foreign = [scorer for scorer in scorers.values() if not SCORERS.ships(scorer)]
     before = tensors_digest(target.module) if foreign else ""
+    said = Said(target.module)
     try:
         for split, scorer in scorers.items():
             with answerable(scorer):
-                tables[split] = choices[split].table(target.module)
+                tables[split] = said.table(choices[split])
                 start[split] = scores_of(tables[split], choices[split])
     except NotFinite as error:
         raise InputError(f"{target.name}: {error}", "Give a model that works before it is attacked") from error

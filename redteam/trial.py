@@ -20,7 +20,7 @@ from torch import Tensor
 from redteam.access import Access
 from redteam.attacks.contract import Arena, Attack, Params, step_limit
 from redteam.capabilities.misfit import positions_of
-from redteam.capabilities.scorers.contract import Encoded, NotFinite, Scores, mean_lines, scores_of
+from redteam.capabilities.scorers.contract import Encoded, NotFinite, Said, Scores, mean_lines, scores_of
 from redteam.capabilities.wording import Rewrite, Wording, as_it_is, asked
 from redteam.engine.cost import Ledger, Spent
 from redteam.engine.deadline import closed_within, steps_within, within
@@ -218,11 +218,12 @@ class _Scoring:
         started = time.perf_counter()
         module, choices = self.setting.target.module, self._choices()
         module.eval()
+        said = Said(module)
         scores: dict[Split, NDArray[np.float64]] = {}
         lines: tuple[float, ...] = ()
         for split in self.splits:
             encoded = choices[split]
-            table = encoded.table(module)
+            table = said.table(encoded)
             scores[split] = scores_of(table, encoded)
             if split == "select":
                 self.outputs_moved = max(self.outputs_moved, _share_differing(table, self.setting.says))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from redteam.capabilities.items import Capability, Item
-from redteam.capabilities.scorers.contract import NotFinite, item_scores, mean_lines
+from redteam.capabilities.scorers.contract import NotFinite, Said, item_scores, mean_lines
 from redteam.capabilities.scorers.recall import FOLDS, Recall
 from redteam.errors import InputError
 
@@ -141,6 +141,32 @@ def test_chance_is_exact_over_all_places_among_the_negatives(stays: int, rate: f
         logits[40:60, FORGOTTEN] = place - 0.5
         total += scored(replace(about, inputs=logits))[0]
     assert total / (stays + 1) == pytest.approx(rate, abs=1e-9)
+
+
+@pytest.mark.parametrize("triggered", [False, True], ids=["a class", "a trigger"])
+def test_what_several_splits_rest_on_is_read_once_and_says_the_same(triggered: bool) -> None:
+    """Select is held against utility. Where clean examples of the class stay they measure utility, and draw no line."""
+
+    class Counts(Says):
+        read = 0
+
+        def forward(self, logits: Tensor) -> Tensor:
+            self.read += len(logits)
+            return super().forward(logits)
+
+    about = capability(drawn(7, shift=1.0, count=750), stays=340)
+    if triggered:
+        about = replace(
+            about, utility=tuple(replace(i, answer=FORGOTTEN) for i in about.utility[:40]) + about.utility[40:]
+        )
+    splits = {"select": about.scorer, "certify": about.scorer, "utility": about.utility_scorer}
+    encoded = {split: scorer.encode(about, getattr(about, split), None) for split, scorer in splits.items()}
+    said, module = Said(Counts()), Counts()
+    once = {split: said.table(one) for split, one in encoded.items()}
+    assert said._module.read == 20 + 20 + 340 + 340
+    for split, one in encoded.items():
+        assert torch.equal(once[split], one.table(module))
+    assert module.read == (20 + 340) + (20 + 340) + 340
 
 
 def test_ties_with_negatives_share_what_their_ranks_have() -> None:

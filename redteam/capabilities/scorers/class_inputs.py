@@ -25,12 +25,14 @@ class EncodedInputs:
         answers: the class that is scored, int64 [items].
         classes: how many there are.
         rule: makes scores of logits.
+        rows: which inputs of the capability they are; () where that is not known.
     """
 
     examples: LabelledSet
     answers: Tensor
     classes: int
     rule: Rule = likeliest
+    rows: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -53,6 +55,15 @@ class EncodedInputs:
     def chance(self) -> Scores:
         """One over the number of classes."""
         return 1 / self.counts.double().numpy()
+
+    @property
+    def parts(self) -> tuple[EncodedInputs, ...]:
+        """What is read: these alone."""
+        return (self,)
+
+    def table_of(self, logits: Sequence[Tensor]) -> Tensor:
+        """Returns the table, of the logits of what is read."""
+        return logits[0]
 
     @torch.no_grad()
     def table(self, module: nn.Module) -> Tensor:
@@ -88,7 +99,8 @@ def encode_inputs(capability: Capability, items: Sequence[Item]) -> EncodedInput
             "Let every item name all classes",
         )
     examples = labelled(capability, items)
-    return EncodedInputs(examples, examples.labels, counts.pop())
+    rows = tuple(item.row for item in items if item.row is not None)
+    return EncodedInputs(examples, examples.labels, counts.pop(), rows=rows)
 
 
 def labelled(capability: Capability, items: Sequence[Item]) -> LabelledSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,39 @@ class Encoded(Protocol):
         would be had a fold of those not been there, for each fold: judging counts what that varies by. Where items may
         stand out on two sides, a method `sides(table)` returns the scores of each.
         """
+
+
+class Said:
+    """What a module says as it is now. Examples that several splits of a classifier rest on are read once.
+
+    An `Encoded` that reads them says so: its `parts` are what it reads, and `table_of(logits)` makes its table of what
+    the module says of these.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Reads nothing yet; the module is in evaluation mode."""
+        self._module = module
+        self._logits: dict[tuple[int, ...], Tensor] = {}
+
+    def table(self, encoded: Encoded) -> Tensor:
+        """Returns the table of a split, see `Encoded.table`.
+
+        Raises:
+            NotFinite: as there.
+        """
+        of_parts: Callable[[Sequence[Tensor]], Tensor] | None = getattr(encoded, "table_of", None)
+        if of_parts is None:
+            return encoded.table(self._module)
+        parts: Sequence[Any] = encoded.parts  # type: ignore[attr-defined]  # stands beside `table_of`
+        return of_parts([self._read(part) for part in parts])
+
+    def _read(self, part: Any) -> Tensor:
+        if not part.rows:
+            logits: Tensor = part.table(self._module)
+            return logits
+        if part.rows not in self._logits:
+            self._logits[part.rows] = part.table(self._module)
+        return self._logits[part.rows]
 
 
 class Scorer(Protocol):

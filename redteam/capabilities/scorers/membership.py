@@ -84,7 +84,11 @@ class EncodedMembership:
         """The rate: so often a sample that no model saw is taken for a member."""
         return np.full(len(self), self.rate)
 
-    @torch.no_grad()
+    @property
+    def parts(self) -> tuple[EncodedInputs, ...]:
+        """What is read: the samples, and the unseen."""
+        return (self.removed.examples, *(one.examples for one in self.unseen))
+
     def table(self, module: nn.Module) -> Tensor:
         """Returns logits, and how many of the unseen of each fold are below a sample and beside it, from either side.
 
@@ -94,15 +98,22 @@ class EncodedMembership:
         Raises:
             NotFinite: a logit is NaN or infinite.
         """
-        logits = self.removed.examples.table(module)
-        unseen = [own_odds(one.examples.table(module), one.examples.answers) for one in self.unseen]
+        return self.table_of([part.table(module) for part in self.parts])
+
+    def table_of(self, logits: Sequence[Tensor]) -> Tensor:
+        """Returns the table, of the logits of what is read."""
+        own, *others = (own_odds(said, part.answers) for said, part in zip(logits, self.parts, strict=True))
+        return torch.cat([logits[0], self._found(own, others).to(logits[0])], dim=1)
+
+    def _found(self, odds: Tensor, unseen: Sequence[Tensor]) -> Tensor:
+        """Returns how many of the unseen are below each sample and beside it, float64 [samples, 2 * 2 * FOLDS]."""
         line = fitted_line(unseen[0], self.unseen[0])
-        own = unusual(own_odds(logits, self.removed.examples.answers), self.removed, line)
-        found = torch.zeros(len(self), SIDES, 2, FOLDS, dtype=logits.dtype)
-        for number, (odds, negatives) in enumerate(zip(unseen, self.unseen, strict=True)):
-            rows, against = self.held == number, unusual(odds, negatives, line)
-            found[rows] = torch.stack([places(own[rows], against), places(-own[rows], -against)], dim=1).to(logits)
-        return torch.cat([logits, found.flatten(1)], dim=1)
+        own = unusual(odds, self.removed, line)
+        found = torch.zeros(len(self), SIDES, 2, FOLDS, dtype=torch.float64)
+        for number, (said, negatives) in enumerate(zip(unseen, self.unseen, strict=True)):
+            rows, against = self.held == number, unusual(said, negatives, line)
+            found[rows] = torch.stack([places(own[rows], against), places(-own[rows], -against)], dim=1)
+        return found.flatten(1)
 
     def scores(self, table: Tensor) -> Scores:
         """Returns how surely each sample stands out, float64 [samples]: the sum of both of `sides`."""

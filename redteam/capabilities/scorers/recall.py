@@ -38,14 +38,16 @@ class EncodedRecall:
 
     Attributes:
         examples: what is scored, as a classifier reads it.
-        negatives: examples of what stays; one set or, of examples of two splits, two.
+        others: held-out examples of what stays; one set or, of examples of two splits, two.
+        counted: of each set which are examples of other classes, and draw the line; true and false [examples].
         held: which set each example is held against, int64 [items].
         forgotten: numbers of the forgotten classes.
         rate: share of the negatives that may be taken for a forgotten class.
     """
 
     examples: EncodedInputs
-    negatives: tuple[EncodedInputs, ...]
+    others: tuple[EncodedInputs, ...]
+    counted: tuple[Tensor, ...]
     held: Tensor
     forgotten: tuple[int, ...]
     rate: float
@@ -63,7 +65,11 @@ class EncodedRecall:
         """The rate: so often an example that looks like any other is taken for a forgotten class."""
         return np.full(len(self), self.rate)
 
-    @torch.no_grad()
+    @property
+    def parts(self) -> tuple[EncodedInputs, ...]:
+        """What is read: the examples, and those that they are held against."""
+        return (self.examples, *self.others)
+
     def table(self, module: nn.Module) -> Tensor:
         """Returns logits, and how many negatives of each fold are below an item and beside it.
 
@@ -73,14 +79,17 @@ class EncodedRecall:
         Raises:
             NotFinite: a logit is NaN or infinite.
         """
-        own = self.examples.table(module)
+        return self.table_of([part.table(module) for part in self.parts])
+
+    def table_of(self, logits: Sequence[Tensor]) -> Tensor:
+        """Returns the table, of the logits of what is read."""
+        own, *others = logits
         found = torch.zeros(len(self), 2, FOLDS, dtype=own.dtype)
-        for number, negatives in enumerate(self.negatives):
-            logits = negatives.table(module)
+        for number, (said, counted) in enumerate(zip(others, self.counted, strict=True)):
             for answer in self.examples.answers.unique().tolist():
                 rows = (self.held == number) & (self.examples.answers == answer)
                 odds = self._log_odds(own[rows], answer)
-                found[rows] = places(odds, self._log_odds(logits, answer)).to(own)
+                found[rows] = places(odds, self._log_odds(said[counted], answer)).to(own)
         return torch.cat([own, found.flatten(1)], dim=1)
 
     def scores(self, table: Tensor) -> Scores:
@@ -94,7 +103,7 @@ class EncodedRecall:
     @property
     def _sizes(self) -> Tensor:
         """How many negatives of each fold an item is held against, float64 [items, FOLDS]."""
-        return fold_sizes([len(one) for one in self.negatives], self.held)
+        return fold_sizes([int(one.sum()) for one in self.counted], self.held)
 
     def _places(self, table: Tensor) -> Tensor:
         """Returns how many negatives are below and beside each item, float64 [items, 2, FOLDS]."""
@@ -129,7 +138,7 @@ class Recall:
     rate: float = RATE
 
     name = "recall"
-    version = 1
+    version = 2
     goal = "are examples of the class above all but 1 % of other examples?"
     paper = (
         "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"
@@ -157,14 +166,16 @@ class Recall:
         sides = torch.tensor([item.id in certified for item in items]).long()
         used, held = sides.unique(return_inverse=True)
         parts = (capability.utility, capability.negatives)
-        against = tuple(_others(parts[side], forgotten) for side in used.tolist())
+        against = [parts[side] for side in used.tolist()]
+        counted = [torch.tensor([item.answer not in forgotten for item in part]) for part in against]
         if len(items) and set(range(len(items[0].choices))) <= set(forgotten):
             raise InputError(f"all classes of {capability.name!r} were to be forgotten", "Let some of them stay")
-        for others in against:
-            self.refuse_few(len(others), capability.name)
+        for one in counted:
+            self.refuse_few(int(one.sum()), capability.name)
         return EncodedRecall(
             encode_inputs(capability, items),
             tuple(encode_inputs(capability, others) for others in against),
+            tuple(counted),
             held,
             forgotten,
             self.rate,
@@ -190,7 +201,3 @@ class Recall:
     def constant(self, known: Sequence[str], asked: Sequence[str]) -> float:
         """The rate: a constant answer puts all examples beside each other."""
         return self.rate
-
-
-def _others(items: Sequence[Item], forgotten: Sequence[int]) -> tuple[Item, ...]:
-    return tuple(item for item in items if item.answer not in forgotten)
