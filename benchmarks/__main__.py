@@ -22,6 +22,7 @@ NAMES = (
     "hides",
     "spectrum",
     "classes",
+    "resnet",
     "birthdays",
     "split_autoencoder",
     "cost",

@@ -9,7 +9,7 @@ from typing import Any
 from redteam.access import Access
 from redteam.errors import InputError
 from redteam.evidence.results import Flag, Verdict
-from redteam.judging.checks.check import ANY, Check
+from redteam.judging.checks.check import ANY, LEARNT, Check
 from redteam.judging.examples import FACTOR, ByExamples
 from redteam.judging.recovery import Excess
 from redteam.judging.statistics import CONFIDENCE
@@ -115,7 +115,8 @@ def decide(
         return _undecided(found[against_any[0].name], against_any[0].remedy)
     if excess is None or excess_any is None:
         return _undecided("excess recovery is not defined", DEFINE)
-    recovers = _recovers(excess, excess_any, delta, with_examples)
+    unlike = any(check.blocks == LEARNT for check in raised)
+    recovers = _recovers(excess, excess_any, delta, () if unlike else with_examples)
     if recovers is not None:
         return "RECOVERED", recovers
     if raised:

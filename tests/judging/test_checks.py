@@ -14,7 +14,7 @@ from recorded_runs import BUDGET, CHANCE, MASKED, NEVER_TRAINED, Attack, Model, 
 from redteam.access import Access
 from redteam.evidence.evidence import read_evidence
 from redteam.judging.case import Case, case_of
-from redteam.judging.checks.check import ANY, RESISTED, Check
+from redteam.judging.checks.check import ANY, LEARNT, RESISTED, Check
 from redteam.judging.checks.document import flags_document
 from redteam.judging.checks.table import CHECKS, flags_of
 from redteam.judging.verdict import DEFINE, STANDARD_POLICY, Policy
@@ -410,9 +410,9 @@ def test_names_and_order_are_stable() -> None:
 
 def test_rows_are_whole() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
-    assert {check.blocks for check in CHECKS} == {ANY, RESISTED}
-    first = [check.blocks for check in CHECKS].index(RESISTED)
-    assert {check.blocks for check in CHECKS[first:]} == {RESISTED}  # what blocks everything comes first
+    assert {check.blocks for check in CHECKS} == {ANY, RESISTED, LEARNT}
+    first = next(place for place, check in enumerate(CHECKS) if check.blocks != ANY)
+    assert ANY not in {check.blocks for check in CHECKS[first:]}  # what blocks everything comes first
     for check in CHECKS:
         assert check.when.strip().rstrip(".") == check.when
         assert check.remedy.strip().rstrip(".") == check.remedy != ""

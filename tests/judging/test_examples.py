@@ -151,6 +151,22 @@ def test_verdicts(world: World, verdict: str, reason: str, tmp_path: Path) -> No
     assert [one.any_utility for one in result.with_examples] == [False] * 3 + [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("world", "verdict"),
+    [(counted(MASKED), "RECOVERED"), (counted(NEVER_TRAINED, target=(0.9, 0.92, 0.95)), "INCONCLUSIVE")],
+)
+def test_beside_weaker_references_what_examples_teach_is_no_recovery(
+    world: World, verdict: str, tmp_path: Path
+) -> None:
+    """A model that is better at everything learns a class faster too; what comes back without any example came back."""
+    found = judge_run(record(tmp_path / "run", world.change("reference-2", utility=0.85)))
+    assert "reference-weaker" in [flag.name for flag in found.flags]
+    assert found.verdict == verdict
+    assert (verdict == "RECOVERED") or found.reason.startswith(
+        "the reference-2's utility is 0.150 below the original's"
+    )
+
+
 def test_two_references_are_too_few_for_resisted_and_not_for_recovered(tmp_path: Path) -> None:
     gone = ("reference-3", *(f"reference-3:{count}" for count in (1, 2, 4, 16, 32)))
     found = judge_run(record(tmp_path / "never", counted(NEVER_TRAINED).without(*gone)))

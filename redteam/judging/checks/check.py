@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-Blocks = Literal["any verdict", "RESISTED"]
+Blocks = Literal["any verdict", "RESISTED", "RESISTED, and RECOVERED by what a few examples teach"]
 ANY: Blocks = "any verdict"  # what is measured is not what a verdict speaks of
 RESISTED: Blocks = "RESISTED"  # something may have been missed; what was found was found
+LEARNT: Blocks = "RESISTED, and RECOVERED by what a few examples teach"  # models that learn differently were compared
 
 # Contravariant: a check that needs to know little of a run can be made of all that is known of it.
 Subject = TypeVar("Subject", contravariant=True)
