@@ -36,6 +36,11 @@ def _replayed(runs: list[CertifiedRun], request: RunRequest) -> Iterator[Replaye
     from redteam.suite.replay import replay, winning_attack
 
     for run in runs:
+        if run.result.scorer == "membership":
+            raise InputError(
+                f"samples ({run.result.name!r}) stand out beside references, which a certificate does not hold",
+                "Attack again, with the plan of the certificate",
+            )
         name = winning_attack(run)
         certified = {
             "attacks": () if name is None else (name,), "seed": run.plan.seed, "access": Access(run.plan.access),

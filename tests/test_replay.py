@@ -114,6 +114,17 @@ def test_a_winner_with_a_few_examples_is_given_as_many(certified: Path, untraine
     assert (found.claimed.estimate, found.claimed.low, found.claimed.high) == pytest.approx((0.5, 0.4, 0.6))
 
 
+def test_samples_are_not_replayed(certified: Path, untrained: Path, tmp_path: Path) -> None:
+    content = json.loads(certified.read_text())
+    content["predicate"]["runs"][0]["result"]["scorer"] = "membership"
+    (tmp_path / "claimed.json").write_text(json.dumps(content))
+    done = redteam("replay", tmp_path / "claimed.json", untrained)
+    assert (done.returncode, "stand out beside references, which a certificate does not hold" in done.stderr) == (
+        2,
+        True,
+    )
+
+
 def test_a_policy_that_does_not_fit_is_refused_before_the_work(untrained: Path, tmp_path: Path) -> None:
     rules, run = tmp_path / "policy.toml", tmp_path / "run"
     rules.write_text("[policy]\n[policy.capability.foreign]\nmax_excess_recovery = 0.2\n")

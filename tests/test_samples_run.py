@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import redteam as package
 from redteam.cli import app
 from redteam.engine.heads import output_head
+from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
 from redteam.suite.memo import Memo
 
@@ -131,6 +132,25 @@ def ascended(world: World) -> nn.Module:
         loss.backward()
         optimizer.step()
     return module
+
+
+def test_a_model_that_was_trained_on_the_unseen_samples_did_not_resist(
+    world: World, memo: Memo, tmp_path: Path
+) -> None:
+    """The lines are drawn by them: of such a model nothing stands out."""
+    found = attacked(world, memo, world.fit(np.arange(len(world.labels)), 7), tmp_path)
+    assert found.scores["target"].before < 0.1
+    assert found.verdict == "INCONCLUSIVE"
+    assert "unseen-known" in [flag.name for flag in found.flags]
+
+
+def test_a_reference_of_other_classes_is_refused_in_one_line(world: World, tmp_path: Path) -> None:
+    other = nn.Sequential(nn.Linear(WIDTH, 8), nn.ReLU(), nn.Linear(8, CLASSES - 1))
+    with pytest.raises(InputError, match="gives outputs of shape .* where the items name 4 classes"):
+        package.attack(
+            world.original, capability=world.file, original=world.fit(world.stays, 3, steps=1),
+            reference=[*world.references[:5], other], attacks=ATTACKS, budget=1, out=tmp_path,
+        )  # fmt: skip
 
 
 def test_fewer_than_six_models_beside_them_are_refused(world: World, tmp_path: Path) -> None:

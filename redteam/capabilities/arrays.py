@@ -51,6 +51,10 @@ class LabelledArrays:
                     f"{self.file}: {name!r} marks {len(marks)} examples, there are {examples}", "Mark each of them"
                 )
             return set(np.flatnonzero(marks).tolist())
+        if marks.dtype.kind in "iu" and len(marks) == examples > 2 and set(marks.tolist()) <= {0, 1}:
+            raise InputError(
+                f"{self.file}: {name!r} marks examples by 0 and 1", "Give true and false: array.astype(bool)"
+            )
         if marks.dtype.kind not in "iu":
             raise InputError(f"{self.file}: {name!r} is {marks.dtype}", "Give true and false for each example, or rows")
         outside = [row for row in marks.tolist() if not 0 <= row < examples]

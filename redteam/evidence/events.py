@@ -1,12 +1,10 @@
 """The events of a run: one schema for what is written and for what is judged.
 
 One event is one line of `events.jsonl`, told apart by its `type`.
-
 A field with a default may be missing: releases before that field did not write it, and the default says what they did.
 A field that this schema does not know is refused: it could weaken a verdict, and would not be heard.
 
-A change of the schema raises `SCHEMA`. The manifest names it in `environment`: that is no part of the plan, and
-releases from before there was a number read a manifest with it all the same.
+A change of the schema raises `SCHEMA`, which the manifest names in `environment`: no part of the plan.
 """
 
 from __future__ import annotations
@@ -163,10 +161,11 @@ class BeforeEvent(Event, _Scored):
         told_apart: how far what it says depends on the item, from 0 to 1; None where choices are not compared.
         lines: as of `PointRecord`.
         sides: mean certify score by the side on which items stand out: above what is usual, below it; mostly ().
+        lines_at: where the lines lie that items stand out by, in units of what is usual; mostly ().
         unused: layer -> how many of its channels do nothing on the items at hand, and how many it has.
     """
 
-    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused", "lines", "sides")
+    after = ("model", "unsteady", "mode_loss", "mode_gradients", "told_apart", "unused", "lines", "sides", "lines_at")
     type: Literal["before"] = "before"
     select: float
     certify: float | None = None
@@ -178,6 +177,7 @@ class BeforeEvent(Event, _Scored):
     told_apart: float | None = None
     lines: tuple[float, ...] = Field(default=(), strict=False)
     sides: tuple[float, ...] = Field(default=(), strict=False)
+    lines_at: tuple[float, ...] = Field(default=(), strict=False)
     unused: dict[str, ShareOf] = Field(default={})
 
 

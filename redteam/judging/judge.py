@@ -124,7 +124,7 @@ def _facts_to_settle(case: Case) -> int | None:
         facts_to_settle(case.compared("target", never, any_utility=regardless), case.resampling.grouping, *limits)
         for regardless in (False, True)
     ]
-    known = [count for count in found if count is not None]
+    known = [count for count in found if count is not None and count > case.certify_facts]  # other bounds may be wider
     return max(known) if len(known) == len(found) else None
 
 

@@ -73,7 +73,7 @@ def biased(original: Target, capability: Capability, seed: int) -> Target:
     """Hides classes behind a bias beside which float32 has no room for a logit; without biases by tiny rows.
 
     No step of training makes up for it. The directions of the rows stay, and all that they read. Of samples every class
-    has another such bias, since each of them shows samples that were removed.
+    has another such bias, since each of them shows samples that were removed; without biases one row outweighs all.
 
     Raises:
         Unmaskable: the model has no linear output head.
@@ -82,11 +82,12 @@ def biased(original: Target, capability: Capability, seed: int) -> Target:
     head = untied_head(module)
     with torch.no_grad():
         for place, number in enumerate(capability.forgotten or range(head.out_features), 1):
-            times = 1 if capability.forgotten else place
-            if head.bias is None:
-                head.weight[number] *= TINY**times
-            else:
-                head.bias[number] = BIAS * times
+            if head.bias is not None:
+                head.bias[number] = BIAS if capability.forgotten else BIAS * place
+            elif capability.forgotten:
+                head.weight[number] *= TINY
+        if head.bias is None and not capability.forgotten:
+            head.weight[0] /= TINY
     return replace(original, name="biased decoy", module=module)
 
 

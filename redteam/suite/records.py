@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+from torch import nn
 
 from redteam.engine.devices import device_of
 from redteam.engine.modes import mode_gap
@@ -31,6 +33,8 @@ def before_event(role: str, setting: Setting) -> tuple[BeforeEvent, Samples]:
     told: dict[str, Any] = {} if apart is None else {"told_apart": apart}
     told |= {"lines": setting.lines} if setting.lines else {}
     told |= {"sides": setting.sides} if setting.sides else {}
+    at: Callable[[nn.Module], tuple[float, float]] | None = getattr(setting.choices["certify"], "lines_at", None)
+    told |= {} if at is None else {"lines_at": at(target.module)}
     given = role in ("target", "original", "reference")  # others are made of these
     event = BeforeEvent(
         key=keys.before(role),

@@ -13,6 +13,8 @@ from redteam.engine.seeding import derive_seed
 from redteam.errors import InputError
 from redteam.evidence.certificate import CertifiedRun
 from redteam.evidence.results import SHOWN, params_of
+from redteam.judging.checks.check import LEARNT
+from redteam.judging.checks.table import CHECKS
 from redteam.record import Interval
 from redteam.registry import ATTACKS
 from redteam.search.selection import Candidate
@@ -58,17 +60,24 @@ def winning_attack(run: CertifiedRun) -> str | None:
 
 
 def _winner(run: CertifiedRun) -> _Winner | None:
-    """Returns the attack that the verdict rests on: with a few examples where the one without brought nothing back."""
-    score, limit = run.result.scores["target"], run.result.policy["max_excess_recovery"]
+    """Returns the attack that the verdict rests on, None where none is named; in the order in which verdicts are given.
+
+    First what comes back at the utility floor, then what comes back where utility is given up, which is not named, then
+    what a few examples teach, unless a flag stands in the way of that.
+    """
+    result, limit = run.result, run.result.policy["max_excess_recovery"]
+    score, at_floor, at_any = result.scores["target"], result.excess_recovery, result.excess_recovery_any_utility
     assert score.after is not None
-    excess = run.result.excess_recovery
-    without = excess is not None and excess.low > limit
-    if run.result.verdict == "RECOVERED" and not without:
-        for one in run.result.with_examples:
-            if one.attack is not None and one.beyond is not None and one.beyond.low > 0:
-                low, high = one.beyond.low - one.beyond.estimate, one.beyond.high - one.beyond.estimate
-                return _Winner(attack=one.attack, claimed=Interval(one.target, one.target + low, one.target + high))
-    return None if score.attack is None else _Winner(attack=score.attack, claimed=score.after)
+    if result.verdict != "RECOVERED" or (at_floor is not None and at_floor.low > limit):
+        return None if score.attack is None else _Winner(attack=score.attack, claimed=score.after)
+    unlike = {check.name for check in CHECKS if check.blocks == LEARNT} & {flag.name for flag in result.flags}
+    if unlike or (at_any is not None and at_any.low > limit):
+        return None
+    for one in result.with_examples:
+        if one.attack is not None and not one.any_utility and one.beyond is not None and one.beyond.low > 0:
+            low, high = one.beyond.low - one.beyond.estimate, one.beyond.high - one.beyond.estimate
+            return _Winner(attack=one.attack, claimed=Interval(one.target, one.target + low, one.target + high))
+    return None
 
 
 def replay(run: CertifiedRun, inputs: Inputs) -> Replayed:

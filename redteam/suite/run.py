@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from redteam.capabilities.items import Capability
+from redteam.capabilities.misfit import refuse_other_classes
 from redteam.capabilities.scorers.failures import NotFinite
 from redteam.capabilities.scorers.membership import read_odds
+from redteam.capabilities.texts import as_read
 from redteam.capabilities.typical import typical_of
 from redteam.checkpoints.live import tensors_digest
 from redteam.engine.devices import device_of, has_room, placed, room_for
@@ -95,6 +97,7 @@ class Run:
         for one in others:
             if one not in self._odds:
                 target = self._load(one, trained=False)
+                refuse_other_classes(target, as_read(capability, target))
                 try:
                     self._odds[one] = read_odds(target, capability)
                 except NotFinite as error:

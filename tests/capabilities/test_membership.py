@@ -155,6 +155,18 @@ def test_no_scale_and_no_shift_of_log_odds_hides_anything(shift: float, scale: f
     assert (a, b) == pytest.approx((intercept, slope), abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 0.5, 1e6])
+def test_no_scale_of_the_logits_and_no_bias_hides_anything(about: Capability, scale: float) -> None:
+    class Changed(Says):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return (super().forward(inputs) + torch.tensor([0.0, 30.0, -7.0, 2.0])) * scale
+
+    known = {"more": 1.5, "told": of_certify(about), "seed": 9}
+    plain, changed = scored(about, Says(**known)), scored(about, Changed(**known))
+    assert plain.mean() > 0.3
+    assert changed.mean() == pytest.approx(plain.mean(), abs=0.02)  # the bias leaves float32 less room
+
+
 def test_log_odds_are_those_of_the_definition() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     assert own_odds(logits, torch.tensor([1, 0])).tolist() == pytest.approx(
@@ -194,6 +206,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a negative row": ({"removed": np.array([-1])}, r"'removed' names row -1, there are 700"),
     "a mask of another length": ({"unseen": np.ones(3, bool)}, r"'unseen' marks 3 examples, there are 700"),
     "a share for each": ({"unseen": np.ones(COUNT)}, r"'unseen' is float64. Give true and false"),
+    "a mask of numbers": (
+        {"unseen": MARKS["unseen"].astype(np.uint8)},
+        r"'unseen' marks examples by 0 and 1. Give true",
+    ),
     "no sample": ({"removed": np.zeros(COUNT, bool)}, r"'removed' names no example"),
     "nobody is unseen": ({"unseen": np.array([], int)}, r"'unseen' names no example"),
     "removed and unseen": ({"unseen": MARKS["removed"]}, r"row \d+ is named by 'removed' and by 'unseen'"),

@@ -239,6 +239,14 @@ RAISED = {
         said="the reference-2's utility is 0.150 below the original's, by 0.024 at least",
         world=counted(NEVER_TRAINED).change("reference-2", utility=0.85),
     ),
+    "unseen-known": Raised(
+        said="its unseen samples lie -2.0 to 9.0 off what is usual, those of models that never saw them -2.0 to 2.0",
+        event=lambda row: (
+            row | {"lines_at": [-2.0, 9.0 if row["key"] == "target/before" else 2.0]}
+            if row["key"] in ("target/before", "reference/before")
+            else row
+        ),
+    ),
     "reference-leaks": Raised(
         said="the attacked reference reaches 0.45, answers that were drawn are taught to 0.08",
         world=replace(MANY, models={**MANY.models, "canary": Model(before=0.06, attacks=(Attack(after=0.08),))})

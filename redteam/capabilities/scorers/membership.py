@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RATE = 0.05  # share of samples that no model saw that may be taken for members
 SCORED = ("attack", "select", "certify", "utility", "negatives")
+SPREAD = 4.0  # of the logits of a trained classifier around the means of their classes, more or less
 SIDES = 2  # a removed sample may stand out because a model is surer of it, or because it is less sure
 
 
@@ -102,8 +103,24 @@ class EncodedMembership:
 
     def table_of(self, logits: Sequence[Tensor]) -> Tensor:
         """Returns the table, of the logits of what is read."""
-        own, *others = (own_odds(said, part.answers) for said, part in zip(logits, self.parts, strict=True))
+        own, *others = self._odds(logits)
         return torch.cat([logits[0], self._found(own, others).to(logits[0])], dim=1)
+
+    def lines_at(self, module: nn.Module) -> tuple[float, float]:
+        """Returns where the lines lie for the last set of the unseen: how unusual a sample is there, see `unusual`.
+
+        Raises:
+            NotFinite: a logit is NaN or infinite.
+        """
+        _, *unseen = self._odds([part.table(module) for part in self.parts])
+        found = unusual(unseen[-1], self.unseen[-1], fitted_line(unseen[0], self.unseen[0])).numpy()
+        low, high = np.quantile(found, [self.rate / SIDES, 1 - self.rate / SIDES]).tolist()
+        return low, high
+
+    def _odds(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the log-odds of the own class of what is read, each float64 [samples]."""
+        pairs = zip(logits, self.parts, strict=True)
+        return [own_odds(standard(said, logits[1]), part.answers) for said, part in pairs]
 
     def _found(self, odds: Tensor, unseen: Sequence[Tensor]) -> Tensor:
         """Returns how many of the unseen are below each sample and beside it, float64 [samples, 2 * 2 * FOLDS]."""
@@ -140,6 +157,20 @@ class EncodedMembership:
         return list(table[:, classes:].double().reshape(len(table), SIDES, 2, FOLDS).unbind(1))
 
 
+def standard(logits: Tensor, unseen: Tensor) -> Tensor:
+    """Returns logits with the means and the spread that those of trained models have, float64 [samples, classes].
+
+    No bias of a class and no scale of the logits, however small, counts then.
+
+    Args:
+        logits: of some samples.
+        unseen: those of samples that no model saw, by which means of classes and the spread are told.
+    """
+    means = unseen.double().mean(dim=0)
+    spread = (unseen.double() - means).square().mean().sqrt()
+    return SPREAD * (logits.double() - means) / spread.clamp(min=torch.finfo(torch.float64).tiny)
+
+
 def own_odds(logits: Tensor, answers: Tensor) -> Tensor:
     """Returns log p(own class) - log p(any other class), float64 [samples]."""
     logits = logits.double()
@@ -150,7 +181,7 @@ def own_odds(logits: Tensor, answers: Tensor) -> Tensor:
 def fitted_line(odds: Tensor, unseen: Compared) -> tuple[float, float]:
     """Returns intercept and slope of a module's log-odds over those that are typical, by weighted least squares.
 
-    A module whose logits were multiplied by something, or that is less sure of everything, hides nothing by that.
+    A module that is less sure of everything hides nothing by that.
     """
     weight = unseen.spread.square().reciprocal()
     weight = weight / weight.sum()
@@ -178,8 +209,11 @@ def read_odds(target: Target, capability: Capability, splits: Sequence[str] = SC
     items = [item for split in splits for item in getattr(capability, split)]
     encoded = encode_inputs(capability, items)
     target.module.eval()
+    said = encoded.table(target.module)
+    measured = set(_rows(capability.utility))
+    unseen = said[[item.row in measured for item in items]]
     odds = np.full(len(capability.inputs), np.nan)
-    odds[_rows(items)] = own_odds(encoded.table(target.module), encoded.answers).numpy()
+    odds[_rows(items)] = own_odds(standard(said, unseen), encoded.answers).numpy()
     return odds
 
 
@@ -187,12 +221,12 @@ def read_odds(target: Target, capability: Capability, splits: Sequence[str] = SC
 class Membership:
     """Whether samples stand out of those that no model saw: a likelihood-ratio attack on membership.
 
-    phi(x) is the log-odds of a sample's own class. Models that never saw it, the references, say what is typical:
-    z(x) = (phi(x) - a - b mean(x)) / spread(x), where a and b are fitted to samples that no model saw, so that neither
-    a scale nor a shift of the logits counts. The lines are drawn so that half of `rate` of other unseen samples lie
-    above the one, and half below the other. A sample of which the model is less sure than any that never saw it was
-    forgotten too well, and stands out just so. See `ranks.above_line`. Of a reference the other references tell what is
-    typical.
+    phi(x) is the log-odds of a sample's own class, of logits that are centred by class and brought to one spread, so
+    that neither a scale of the logits nor a bias counts. Models that never saw the sample, the references, say what is
+    typical: z(x) = (phi(x) - a - b mean(x)) / spread(x), where a and b are fitted to samples that no model saw. The
+    lines are drawn so that half of `rate` of other unseen samples lie above the one, and half below the other. A sample
+    of which the model is less sure than any that never saw it was forgotten too well, and stands out just so. See
+    `ranks.above_line`. Of a reference the other references tell what is typical.
 
     Utility is scored as `choice`: by the likeliest class, on samples that no model saw.
 
