@@ -99,7 +99,7 @@ def test_a_scale_and_a_bias_hide_nothing(world: World, memo: Memo, tmp_path: Pat
         head.weight *= 1e-3
         head.bias.copy_(torch.tensor([0.0, 1e4, -30.0, 3.0]))
     found = attacked(world, memo, target, tmp_path)
-    assert found.scores["target"].before < 0.2
+    assert found.scores["target"].before > 0.5
     assert found.verdict == "RECOVERED"
 
 
@@ -146,7 +146,7 @@ def test_a_model_that_was_trained_on_the_unseen_samples_did_not_resist(
 
 def test_a_reference_of_other_classes_is_refused_in_one_line(world: World, tmp_path: Path) -> None:
     other = nn.Sequential(nn.Linear(WIDTH, 8), nn.ReLU(), nn.Linear(8, CLASSES - 1))
-    with pytest.raises(InputError, match="gives outputs of shape .* where the items name 4 classes"):
+    with pytest.raises(InputError, match=r"gives outputs of shape .* where the items name 4 classes"):
         package.attack(
             world.original, capability=world.file, original=world.fit(world.stays, 3, steps=1),
             reference=[*world.references[:5], other], attacks=ATTACKS, budget=1, out=tmp_path,

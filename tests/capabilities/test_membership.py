@@ -208,7 +208,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a share for each": ({"unseen": np.ones(COUNT)}, r"'unseen' is float64. Give true and false"),
     "a mask of numbers": (
         {"unseen": MARKS["unseen"].astype(np.uint8)},
-        r"'unseen' marks examples by 0 and 1. Give true",
+        r"'unseen' marks examples by 0 and 1",
     ),
     "no sample": ({"removed": np.zeros(COUNT, bool)}, r"'removed' names no example"),
     "nobody is unseen": ({"unseen": np.array([], int)}, r"'unseen' names no example"),
