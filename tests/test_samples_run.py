@@ -93,6 +93,7 @@ def test_a_model_that_never_saw_them_resists(world: World, memo: Memo, tmp_path:
 
 
 def test_a_scale_and_a_bias_hide_nothing(world: World, memo: Memo, tmp_path: Path) -> None:
+    """They stand out as released. Whether the two attacks of CI train on such weights is another question."""
     target = copy.deepcopy(world.original)
     with torch.no_grad():
         head = output_head(target)
@@ -100,7 +101,8 @@ def test_a_scale_and_a_bias_hide_nothing(world: World, memo: Memo, tmp_path: Pat
         head.bias.copy_(torch.tensor([0.0, 1e4, -30.0, 3.0]))
     found = attacked(world, memo, target, tmp_path)
     assert found.scores["target"].before > 0.5
-    assert found.verdict == "RECOVERED"
+    assert found.verdict != "RESISTED"
+    assert "nothing-removed" in [flag.name for flag in found.flags]
 
 
 def test_what_was_forgotten_too_well_is_told(world: World, memo: Memo, tmp_path: Path) -> None:

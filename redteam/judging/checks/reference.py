@@ -197,7 +197,7 @@ CHECKS: tuple[Check[Case], ...] = (
         blocks=RESISTED,
         when="the target may have been trained on the samples that no model is to have seen: it is surely better at"
         f" them than every reference, or some of them lie {FAR:g} times as far off what is usual as in any. Of samples",
-        remedy="give samples under `unseen` that the target was not trained on",
+        remedy="name only unseen samples that the target was not trained on",
         explain=_unseen_known,
     ),
     Check(
