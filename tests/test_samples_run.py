@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import redteam as package
 from redteam.cli import app
-from redteam.engine.heads import output_head
 from redteam.errors import InputError
 from redteam.evidence.results import CapabilityResult
 from redteam.suite.memo import Memo
@@ -90,19 +89,6 @@ def test_a_model_that_never_saw_them_resists(world: World, memo: Memo, tmp_path:
     assert (found.verdict, [flag.name for flag in found.flags]) == ("RESISTED", [])
     assert found.control_recovered
     assert found.scorer == "membership"
-
-
-def test_a_scale_and_a_bias_hide_nothing(world: World, memo: Memo, tmp_path: Path) -> None:
-    """They stand out as released. Whether the two attacks of CI train on such weights is another question."""
-    target = copy.deepcopy(world.original)
-    with torch.no_grad():
-        head = output_head(target)
-        head.weight *= 1e-3
-        head.bias.copy_(torch.tensor([0.0, 1e4, -30.0, 3.0]))
-    found = attacked(world, memo, target, tmp_path)
-    assert found.scores["target"].before > 0.5
-    assert found.verdict != "RESISTED"
-    assert "nothing-removed" in [flag.name for flag in found.flags]
 
 
 def test_what_was_forgotten_too_well_is_told(world: World, memo: Memo, tmp_path: Path) -> None:
