@@ -71,10 +71,7 @@ def dealt(
     forget = [row for row in rows if row in removed][: rules.most]
     retain = [row for row in rows if row not in removed][: RETAINED * rules.most]
     used = [*forget, *retain]
-    items = [
-        Item(id=identity(row), group=str(row), prompt="", choices=names, answer=labels[row], row=place)
-        for place, row in enumerate(used)
-    ]
+    items = examples_of(used, names, labels, identity)
     if not retain:
         raise InputError(f"{path}: every example is of what was removed", "Give examples of what stays too")
     answers, scorers = {item.answer for item in items[: len(forget)]}, _scorers(rules)
@@ -90,6 +87,23 @@ def dealt(
         for split in (utility, negatives):
             scorer.refuse_few(sum(item.answer not in answers for item in split), str(path))
     return used, {**parts, "negatives": negatives, "scorers": scorers}
+
+
+def examples_of(
+    rows: Sequence[int], names: tuple[str, ...], labels: Mapping[int, int] | Any, identity: Callable[[int], str]
+) -> list[Item]:
+    """Returns an item for each row, a fact by itself, whose own `row` is its place among them.
+
+    Args:
+        rows: of the examples that are used.
+        names: of all classes.
+        labels: class of an example, by its row.
+        identity: names an example.
+    """
+    return [
+        Item(id=identity(row), group=str(row), prompt="", choices=names, answer=int(labels[row]), row=place)
+        for place, row in enumerate(rows)
+    ]
 
 
 def _held_against(scorer: Any) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from redteam.capabilities.arrays import LabelledArrays, read_arrays
-from redteam.capabilities.items import Capability, Item
+from redteam.capabilities.classes import examples_of
+from redteam.capabilities.items import Capability
 from redteam.capabilities.scorers.membership import Membership
 from redteam.capabilities.splits import split_by_group
 from redteam.config.capability import SamplesFile
@@ -36,25 +36,12 @@ def samples_of(rules: SamplesFile, path: Path) -> Capability:
         generator.shuffle(rows)
     removed, unseen, stays = removed[: rules.most], unseen[: 2 * HELD], stays[: RETAINED * rules.most]
     used = [*removed, *unseen, *stays]
-    place = {row: number for number, row in enumerate(used)}
+    items = examples_of(used, held.names, held.labels, lambda row: f"{rules.arrays}[{row}]")
+    forget, rest = items[: len(removed)], items[len(removed) :]
     scorer = Membership(rate=rules.false_positives)
-
-    def items(rows: Sequence[int]) -> list[Item]:
-        return [
-            Item(
-                id=f"{rules.arrays}[{row}]",
-                group=str(row),
-                prompt="",
-                choices=held.names,
-                answer=int(held.labels[row]),
-                row=place[row],
-            )
-            for row in rows
-        ]
-
     sizes = (rules.splits.attack, rules.splits.select, rules.splits.certify)
     try:
-        attack, select, certify = split_by_group(items(removed), sizes, rules.seed)
+        attack, select, certify = split_by_group(forget, sizes, rules.seed)
     except ValueError as error:
         raise InputError(f"{path}: {error}", "Name more samples that were removed") from error
     half = len(unseen) // 2
@@ -63,9 +50,9 @@ def samples_of(rules: SamplesFile, path: Path) -> Capability:
     return Capability(
         name=rules.name,
         **parts,
-        retain=tuple(items(stays)),
-        utility=tuple(items(unseen[:half])),
-        negatives=tuple(items(unseen[half:])),
+        retain=tuple(rest[len(unseen) :]),
+        utility=tuple(rest[:half]),
+        negatives=tuple(rest[half : len(unseen)]),
         inputs=np.ascontiguousarray(held.inputs[used]),
         scorers=(scorer,),
     )

@@ -159,8 +159,7 @@ def contrast_bounds(models: Models, grouping: Grouping, tolerated: float, confid
     low = contrast - reach
     if len(models.references) > 1:
         means = _between(models)
-        spread = (1 - tolerated) * _of_a_further_one(means)
-        low = min(low, contrast - float(stdtrit(len(means) - 1, level)) * spread)
+        low = min(low, contrast - (1 - tolerated) * _reach_of_a_further_one(means, level))
     return Interval(contrast, low, contrast + reach)
 
 
@@ -179,10 +178,8 @@ def facts_to_settle(models: Models, grouping: Grouping, tolerated: float, confid
     whole, target, never = models.means
     contrast, level = target - tolerated * whole - (1 - tolerated) * never, (1 + confidence) / 2
     parts, means = _parts(models, grouping), _between(models)
-    if contrast > 0 and len(models.references) > 1:
-        spread = (1 - tolerated) * _of_a_further_one(means)
-        if contrast <= float(stdtrit(len(means) - 1, level)) * spread:
-            return None
+    if len(models.references) > 1 and 0 < contrast <= (1 - tolerated) * _reach_of_a_further_one(means, level):
+        return None
     shrinking = 1 if models.lines is None else 2  # these parts stand first
     for times in map(float, np.geomspace(1, MORE_FACTS, 150)):
         more = [(part.over(times), freedom * times) for part, freedom in parts[:shrinking]]
@@ -197,14 +194,10 @@ def references_apart(models: Models, confidence: float) -> str | None:
 
     What one more of them might do is meant, as in `predicted_low`.
     """
-    from scipy.special import stdtrit
-
     if len(models.references) < 2:
         return None
-    means = _between(models)
-    reach = float(stdtrit(len(means) - 1, (1 + confidence) / 2)) * _of_a_further_one(means)
-    gain = models.means[1] - models.means[2]
-    if not 0 < gain <= reach:
+    means, gain = _between(models), models.means[1] - models.means[2]
+    if not 0 < gain <= _reach_of_a_further_one(means, (1 + confidence) / 2):
         return None
     return f"they reach {means.min():.2f} to {means.max():.2f}, the target {models.means[1]:.2f}"
 
@@ -235,6 +228,13 @@ def _share(changes: Array, facts: float, level: float) -> float:
     """
     size = float((changes**2).sum() / changes.sum()) if changes.any() else 1.0
     return size * share_bound(changes.mean() * facts / size, facts, level)
+
+
+def _reach_of_a_further_one(means: Array, level: float) -> float:
+    """Returns how far above the mean of references a further one lies at most, with such a probability."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(means) - 1, level)) * _of_a_further_one(means)
 
 
 def _of_a_further_one(means: Array) -> float:

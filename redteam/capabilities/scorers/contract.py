@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +55,20 @@ class Encoded(Protocol):
         """
 
 
-class Said:
-    """What a module says as it is now. Examples that several splits of a classifier rest on are read once.
+@runtime_checkable
+class OfParts(Protocol):
+    """Items whose table is made of what a classifier says of several sets of examples."""
 
-    An `Encoded` that reads them says so: its `parts` are what it reads, and `table_of(logits)` makes its table of what
-    the module says of these.
-    """
+    @property
+    def parts(self) -> Sequence[Any]:
+        """The sets that are read: `EncodedInputs`."""
+
+    def table_of(self, logits: Sequence[Tensor]) -> Tensor:
+        """Returns the table, of the logits of each part, float32 [examples, classes]."""
+
+
+class Said:
+    """What a module says as it is now. Examples that several splits of a classifier rest on are read once."""
 
     def __init__(self, module: nn.Module) -> None:
         """Reads nothing yet; the module is in evaluation mode."""
@@ -73,11 +81,9 @@ class Said:
         Raises:
             NotFinite: as there.
         """
-        of_parts: Callable[[Sequence[Tensor]], Tensor] | None = getattr(encoded, "table_of", None)
-        if of_parts is None:
+        if not isinstance(encoded, OfParts):
             return encoded.table(self._module)
-        parts: Sequence[Any] = encoded.parts  # type: ignore[attr-defined]  # stands beside `table_of`
-        return of_parts([self._read(part) for part in parts])
+        return encoded.table_of([self._read(part) for part in encoded.parts])
 
     def _read(self, part: Any) -> Tensor:
         if not part.rows:

@@ -20,7 +20,6 @@ from redteam.capabilities.scorers.ranks import (
     above_line,
     above_lines,
     fold_sizes,
-    needed_for,
     places,
     refuse_few,
 )
@@ -273,11 +272,6 @@ class Membership:
             self.refuse_few(len(part), capability.name)
         unseen = tuple(_compared(capability, part) for part in parts)
         return EncodedMembership(_compared(capability, items), unseen, held, self.rate)
-
-    @property
-    def needed(self) -> int:
-        """Unseen samples that it takes to draw the lines."""
-        return needed_for(self.rate / SIDES)
 
     def refuse_few(self, unseen: int, name: str) -> None:
         """Refuses a rate that so many unseen samples cannot tell.
