@@ -207,6 +207,12 @@ def test_what_is_public_is_documented(file: Path) -> None:
     assert not list(undocumented(parsed(file).body))
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by their names alone: of two it collects one, and only where both are asked for."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 SHIPPED = [
     pytest.param(
         registry,

@@ -1,1 +1,1 @@
-"""The measurement protocol `standard-2`, from a checkpoint to a verdict."""
+"""The measurement protocol `standard-3`, from a checkpoint to a verdict."""
