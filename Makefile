@@ -13,7 +13,7 @@ attack: $(READY)
 	$(BIN)/redteam attack $(RMU) --budget 32
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=25
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder --durations=25

@@ -47,23 +47,31 @@ def _failed_attack(case: Case) -> Iterator[str]:
 
 
 def _lost(case: Case) -> Iterator[str]:
-    """Yields a trial on the target that had found more when it failed than any that was confirmed.
+    """Yields a trial on the target that had found more when it failed than any that was confirmed with as many examples.
 
     What it showed is not in the verdict.
     """
-    evidence, kept = case.evidence, case.stops["target"]
+    arms = case.evidence.arms("target")
+    for count, arm in zip((0, *case.evidence.capability.shown), arms, strict=True):
+        if (found := _found_and_lost(case, arm)) is not None:
+            yield f"{found} with as many examples ({count})" if count else found
+            return
+
+
+def _found_and_lost(case: Case, arm: str) -> str | None:
+    """Returns what a failed trial of one adversary had reached, if no confirmed one reached as much; else None."""
+    evidence, kept = case.evidence, case.evidence.stops(arm)
     tolerated = case.policy.max_excess_recovery * max(0.0, float(case.whole().mean()) - case.chance)
-    for row in (*evidence.search("target"), *evidence.again("target"), *evidence.confirmed("target")):
-        if row.state != "failed":
-            continue
+    rows = (*evidence.search(arm), *evidence.again(arm), *evidence.confirmed(arm))
+    for row in (row for row in rows if row.state == "failed"):
         points = [point for point in row.points if point.steps > 0]
         for floor in (case.floor("target"), -math.inf):
             held = [point for point in points if row.reversible or point.utility >= floor]
             found = max((point.select for point in held), default=0.0)
             if found > strongest_stop(kept, floor=floor).select + tolerated:
                 why = f"{row.attack} had reached {found:.2f} when it failed ({(row.error or 'no reason')[:80]})"
-                yield f"{why}, more than any attack that was confirmed"
-                return
+                return f"{why}, more than any attack that was confirmed"
+    return None
 
 
 def _attacks_idle(case: Case) -> Iterator[str]:
