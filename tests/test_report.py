@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from redteam.evidence.results import CapabilityResult, Probed, Scores, Tried
+from redteam.evidence.results import CapabilityResult, Probed, Scores, Tried, WithExamples
 from redteam.record import Interval
 from redteam.reporting.attacks import attacks_table
 from redteam.reporting.console import curve_table
 from redteam.reporting.probes import probes_table
 
 
-def told(**tried: Any) -> list[str]:
+def told(*, width: int = 100, with_examples: Sequence[WithExamples] = (), **tried: Any) -> list[str]:
     """The lines of the table."""
-    capability = CapabilityResult.model_construct(tried={name: Tried(**fields) for name, fields in tried.items()})
+    by_name = {name: Tried(**fields) for name, fields in tried.items()}
+    capability = CapabilityResult.model_construct(tried=by_name, with_examples=with_examples)
     table = attacks_table(capability)
     assert table is not None
-    console = Console(record=True, width=100, file=io.StringIO())
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(table)
     return [line.rstrip() for line in console.export_text().splitlines()]
 
@@ -45,6 +47,24 @@ def test_an_attack_that_did_nothing_has_no_bar_but_a_reason() -> None:
     assert by_name["prune"].endswith("no setting kept utility")
     assert "\x1b" not in "".join(lines)
     assert "[red]no" in by_name["evil"]  # text, never markup
+
+
+def test_who_has_a_few_examples_has_columns_of_his_own() -> None:
+    """Two adversaries searched with each attack; one that needs examples was not searched with by the other."""
+    few = WithExamples.model_construct(count=4)
+    lines = told(
+        width=80,
+        with_examples=[few],
+        head=tried(0.75, 0.05, best_with_examples=0.5, reference_with_examples=0.45),
+        imprint=tried(None, None, best_with_examples=0.8, reference_with_examples=0.45),
+        prune=tried(None, None, idle="not tried"),
+    )
+    assert " ".join(lines[0].split()) == "searched with trials target never knew + examples never knew"
+    assert lines[1].split()[:-1] == ["imprint", "4", "0.80", "0.45"]
+    assert lines[2].split()[:-1] == ["head", "4", "0.75", "0.05", "0.50", "0.45"]
+    assert lines[1].index("0.80") == lines[2].index("0.50")
+    assert [line.count("▇") for line in lines[1:]] == [10, 9, 0]
+    assert lines[3].endswith("not tried")
 
 
 def test_probes_say_what_they_read_and_which_were_handed_the_original() -> None:

@@ -122,8 +122,11 @@ class Tried(Record):
     Attributes:
         trials: on the target.
         failed: of them.
-        best: highest select score at the utility floor, of the target; None where utility never held.
+        best: highest select score at the utility floor, of the target; None where utility never held, and of an attack
+            that needs examples where those that it has are counted.
         reference: the same of the reference.
+        best_with_examples: the same of the target where the adversary has a few examples; None where none are counted.
+        reference_with_examples: likewise of the reference.
         idle: why it proves nothing: it was not tried, or did nothing; None if it is a working attack.
     """
 
@@ -131,7 +134,14 @@ class Tried(Record):
     failed: int
     best: float | None
     reference: float | None
+    best_with_examples: float | None = None
+    reference_with_examples: float | None = None
     idle: str | None
+
+    @property
+    def most(self) -> float | None:
+        """The better of both bests; None where utility never held."""
+        return max((score for score in (self.best, self.best_with_examples) if score is not None), default=None)
 
 
 class Recoverer(Record):

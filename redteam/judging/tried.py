@@ -80,18 +80,24 @@ def inert(rows: Sequence[TrialEvent]) -> str | None:
 def _tried(name: str, evidence: Evidence, floors: Mapping[str, float]) -> Tried:
     capability = evidence.capability
     never = "reference" if "reference" in floors else "canary"
-    searched = [_Searched.of(name, evidence, floors, 0)] if name not in capability.examples else []
-    if capability.tuned:
-        searched.append(_Searched.of(name, evidence, floors, capability.tuned))
+    without = _Searched.of(name, evidence, floors, 0) if name not in capability.examples else None
+    taught = _Searched.of(name, evidence, floors, capability.tuned) if capability.tuned else None
+    searched = [search for search in (without, taught) if search is not None]
     rows = [row for search in searched for row in search.rows["target"]]
     idle = [why for search in searched if (why := search.idle(old=not capability.suite)) is not None]
     return Tried(
         trials=len(rows),
         failed=sum(not scored(row) for row in rows),
-        best=searched[0].best["target"],
-        reference=searched[0].best.get(never),
+        best=_best_of(without, "target"),
+        reference=_best_of(without, never),
+        best_with_examples=_best_of(taught, "target"),
+        reference_with_examples=_best_of(taught, never),
         idle=idle[0] if idle else None,
     )
+
+
+def _best_of(search: _Searched | None, role: str) -> float | None:
+    return None if search is None else search.best.get(role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ def _failed_attack(case: Case) -> Iterator[str]:
 
 
 def _lost(case: Case) -> Iterator[str]:
-    """Yields a trial on the target that had found more when it failed than any that was confirmed with as many examples.
+    """Yields a trial on the target that had found more when it failed than any that was confirmed.
 
-    What it showed is not in the verdict.
+    What it showed is not in the verdict. Trials with as many examples are compared.
     """
     arms = case.evidence.arms("target")
     for count, arm in zip((0, *case.evidence.capability.shown), arms, strict=True):
