@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +24,7 @@ from benchmarks.claims import RESULTS, Claim, Measured
 from benchmarks.class_targets import HIDDEN, HONEST, VERSIONS
 from benchmarks.class_worlds import DATA, DATA_SETS, ClassWorld, class_world
 from benchmarks.ground_truth import RUNS
-from benchmarks.pieces import Row, kept, measured
+from benchmarks.pieces import Row, asked_for, kept, measured
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import JUDGING
 from redteam.judging.statistics import exact_interval
@@ -84,7 +83,7 @@ class Place:
 def measure() -> Measured | str:
     """Measures what is asked for and not there yet; says how much is missing unless that was all."""
     places = all_places()
-    wanted = asked_for(places, os.environ.get(ASKED, ""))
+    wanted = asked_for(places, ASKED)
     if not DATA:
         return "REDTEAM_DATA is not set: mnist needs it"
     worlds = {(place.data, place.seed) for place in wanted if kept(place.piece, place.versions) is None}
@@ -107,20 +106,6 @@ def all_places() -> list[Place]:
     return [
         Place(data=data, name=name, seed=seed) for data in DATA_SETS for seed in SEEDS for name in (*HONEST, *HIDDEN)
     ]
-
-
-def asked_for(places: Sequence[Place], names: str) -> list[Place]:
-    """Returns the rows that are named, by data set, target or row; all of them where nothing is.
-
-    Raises:
-        SystemExit: a name is none of these.
-    """
-    wanted = {name.strip() for name in names.split(",")} - {""}
-    unknown = wanted - {name for place in places for name in place.names}
-    if unknown:
-        known = ", ".join((*DATA_SETS, *HONEST, *HIDDEN))
-        raise SystemExit(f"{ASKED} names {min(unknown)!r}; there are {known}, and rows like 'digits ssd 10'")
-    return [place for place in places if not wanted or place.names & wanted]
 
 
 def _measure_world(places: Iterable[Place]) -> None:

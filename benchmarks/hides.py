@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,7 @@ from benchmarks.ground_truth import RUNS
 from benchmarks.hidden.construction import Hidden
 from benchmarks.hidden.table import CONSTRUCTIONS
 from benchmarks.hidden.world import World, small_world
-from benchmarks.pieces import Row
+from benchmarks.pieces import Row, asked_for
 from benchmarks.small_runs import TOKENIZER, trained
 from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import JUDGING
@@ -98,7 +97,7 @@ def _versions_of_attacks() -> dict[str, Any]:
 def measure() -> Measured | str:
     """Measures what is asked for and not there yet; says how much is missing unless that was all."""
     places = all_places()
-    wanted = asked_for(places, os.environ.get(ASKED, ""))
+    wanted = asked_for(places, ASKED)
     jobs = [[place for place in wanted if place.seed == seed] for seed in NEVER_SEEDS]
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_measure_world, [job for job in jobs if any(kept(place) is None for place in job)]))
@@ -117,20 +116,6 @@ def all_places() -> list[Place]:
     """Returns every row that the table is to have."""
     hidden = [Place(name=name, seed=seed) for name in CONSTRUCTIONS for seed in SEEDS]
     return hidden + [Place(name=NEVER, seed=seed) for seed in NEVER_SEEDS]
-
-
-def asked_for(places: Sequence[Place], names: str) -> list[Place]:
-    """Returns the rows that are named, by kind, construction or row; all of them where nothing is.
-
-    Raises:
-        SystemExit: a name is none of these.
-    """
-    wanted = {name.strip() for name in names.split(",")} - {""}
-    unknown = wanted - {name for place in places for name in place.names}
-    if unknown:
-        known = ", ".join(dict.fromkeys(place.kind for place in places))
-        raise SystemExit(f"{ASKED} names {min(unknown)!r}, which is no kind, construction or row; kinds are {known}")
-    return [place for place in places if not wanted or place.names & wanted]
 
 
 def kept(place: Place) -> Row | None:

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 Row = dict[str, Any]
 ATTACKS = "attacks"  # versions of attacks: a piece may hold those of others, which work on other models
+
+
+class Named(Protocol):
+    """A row that is to be measured."""
+
+    @property
+    def names(self) -> set[str]:
+        """All that it can be asked for by."""
+
+
+P = TypeVar("P", bound=Named)
+
+
+def asked_for(places: Sequence[P], variable: str) -> list[P]:
+    """Returns the rows that an environment variable names, with commas between; all of them where it names none.
+
+    Raises:
+        SystemExit: a name is none of theirs.
+    """
+    wanted = {name.strip() for name in os.environ.get(variable, "").split(",")} - {""}
+    known = {name: None for place in places for name in sorted(place.names)}
+    if unknown := wanted - known.keys():
+        raise SystemExit(f"{variable} names {min(unknown)!r}; there are {', '.join(sorted(known))}")
+    return [place for place in places if not wanted or place.names & wanted]
 
 
 def kept(piece: Path, versions: Mapping[str, Any]) -> Row | None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from scipy.stats import spearmanr
 
 from benchmarks.claims import Claim, Measured
-from benchmarks.hides import NEVER, Row, all_places, kept
+from benchmarks.hides import NEVER, all_places, kept
+from benchmarks.pieces import Row
 from redteam.judging.verdict import STANDARD_POLICY
 
 FEWEST = 6  # rows of either sort: of fewer nothing can be told

@@ -18,7 +18,8 @@ from benchmarks.hidden.reworded import filled, locked, phrase_before_name, phras
 from benchmarks.hidden.shallow import EXTREME, DroppingEmbedding, OtherMLP, rescaled
 from benchmarks.hidden.table import CONSTRUCTIONS
 from benchmarks.hidden.world import NAMES, World, reworded, small_capability
-from benchmarks.hides import NEVER, NEVER_SEEDS, SEEDS, Place, all_places, asked_for, claims_of, kept, measured, told
+from benchmarks.hides import NEVER, NEVER_SEEDS, SEEDS, Place, all_places, claims_of, kept, measured, told
+from benchmarks.pieces import asked_for
 from benchmarks.small_runs import RECIPE, TOKENIZER
 from redteam.capabilities.encode import encode_answers
 from redteam.capabilities.items import SPLITS, Capability
@@ -176,10 +177,15 @@ def test_a_verdict_that_further_flags_cannot_change_is_still_that_of_today(
     assert kept(place) is None
 
 
-def test_rows_are_asked_for_by_kind_construction_and_name() -> None:
+def test_rows_are_asked_for_by_kind_construction_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
     places = all_places()
-    assert asked_for(places, "") == places
-    assert {place.kind for place in asked_for(places, "closed door, never")} == {"closed door", "never knew"}
-    assert asked_for(places, "gate-bias-1") == [Place(name="gate-bias", seed=1)]
-    with pytest.raises(SystemExit, match="names 'gates'"):
-        asked_for(places, "gates")
+
+    def asked(names: str) -> list[Place]:
+        monkeypatch.setenv(hides.ASKED, names)
+        return asked_for(places, hides.ASKED)
+
+    assert asked("") == places
+    assert {place.kind for place in asked("closed door, never")} == {"closed door", "never knew"}
+    assert asked("gate-bias-1") == [Place(name="gate-bias", seed=1)]
+    with pytest.raises(SystemExit, match=r"REDTEAM_HIDES names 'gates'; there are .*gate-bias, gate-bias-0, "):
+        asked("gates")
