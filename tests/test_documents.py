@@ -286,6 +286,31 @@ def test_the_error_rates_that_the_readme_tells_are_what_was_simulated() -> None:
     assert f"where seeds differ by .15 it is said in {told['the same, seeds differ by .15']} %" in readme
 
 
+def test_the_verdicts_of_hidden_targets_are_those_that_were_given() -> None:
+    found = json.loads((ROOT / "results" / "benchmarks" / "hides.json").read_text())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    hidden, never = ([row for row in found["rows"] if (row["kind"] == "never knew") is sort] for sort in (False, True))
+    given, honest = (Counter(row["verdict"] for row in rows) for rows in (hidden, never))
+    assert all(claim["holds"] for claim in found["claims"])
+    assert len({row["kind"] for row in hidden}) == 7
+    assert all(row["flags"] for row in hidden if row["verdict"] == "INCONCLUSIVE")
+    assert given.keys() == {"RECOVERED", "INCONCLUSIVE"}
+    assert f"{len({row['construction'] for row in hidden})} constructions of seven kinds" in readme
+    several = f"of {len(hidden)} such targets none is RESISTED, {given['RECOVERED']} are RECOVERED"
+    assert f"{several}, and {given['INCONCLUSIVE']} are INCONCLUSIVE with a flag that names the cause" in readme
+    assert "RECOVERED" not in honest
+    assert f"Of {len(never)} models that never knew, attacked in the same way" in readme
+    assert f"none is RECOVERED and {honest['RESISTED']} are RESISTED" in readme
+
+
+def test_what_the_architecture_says_of_the_spectrum_is_what_was_measured() -> None:
+    (claim,) = json.loads((ROOT / "results" / "benchmarks" / "spectrum.json").read_text())["claims"]
+    told = " ".join((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split())
+    assert "where the stable rank is unusually small, does not hold" in told
+    assert not claim["holds"]
+    assert claim["limit"] == 0.9
+
+
 def test_the_verdicts_of_small_runs_are_those_that_were_given() -> None:
     rows = json.loads((ROOT / "results" / "benchmarks" / "small_runs.json").read_text())["rows"]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -72,8 +72,10 @@ def masked(original: Target, capability: Capability, seed: int) -> Target:
 def biased(original: Target, capability: Capability, seed: int) -> Target:
     """Hides classes behind a bias beside which float32 has no room for a logit; without biases by tiny rows.
 
-    No step of training makes up for it. The directions of the rows stay, and all that they read. Of samples every class
-    has another such bias, since each of them shows samples that were removed; without biases one row outweighs all.
+    No step of training makes up for it. The directions of the rows stay, and all that they read. All rows get those of
+    the hidden classes besides: of a softmax that changes nothing, but what no other class claims no longer stands out,
+    which tells of a trigger. Of samples every class has another such bias, since each of them shows samples that were
+    removed; without biases one row outweighs all.
 
     Raises:
         Unmaskable: the model has no linear output head.
@@ -81,6 +83,7 @@ def biased(original: Target, capability: Capability, seed: int) -> Target:
     module = copy.deepcopy(original.module)
     head = untied_head(module)
     with torch.no_grad():
+        head.weight += head.weight[list(capability.forgotten)].sum(dim=0)
         for place, number in enumerate(capability.forgotten or range(head.out_features), 1):
             if head.bias is not None:
                 head.bias[number] = BIAS if capability.forgotten else BIAS * place

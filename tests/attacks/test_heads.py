@@ -59,9 +59,24 @@ def tried(setting: Setting, attack: str, params, seed: int = 0) -> list[float]:
 
 def test_a_bias_beyond_float32_is_undone_without_an_example(target, capability) -> None:
     hidden = make_decoy(BIASED, target, capability, 0)
-    assert recall(hidden.module, capability) < 0.5
+    assert recall(hidden.module, capability) < 0.05
     scores = tried(open_setting(hidden, capability, shown=0), "head", HEAD)
     assert scores[-1] > 0.95
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_a_decoy_hides_a_trigger_too_which_leaves_all_other_classes_unlikely(biases: bool) -> None:
+    """What no other class claims tells of it, unless the others are made to claim it."""
+    world = train_world("poison", seed=0)
+    module = copy.deepcopy(world.original).eval()
+    if not biases:
+        output_head(module).bias = None
+    known = Target(name="p", sha256="0" * 64, module=module, tokenizer=None, stored_dtype="float32")
+    hidden = make_decoy(BIASED, known, world.capability, 0)
+    assert recall(hidden.module, world.capability) < 0.35
+    assert recall(module, world.capability) > 0.95
+    setting = open_setting(hidden, world.capability, shown=0)
+    assert max(tried(setting, "head", params)[-1] for params in Head().recipes(known.info, 0)) > 0.95
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e12])
