@@ -63,8 +63,29 @@ def learning(view: ProbeContext) -> Layers:
     if asked or not view.capability.retain:
         return attack
     retain = view.layers("retain")
-    states = {layer: np.concatenate([attack.states[layer], rows]) for layer, rows in retain.states.items()}
-    return Layers(items=attack.items + retain.items, states=states)
+    items = attack.items + retain.items
+    rows = no_more_than_usual(answers_of(items), len(attack.items), view.seed)
+    states = {layer: np.concatenate([attack.states[layer], more])[rows] for layer, more in retain.states.items()}
+    return Layers(items=tuple(items[row] for row in rows), states=states)
+
+
+def no_more_than_usual(answers: Answers, removed: int, seed: int) -> NDArray[np.int64]:
+    """Returns which rows to learn from, so that no removed answer is more frequent than what stays usually is.
+
+    Else a probe that knows nothing would name the most frequent answer, and be right of all that was removed: 120
+    images with a trigger and 170 of the class that it asks for, among some 110 of any other.
+
+    Args:
+        answers: [items].
+        removed: so many of them, the first, are of what was removed.
+        seed: draws what is left out; of an answer that is the last what has it and stays.
+    """
+    own, counts = set(answers[:removed].tolist()), Counter(answers.tolist())
+    usual = int(np.median([count for answer, count in counts.items() if answer not in own] or [len(answers)]))
+    order = np.random.default_rng(seed).permutation(len(answers))
+    order = np.concatenate([order[order < removed], order[order >= removed]])
+    dropped = [order[answers[order] == answer][usual:] for answer in sorted(own)]
+    return np.setdiff1d(np.arange(len(answers)), np.concatenate(dropped))
 
 
 class StatesProbe(ABC):

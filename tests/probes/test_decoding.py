@@ -35,6 +35,7 @@ from redteam.probes.decoding import (
     States,
     answers_of,
     learning,
+    no_more_than_usual,
     read_places,
     right_among_choices,
     shuffled,
@@ -234,6 +235,36 @@ def test_two_forgotten_classes_are_learnt_beside_what_stays_too() -> None:
     reading = LinearProbe().read(view)
     assert np.mean(reading.correct) > 0.9
     assert np.mean(reading.erased) <= 0.3  # four classes; half were two
+
+
+@pytest.mark.parametrize(
+    ("removed", "others", "left"),
+    [
+        ([2] * 30, [0, 1, 3] * 30, {"a0": 30, "a1": 30, "a2": 30, "a3": 30}),
+        ([2] * 50, [0, 1, 3] * 30, {"a0": 30, "a1": 30, "a2": 30, "a3": 30}),
+        ([2] * 20, [0, 1, 3, 2] * 30, {"a0": 30, "a1": 30, "a2": 30, "a3": 30}),  # a trigger: its class stays
+        ([2, 3] * 40, [0, 1] * 30, {"a0": 30, "a1": 30, "a2": 30, "a3": 30}),
+        ([2] * 9, [0] * 2 + [1] * 5 + [3] * 30, {"a0": 2, "a1": 5, "a2": 5, "a3": 30}),
+        ([2] * 9, [], {"a2": 9}),
+    ],
+)
+def test_a_removed_answer_is_no_more_frequent_than_others(removed: list[int], others: list[int], left) -> None:
+    answers = np.array([f"a{answer}" for answer in [*removed, *others]])
+    rows = no_more_than_usual(answers, len(removed), 0)
+    assert Counter(answers[rows].tolist()) == left
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    shown, kept = (Counter(answers[: len(removed)]), Counter(answers[[row for row in rows if row < len(removed)]]))
+    assert kept == {answer: min(count, left[answer]) for answer, count in shown.items()}  # what was removed stays first
+
+
+def test_a_probe_that_can_learn_nothing_of_a_trigger_is_not_right_of_it_by_naming_the_commonest_answer() -> None:
+    """Most of what is learnt from has the removed answer: naming it blindly must not look like reading it."""
+    parts = {part: of_answers(60, seed, (2,)) for seed, part in enumerate(("attack", "select", "certify"))}
+    parts["retain"] = of_answers(160, 3, (0, 1, 2, 3))
+    reading = LinearProbe().read(replace(view_with(parts, []), tokenizer=None))
+    assert np.mean(reading.correct) > 0.9
+    assert np.mean(reading.erased) <= 0.3
+    assert np.mean(reading.control) <= 0.5
 
 
 def test_where_nothing_stays_there_is_nothing_to_add() -> None:

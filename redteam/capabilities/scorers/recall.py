@@ -129,7 +129,8 @@ class Recall:
     says nothing. See `ranks.above_line`. A factor on all logits moves the order of examples little: in the limits
     it is that of z_c less the largest of the others, and of z_c less their mean.
 
-    What must stay is scored as `choice`: by the likeliest class.
+    What must stay is scored as `choice`: by the likeliest class. The version is also raised with what the suite does
+    of removed classes alone: their decoys, and what probes learn of them from.
 
     Attributes:
         rate: share of the negatives above the line.
@@ -138,7 +139,7 @@ class Recall:
     rate: float = RATE
 
     name = "recall"
-    version = 2
+    version = 3
     goal = "are examples of the class above all but 1 % of other examples?"
     paper = (
         "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"
