@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from redteam.judging.case import Case
 from redteam.judging.checks.check import RESISTED, Check
-from redteam.judging.recovery import strongest_stop
 from redteam.judging.tried import scored
 from redteam.judging.verdict import STANDARD_POLICY
 
@@ -60,15 +59,16 @@ def _lost(case: Case) -> Iterator[str]:
 
 def _found_and_lost(case: Case, arm: str) -> str | None:
     """Returns what a failed trial of one adversary had reached, if no confirmed one reached as much; else None."""
-    evidence, kept = case.evidence, case.evidence.stops(arm)
+    evidence = case.evidence
     tolerated = case.policy.max_excess_recovery * max(0.0, float(case.whole().mean()) - case.chance)
     rows = (*evidence.search(arm), *evidence.again(arm), *evidence.confirmed(arm))
     for row in (row for row in rows if row.state == "failed"):
         points = [point for point in row.points if point.steps > 0]
-        for floor in (case.floor("target"), -math.inf):
+        for any_utility in (False, True):
+            floor = -math.inf if any_utility else case.floor(arm)
             held = [point for point in points if row.reversible or point.utility >= floor]
             found = max((point.select for point in held), default=0.0)
-            if found > strongest_stop(kept, floor=floor).select + tolerated:
+            if found > case.strongest(arm, any_utility=any_utility).select + tolerated:
                 why = f"{row.attack} had reached {found:.2f} when it failed ({(row.error or 'no reason')[:80]})"
                 return f"{why}, more than any attack that was confirmed"
     return None
