@@ -75,9 +75,8 @@ def test_what_was_unlearned_comes_back(tmp_path: Path) -> None:
         [sys.executable, EXAMPLE / "build.py", "--out", target], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert build.returncode == 0, build.stderr
-    done = redteam(
-        "attack", target, "--attack", f"{SHORT}:Short", "--budget", "2", "--format", "json", "--out", tmp_path / "run"
-    )
+    short = ("--attack", f"{SHORT}:Short", "--probe", "linear", "--budget", "2")
+    done = redteam("attack", target, *short, "--format", "json", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     result = json.loads(done.stdout)["capabilities"][0]

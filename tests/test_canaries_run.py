@@ -76,9 +76,9 @@ def test_a_reference_that_hides_some_of_it_is_found_by_drawn_answers(
     both = {"original": world.original, "memo": memo}
     leaking = attacked(world, world.never, tmp_path / "leaking", reference=reference, **both)
     honest = attacked(world, world.never, tmp_path / "honest", reference=trained(known.retain), **both)
-    assert "reference-leaks" in [flag.name for flag in judge_run(tmp_path / "leaking").flags]
+    assert "reference-leaks" in [flag.name for flag in leaking.flags]
     assert leaking.scores["reference"].before < 0.25
-    assert "reference-leaks" not in [flag.name for flag in judge_run(tmp_path / "honest").flags]
+    assert "reference-leaks" not in [flag.name for flag in honest.flags]
     assert honest.scores["canary"].after is not None
     searched = [key for key in read_evidence(tmp_path / "honest").by_key if key.startswith("canary/search")]
     assert searched == []  # what won on the reference is tried, and nothing is searched for

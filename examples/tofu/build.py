@@ -78,6 +78,7 @@ def build(out: Path, *, steps: int, seed: int, progress: BuildProgress) -> None:
         retain=encode_answers(tokenizer, retain),
         seed=seed,
         progress=progress,
+        batch_size=16,
     )
     trio = Trio(target=unlearned.module, original=original, reference=reference, tokenizer=tokenizer)
     save_trio(out, trio, method="npo", seed=seed, capability=HERE / FILES[0])

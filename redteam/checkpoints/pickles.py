@@ -39,8 +39,8 @@ def instructions(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
         ValueError: the bytes are no pickle.
     """
     begin, built = file.tell(), _Built(path)
-    for number, (instruction, argument, _) in enumerate(pickletools.genops(file)):
-        if number >= MAX_INSTRUCTIONS or file.tell() - begin > MAX_PICKLE:
+    for number, (instruction, argument, position) in enumerate(pickletools.genops(file)):
+        if number >= MAX_INSTRUCTIONS or (position or 0) - begin > MAX_PICKLE:
             raise InputError(f"{path} has a pickle of more than {MAX_INSTRUCTIONS} instructions", SAVE_WEIGHTS)
         built.follow(instruction, argument)
         yield instruction.name, argument

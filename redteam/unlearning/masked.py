@@ -14,7 +14,7 @@ from redteam.engine.seeding import seeded
 from redteam.errors import InputError
 from redteam.unlearning.contract import UnlearningTask
 
-STRENGTHS = 60  # noise up to 1.25^60 = 650,000 times the mean weight
+STRIDES, STRIDE, GROWTH = 10, 6, 1.25  # noise up to 1.25^60 = 650,000 times the mean weight
 
 
 class Unmaskable(InputError):
@@ -30,8 +30,9 @@ class Masked:
 
     The head W [outputs, hidden] becomes W + s * r v^T: v reads off the last hidden state whether an example is of
     the forget set (ridge regression, 1 on forget and 0 on retain), r ~ N(0, 1)^outputs is a fixed noise over tokens
-    or classes, and s grows until at most `share_left` of what the original knew still shows. Everything below the head
-    is the original's. A suite that cannot recover this model is too weak to say anything about another.
+    or classes, and s grows until at most `share_left` of what the original knew still shows: in strides, and then step
+    by step from the last stride at which more did. Everything below the head is the original's. A suite that cannot
+    recover this model is too weak to say anything about another.
 
     Attributes:
         share_left: of what the original knew, by the capability's own scorer.
@@ -42,7 +43,7 @@ class Masked:
     ridge: float = 0.01
 
     name = "masked"
-    version = 1
+    version = 2
     goal = "control: a fake removal, noise on the output head over untouched knowledge"
     paper = "none: a positive control"
     when = "control"
@@ -62,15 +63,22 @@ class Masked:
         gate = gate.to(output.weight.device)
         noise = torch.randn(output.weight.shape[0], generator=seeded(task.seed, "masked")).to(output.weight.device)
         released = output.weight.detach().clone()
-        allowed = self.share_left * task.known(task.original)
+        known = task.known(task.original)
+        allowed = self.share_left * known
+        if known <= allowed:
+            return module
+
+        def hides(sign: int, step: int) -> bool:
+            strength = sign * GROWTH**step * float(released.norm(dim=1).mean())
+            output.weight.copy_(released + strength * noise[:, None] * gate)
+            return task.known(module) <= allowed
+
         with torch.no_grad():
             for sign in (1, -1):  # noise that raises the one answer of all examples hides nothing
-                strength = float(released.norm(dim=1).mean())
-                for _ in range(STRENGTHS):
-                    if task.known(module) <= allowed:
+                for last in range(0, STRIDE * STRIDES, STRIDE):
+                    if hides(sign, last):
+                        any(hides(sign, step) for step in range(max(0, last - STRIDE + 1), last + 1))
                         return module
-                    output.weight.copy_(released + sign * strength * noise[:, None] * gate)
-                    strength *= 1.25
         raise Unmaskable("no noise on the output head hides the answers; do they all begin with one token?")
 
     def _gate(self, forget: Tensor, retain: Tensor) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import pickle
+import pickletools
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +21,20 @@ from fuzz_format import Files, Format, write_files
 
 from redteam.errors import MAX_FOUND, MAX_REMEDY, InputError
 
-LIMIT = 5.0  # seconds of the processor for a call: on a busy machine a clock on the wall would count others' work
+NUMBERS, USUAL = pickle.dumps(list(range(100_000)), 2), 0.033  # seconds that taking these apart takes where LIMIT is 5
+
+
+def pace() -> float:
+    """How many times slower than usual this machine is, at least 1: five seconds there are fifteen on a slow one."""
+    began = [time.process_time()]
+    for _ in range(3):
+        deque(pickletools.genops(NUMBERS), maxlen=0)
+        began.append(time.process_time())
+    return max(1.0, min(after - before for before, after in pairwise(began)) / USUAL)
+
+
+# Seconds of the processor for a call: on a busy machine a clock on the wall would count others' work.
+LIMIT = round(5.0 * pace(), 1)
 WAIT = 2 * LIMIT  # seconds on the wall, for what waits without computing
 LONGEST_MESSAGE = MAX_FOUND + MAX_REMEDY + 2
 # What a whole tiny model takes above its size when it is opened for the first time, see `test_fuzz_memory`.
