@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redteam.capabilities.items import Capability, Item
+from benchmarks.class_transformers import Patches, article_reader, passages, word_tokenizer
+from redteam.capabilities.items import Capability, Item, Texts
 from redteam.capabilities.reading import encode_training
 from redteam.capabilities.scorers.recall import Recall
 from redteam.engine.batches import LabelledSet, join, shuffled_batches
@@ -23,11 +25,32 @@ from redteam.engine.optimizers import Tuning
 from redteam.engine.seeding import derive_seed, seeded
 from redteam.testbeds.images import load_images
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 DATA = os.environ.get("REDTEAM_DATA", "")
 REFERENCES, TWINS = 3, 3  # models that never knew: given as references, and attacked as targets
 SPLITS = {"attack": 32, "select": 40, "certify": 90}  # examples of the class at most; certify gets what is left
 HELD = 320  # examples of other classes that measure utility, and as many more that the line is drawn by
 BATCH = 64
+FEW = range(10, 11)  # of transformers: each row takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Examples and their classes.
+
+    Attributes:
+        inputs: float32 [n, ...]; of texts their tokens, int64 [n, tokens].
+        labels: int64 [n].
+        texts: what the tokens are of.
+        tokenizer: that made them.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    texts: tuple[str, ...] = ()
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,19 +59,21 @@ class DataSet:
 
     Attributes:
         name: for people.
-        load: returns examples, float32 [n, ...], and their classes, int64 [n].
+        load: returns its examples.
         build: returns a model with weights drawn by a seed.
         steps: of training.
         learning_rate: of AdamW, one cycle.
         retain: examples of what stays at most that models are trained on.
+        seeds: of its worlds. None was looked at when the rule was chosen.
     """
 
     name: str
-    load: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
+    load: Callable[[], Labelled]
     build: Callable[[], nn.Module]
     steps: int = 500
     learning_rate: float = 3e-3
     retain: int = 2500
+    seeds: range = range(10, 13)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +89,7 @@ class ClassWorld:
         original: knows every class.
         references: never saw an example of the class.
         twins: nor did these, which are attacked as targets.
+        tokenizer: of models that read text.
     """
 
     data: DataSet
@@ -74,6 +100,7 @@ class ClassWorld:
     original: nn.Module
     references: tuple[nn.Module, ...]
     twins: tuple[nn.Module, ...]
+    tokenizer: PreTrainedTokenizerBase | None
 
     @property
     def forgotten(self) -> int:
@@ -83,10 +110,10 @@ class ClassWorld:
 
 def class_world(data: DataSet, seed: int) -> ClassWorld:
     """Splits a data set, and trains the models of a world. Deterministic for a seed and a thread count."""
-    inputs, labels = data.load()
-    count = int(labels.max()) + 1
+    held = data.load()
+    count = int(held.labels.max()) + 1
     forgotten = (3 + 2 * seed) % count
-    capability = _capability(data, inputs, labels, forgotten, seed)
+    capability = _capability(data.name, held, forgotten, seed, data.retain)
     forget, retain = (_examples(capability, items) for items in (capability.forget, capability.retain))
     known = join(forget, retain)
     assert isinstance(known, LabelledSet)
@@ -101,6 +128,7 @@ def class_world(data: DataSet, seed: int) -> ClassWorld:
         original=fitted(data, known, derive_seed(seed, data.name, "original")),
         references=never[:REFERENCES],
         twins=never[REFERENCES:],
+        tokenizer=held.tokenizer,
     )
 
 
@@ -114,31 +142,30 @@ def fitted(data: DataSet, examples: LabelledSet, seed: int) -> nn.Module:
     return module.eval()
 
 
-def _capability(
-    data: DataSet, inputs: NDArray[np.float32], labels: NDArray[np.int64], forgotten: int, seed: int
-) -> Capability:
-    rows = list(range(len(labels)))
-    random.Random(f"{data.name} {seed}").shuffle(rows)
+def _capability(name: str, held: Labelled, forgotten: int, seed: int, retain: int) -> Capability:
+    labels, rows = held.labels, list(range(len(held.labels)))
+    random.Random(f"{name} {seed}").shuffle(rows)
     names = tuple(str(number) for number in range(int(labels.max()) + 1))
     own, others = ([row for row in rows if bool(labels[row] == forgotten) == wanted] for wanted in (True, False))
 
     def items(chosen: Sequence[int]) -> tuple[Item, ...]:
         return tuple(
-            Item(id=f"{data.name} {row}", group=str(row), prompt="", choices=names, answer=int(labels[row]), row=row)
+            Item(id=f"{name} {row}", group=str(row), prompt="", choices=names, answer=int(labels[row]), row=row)
             for row in chosen
         )
 
     cuts = np.cumsum([0, *SPLITS.values()]).tolist()
     attack, select, certify = (items(own[start:end]) for start, end in pairwise(cuts))
     return Capability(
-        name=f"class {forgotten} of {data.name}",
+        name=f"class {forgotten} of {name}",
         attack=attack,
         select=select,
         certify=certify,
         utility=items(others[:HELD]),
         negatives=items(others[HELD : 2 * HELD]),
-        retain=items(others[2 * HELD : 2 * HELD + data.retain]),
-        inputs=inputs,
+        retain=items(others[2 * HELD : 2 * HELD + retain]),
+        inputs=held.inputs,
+        texts=Texts(held.texts) if held.texts else None,
         scorers=(Recall(),),
     )
 
@@ -172,13 +199,18 @@ def perceptron(inputs: int, classes: int) -> nn.Module:
     )
 
 
-def _mnist() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _digits() -> Labelled:
+    return Labelled(*load_images())
+
+
+def _mnist() -> Labelled:
     with np.load(Path(DATA) / "mnist" / "mnist_train.npz") as held:
         rows = np.random.default_rng(0).permutation(len(held["y"]))[:4000]  # the file is sorted by class
-        return (held["x"][rows].astype(np.float32) / 255).reshape(-1, 1, 28, 28), held["y"][rows].astype(np.int64)
+        images = (held["x"][rows].astype(np.float32) / 255).reshape(-1, 1, 28, 28)
+        return Labelled(images, held["y"][rows].astype(np.int64))
 
 
-def _points() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _points() -> Labelled:
     """Returns points in 24 dimensions, of eight classes that are two overlapping clouds each."""
     from sklearn.datasets import make_classification
 
@@ -186,14 +218,22 @@ def _points() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         n_samples=4000, n_features=24, n_informative=14, n_redundant=6, n_classes=8, n_clusters_per_class=2,
         class_sep=1.6, flip_y=0.0, random_state=0,
     )  # fmt: skip
-    return (points / points.std(axis=0)).astype(np.float32), classes.astype(np.int64)
+    return Labelled((points / points.std(axis=0)).astype(np.float32), classes.astype(np.int64))
+
+
+def _articles() -> Labelled:
+    texts, labels = passages()
+    tokenizer = word_tokenizer(texts)
+    return Labelled(np.array(tokenizer(list(texts))["input_ids"]), labels, texts, tokenizer)
 
 
 DATA_SETS = {
     data.name: data
     for data in (
-        DataSet(name="digits", load=load_images, build=lambda: perceptron(64, 10), retain=1000),
+        DataSet(name="digits", load=_digits, build=lambda: perceptron(64, 10), retain=1000),
         DataSet(name="mnist", load=_mnist, build=Convolutional),
         DataSet(name="points", load=_points, build=lambda: perceptron(24, 8)),
+        DataSet(name="vit", load=_digits, build=lambda: Patches(10), retain=1000, seeds=FEW),
+        DataSet(name="bert", load=_articles, build=article_reader, steps=600, learning_rate=1e-3, seeds=FEW),
     )
 }

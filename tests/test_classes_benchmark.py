@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.class_targets import HIDDEN, HONEST, VERSIONS
 from benchmarks.class_worlds import DATA_SETS, ClassWorld, class_world
-from benchmarks.classes import SEEDS, all_places, claims_of
+from benchmarks.classes import all_places, claims_of
 from redteam.capabilities.items import overlapping_groups
 
 
@@ -22,8 +22,10 @@ def world() -> ClassWorld:
 
 
 def test_the_table_is_whole() -> None:
-    assert (len(DATA_SETS), len(SEEDS), len(HIDDEN)) >= (3, 3, 6)
-    assert len(all_places()) == len(DATA_SETS) * len(SEEDS) * (len(HIDDEN) + len(HONEST)) == len(set(all_places()))
+    worlds = sum(len(data.seeds) for data in DATA_SETS.values())
+    assert sum(len(data.seeds) >= 3 for data in DATA_SETS.values()) >= 3
+    assert len(HIDDEN) >= 6
+    assert len(all_places()) == worlds * (len(HIDDEN) + len(HONEST)) == len(set(all_places()))
     assert len({place.piece for place in all_places()}) == len(all_places())
     assert VERSIONS.keys() == HIDDEN.keys() | HONEST.keys()
 
