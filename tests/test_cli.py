@@ -50,7 +50,7 @@ def test_options_are_frozen() -> None:
     assert found == {
         "attack": [
             "--access", "--arch", "--attack", "--base", "--budget", "--capability", "--config", "--device",
-            "--dry-run", "--extend", "--format", "--original", "--out", "--policy", "--reference", "--seed",
+            "--dry-run", "--extend", "--format", "--original", "--out", "--policy", "--probe", "--reference", "--seed",
         ],
         "bench": [
             "--budget", "--jobs", "--label-fraction", "--method", "--only-write", "--out", "--seed", "--testbed",

@@ -143,7 +143,7 @@ def test_what_belongs_to_a_machine_or_a_moment_is_refused_in_a_project(name: str
         ({"budget": "many"}, "budget is 'many': Input should be a valid integer"),
         ({"access": "root"}, "access is 'root': Input should be 'weights', 'activations', 'embeddings' or 'text'"),
         ({"attacks": 3}, "attacks is 3: Input should be a valid string. Correct -a/--attack"),
-        ({"probes": 3}, "probes is 3: Input should be a valid string. Correct probes"),
+        ({"probes": 3}, "probes is 3: Input should be a valid string. Correct --probe"),
         ({"original": 3}, "original is 3: it is no path. Correct --original"),
         ({"target": ""}, "target is '': it is empty"),
         ({"target": "a\0b"}, "target is 'a\\x00b': no path holds a NUL character"),

@@ -131,8 +131,8 @@ class RunRequest(Record):
     probes: Annotated[
         tuple[str, ...],
         BeforeValidator(_many),
-        Surface(command_line=False, project=False),
-        Field(description="Probes by name. By default all of the suite, and those of installed packages."),
+        Surface(flags=("--probe",)),
+        Field(description="A probe by name. By default all of the suite, and those of installed packages."),
     ] = ()
     seed: Annotated[int, Field(description="Seed of the run.")] = 0
     device: Annotated[
