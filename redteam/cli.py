@@ -67,6 +67,17 @@ def attack(
 
 
 @app.command()
+@options.takes_request("target", "capability", "original", "reference", "base", "config", "arch", "device")
+def score(given: options.Given, format: options.OutputFormat = Format.TABLE) -> None:
+    """Say what models score on what was removed, as they are. Nothing is attacked, and nothing follows from it."""
+    with errors_told(format):
+        from redteam.config.request import requested
+        from redteam.score import score_and_tell
+
+        score_and_tell(requested(given), format)
+
+
+@app.command()
 def certify(
     run: options.FinishedRun,
     policy: options.RequiredGate,
@@ -122,7 +133,7 @@ def verify(
 def replay(certificate: options.Certificate, given: options.Given) -> None:
     """Run the winning attack of a certificate again, on its seeds, and compare. Nothing is searched.
 
-    Exit codes: 0 it does what is claimed, within the interval; 1 it does not.
+    Exit codes: 0 it does what is claimed, within the interval; 1 it does not; 3 there is none to run.
     """
     with errors_told(Format.TABLE):
         from rich.console import Console

@@ -27,7 +27,7 @@ FLOORS = {
     "search": 6,
     "suite": 7,
     "bench": 8,
-    "interview": 8, "pipeline": 8, "again": 8, "exits": 8, "listing": 8, "release": 8, "pytest_plugin": 8,
+    "interview": 8, "pipeline": 8, "again": 8, "score": 8, "exits": 8, "listing": 8, "release": 8, "pytest_plugin": 8,
     "api": 9, "run": 9, "cli": 10,
 }  # fmt: skip
 # Rooms that look at a neighbour on their own floor. Every row is a decision; without it a floor has no order.

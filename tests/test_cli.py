@@ -59,6 +59,9 @@ def test_options_are_frozen() -> None:
         "inspect": ["--config", "--digest", "--format"],
         "certify": ["--format", "--out", "--policy", "--sign"],
         "verify": ["--identity", "--issuer", "--key", "--model", "--policy", "--run"],
+        "score": [
+            "--arch", "--base", "--capability", "--config", "--device", "--format", "--original", "--reference",
+        ],
         "replay": ["--arch", "--base", "--capability", "--config", "--device"],
         "report": ["--format", "--policy"],
         "compare": ["--format", "--margin", "--policy"],

@@ -108,9 +108,14 @@ def wording(number: int) -> str:
     return f"{WORDING}{number}"
 
 
+def further(name: str) -> str:
+    """Returns the scorer, or the further wording, that a name of scores is of; "" of the one that decides."""
+    return name.partition(":")[2]
+
+
 def wording_of(name: str) -> int | None:
     """Returns the number of the further wording that a name of scores is of; None if they are of the prompt."""
-    about = name.partition(":")[2]
+    about = further(name)
     return int(about.removeprefix(WORDING)) if about.startswith(WORDING) else None
 
 

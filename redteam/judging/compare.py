@@ -140,6 +140,8 @@ def _compared(before: SealedRun, after: SealedRun, margin: float) -> Compared:
     old, new = (judge_case(case) for case in cases)
     at = [_difference(*cases, any_utility=any_utility) for any_utility in (False, True)]
     change, reason = _change([bounds for bounds in at if bounds is not None] if all(at) else [], old, new, margin)
+    if before.digests == after.digests:
+        at, change, reason = [Interval(0.0, 0.0, 0.0)] if all(at) else [], "no worse", "both are the same evidence"
     worst = max((bounds for bounds in at if bounds is not None), key=lambda bounds: bounds.low, default=None)
     return Compared(
         name=new.name,

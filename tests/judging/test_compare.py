@@ -63,6 +63,15 @@ def test_the_same_evidence_twice_is_no_worse(tmp_path: Path) -> None:
     assert width < 0.8 * (one.old.excess_recovery.high - one.old.excess_recovery.low)
 
 
+@pytest.mark.parametrize("world", [attacked(0.5), NEVER_TRAINED.without("decoy"), NEVER_TRAINED.without("reference")])
+def test_a_run_beside_itself_is_no_worse_whatever_it_proves(tmp_path: Path, world: World) -> None:
+    """A pipeline may compare a model with its own baseline."""
+    run = record(tmp_path / "run", world, whole=True)
+    (one,) = compare(run, run)
+    assert (one.change, one.reason, exit_code([one])) == ("no worse", "both are the same evidence", 0)
+    assert one.difference is None or one.difference.low == one.difference.high == 0
+
+
 def test_a_new_run_that_proves_nothing_is_undecided(tmp_path: Path) -> None:
     """It found less, but its attacks did nothing, or its decoy was not broken."""
     still = NEVER_TRAINED.change("target", attacks=(Attack(after=0.05, moved=0.0),))
