@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from benchmarks.class_targets import HIDDEN, HONEST, VERSIONS
-from benchmarks.class_worlds import DATA_SETS, ClassWorld, class_world
+from benchmarks.class_transformers import ARTICLES, article_reader
+from benchmarks.class_worlds import DATA, DATA_SETS, ClassWorld, class_world
 from benchmarks.classes import all_places, claims_of
-from redteam.capabilities.items import overlapping_groups
+from redteam.capabilities.items import Capability, Item, Texts, overlapping_groups
+from redteam.capabilities.texts import as_read
+from redteam.checkpoints.live import live_model
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,21 @@ def test_models_that_never_knew_are_independent(world: ClassWorld) -> None:
     never = [*world.references, *world.twins]
     first = [next(module.parameters()) for module in never]
     assert not any(torch.equal(one, other) for n, one in enumerate(first) for other in first[:n])
+
+
+@pytest.mark.skipif(not DATA, reason="set REDTEAM_DATA to the folder of real data")
+def test_passages_are_read_in_a_run_as_they_were_in_training() -> None:
+    held = DATA_SETS["bert"].load()
+    assert (len(held.texts), held.labels.max()) == (len(held.labels), ARTICLES - 1)
+    assert len(set(held.texts)) > 0.99 * len(held.texts)
+    opened = live_model(article_reader().model, held.tokenizer, "target").open()
+    items = tuple(
+        Item(id=str(row), group=str(row), prompt="", choices=("a", "b"), answer=0, row=row) for row in range(50)
+    )
+    parts = dict.fromkeys(("attack", "select", "certify", "retain", "utility"), items)
+    read = as_read(Capability(name="passages", texts=Texts(held.texts), **parts), opened).inputs
+    assert read is not None
+    assert (read == held.inputs).all()
 
 
 @pytest.mark.parametrize("name", HIDDEN)
