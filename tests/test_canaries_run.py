@@ -96,8 +96,12 @@ def test_without_an_original_what_comes_back_is_recovered_and_nothing_resists(
     assert masked.scores["taught"].before > 0.9
     assert masked.scores["decoy"].before < 0.6
     never = attacked(world, world.never, tmp_path / "never", **others)
-    assert (never.verdict, [flag.name for flag in never.flags]) == ("INCONCLUSIVE", ["no-original"])
-    assert never.control_recovered is True
+    # Whether so short an attack breaks the decoy of so few facts differs from one world to the next.
+    failed = [] if never.control_recovered else ["control-failed"]
+    assert (never.verdict, [flag.name for flag in never.flags]) == ("INCONCLUSIVE", ["no-original", *failed])
+    decoy = never.scores["decoy"]
+    assert decoy.after is not None
+    assert decoy.after.estimate > decoy.before + 0.2
 
 
 def test_a_run_says_what_stood_for_what(untrained: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
-from run_redteam import ENVIRONMENT, redteam, redteam_afresh
+from run_redteam import ENVIRONMENT, ONE_PROBE, redteam, redteam_afresh
 
 import redteam as package
 from redteam.evidence.results import Results
@@ -124,7 +124,7 @@ def test_a_forked_process_says_what_a_fresh_interpreter_says(untrained: Path, wo
 
 
 def test_noop_is_inconclusive(untrained: Path, tmp_path: Path) -> None:
-    done = redteam_afresh("attack", untrained, "-a", "noop", "--budget", "2", "--out", tmp_path / "run")
+    done = redteam_afresh("attack", untrained, "-a", "noop", *ONE_PROBE, "--budget", "2", "--out", tmp_path / "run")
     assert done.returncode == 3, done.stderr
     assert "INCONCLUSIVE" in done.stdout
 
@@ -234,9 +234,9 @@ def test_an_unwritable_output_directory(untrained: Path, tmp_path: Path) -> None
 
 def test_a_run_directory_of_another_plan(untrained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert redteam("attack", untrained, "-a", "noop", "--budget", "2", "--out", run).returncode == 3
+    assert redteam("attack", untrained, "-a", "noop", *ONE_PROBE, "--budget", "2", "--out", run).returncode == 3
     before = {p.name: p.read_bytes() for p in run.iterdir()}
-    _refused(redteam("attack", untrained, "-a", "noop", "--budget", "3", "--out", run), "budget")
+    _refused(redteam("attack", untrained, "-a", "noop", *ONE_PROBE, "--budget", "3", "--out", run), "budget")
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 

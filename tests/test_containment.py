@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_redteam import redteam
+from run_redteam import ONE_PROBE, redteam
 from tiny_models import same_bits, tiny_capability, tiny_target, weights_of
 from torch import nn
 
@@ -349,7 +349,7 @@ def test_a_run_with_attacks_that_hang_and_raise(untrained: Path, file: Path, tmp
     """Each trial is failed with its cause, and the run comes to its end without a verdict."""
     run = tmp_path / "run"
     done = redteam(
-        "attack", untrained, "-a", f"{file}:Hangs", "-a", f"{file}:Raises", "--budget", "2",
+        "attack", untrained, "-a", f"{file}:Hangs", "-a", f"{file}:Raises", *ONE_PROBE, "--budget", "2",
         "--format", "json", "--out", run,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -367,7 +367,7 @@ def test_a_run_with_attacks_that_hang_and_raise(untrained: Path, file: Path, tmp
 def test_a_run_with_an_attack_that_leaves_the_model_changed(untrained: Path, file: Path, tmp_path: Path) -> None:
     """One line says which attack it is and what it left; what was found before is still there."""
     run = tmp_path / "run"
-    done = redteam("attack", untrained, "-a", f"{file}:Leaves", "-a", "noop", "--budget", "2", "--out", run)
+    done = redteam("attack", untrained, "-a", f"{file}:Leaves", "-a", "noop", *ONE_PROBE, "--budget", "2", "--out", run)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert lines == [

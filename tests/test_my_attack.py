@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from run_redteam import ENVIRONMENT, redteam
+from run_redteam import ENVIRONMENT, ONE_PROBE, redteam
 
 from redteam import registry
 from redteam.registry import ATTACKS
@@ -33,7 +33,7 @@ def test_its_own_tests_pass() -> None:
 
 def test_it_attacks_a_target(untrained: Path, tmp_path: Path) -> None:
     done = redteam(
-        "attack", untrained, "-a", f"{EXAMPLE / 'my_attack.py'}:Vectors", "--budget", "2",
+        "attack", untrained, "-a", f"{EXAMPLE / 'my_attack.py'}:Vectors", *ONE_PROBE, "--budget", "2",
         "--format", "json", "--out", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr  # untrained models: nothing to recover

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_redteam import ENVIRONMENT
+from run_redteam import ENVIRONMENT, ONE_PROBE
 from tiny_texts import save_text_model, text_rows, tiny_text_model, write_texts
 
 from redteam.access import Access
@@ -108,12 +108,12 @@ def test_a_run_from_the_file_is_the_run_of_the_options(untrained: Path, tmp_path
         role: os.path.relpath(untrained.with_name(f"model.{role}.pt"), tmp_path) for role in ("original", "reference")
     }
     text = f'target = "{os.path.relpath(untrained, tmp_path)}"\nattacks = ["{QUICK}:Quick"]\nbudget = 1\n'
+    text += 'probes = ["sampling"]\n'
     write(tmp_path, text + "".join(f'{role} = "{place}"\n' for role, place in places.items()))
     done = redteam_in(tmp_path, "attack", "--format", "json", "--out", "file")
     assert done.returncode == 3, done.stderr
-    again = redteam_in(
-        tmp_path, "attack", untrained, "-a", f"{QUICK}:Quick", "--budget", 1, "--format", "json", "-o", "file"
-    )
+    same = ("-a", f"{QUICK}:Quick", *ONE_PROBE, "--budget", 1)
+    again = redteam_in(tmp_path, "attack", untrained, *same, "--format", "json", "-o", "file")
     assert json.loads(again.stdout) == json.loads(done.stdout)
     assert "searching" not in again.stdout
 

@@ -16,7 +16,7 @@ QUICK = Path(__file__).with_name("quick_attack.py")
 SUITE = """
 import pytest
 
-@pytest.mark.redteam(budget=2, attacks=["{quick}:Quick"])
+@pytest.mark.redteam(budget=2, attacks=["{quick}:Quick"], probes=["sampling"])
 def test_resists(redteam):
     attacked = redteam.attack("{target}")
     assert attacked.results.capabilities[0].budget.asked == 2

@@ -14,7 +14,8 @@ QUICK = Path(__file__).with_name("quick_attack.py")
 
 
 def _arguments(untrained: Path, run: Path) -> list[str | Path]:
-    return ["attack", untrained, "-a", f"{QUICK}:Quick", "--budget", "6", "--out", run]
+    probes = ["--probe", "means", "--probe", "mdl"]
+    return ["attack", untrained, "-a", f"{QUICK}:Quick", *probes, "--budget", "6", "--out", run]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,10 @@ def test_interrupt_leaves_a_run_to_go_on_with(untrained: Path, uninterrupted: Pa
     assert code == 130, stderr
     assert "the same command goes on" in stderr
     assert "Traceback" not in stderr
-    assert redteam(*_arguments(untrained, run)).returncode == 3
+    done = len(_trials(run))
+    again = redteam(*_arguments(untrained, run))
+    assert again.returncode == 3
+    assert f"resumed: {done} trials are done already" in again.stderr
     assert json.loads((run / "results.json").read_text()) == json.loads((uninterrupted / "results.json").read_text())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from run_redteam import ONE_PROBE
 from run_redteam import redteam as command
 
 import redteam
@@ -109,7 +110,8 @@ def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results,
     """All options are those of the run that is there already, but for the probes: a run of its own."""
     out = both[1].with_name("command")
     given = [f"--capability={place}" for place in two]
-    done = command("attack", untrained, *given, "-a", QUICK, "--budget", "1", "--format", "json", "--out", out)
+    given += ["-a", QUICK, *ONE_PROBE, "--budget", "1"]
+    done = command("attack", untrained, *given, "--format", "json", "--out", out)
     assert done.returncode == 3, done.stderr
     assert [found["name"] for found in json.loads(done.stdout)["capabilities"]]
     assert "Zeta [red]: searching the target" in done.stderr
@@ -126,7 +128,8 @@ def test_the_command_line(untrained: Path, two: list[Path], both: tuple[Results,
 def test_what_keeps_a_run_from_a_verdict_is_said_before_it(untrained: Path, two: list[Path], tmp_path: Path) -> None:
     alone = tmp_path / "alone.pt"
     shutil.copy(untrained, alone)
-    done = command("attack", alone, f"--capability={two[1]}", "-a", "noop", "--budget", "1", "-o", tmp_path / "run")
+    given = [f"--capability={two[1]}", "-a", "noop", *ONE_PROBE, "--budget", "1"]
+    done = command("attack", alone, *given, "-o", tmp_path / "run")
     assert done.returncode == 3, done.stderr
     first = done.stderr.splitlines()[:3]
     assert first[:2] == [

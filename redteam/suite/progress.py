@@ -8,6 +8,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Hears of a run. Implementations draw a bar, write log lines, or do nothing."""
 
+    def note(self, text: str) -> None:
+        """Something that is worth a line which stays."""
+
     def plan(self, trials: int) -> None:
         """The run will make this many trials in all."""
 
@@ -23,6 +26,9 @@ class Progress(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def note(self, text: str) -> None:
+        """Ignores it."""
 
     def plan(self, trials: int) -> None:
         """Ignores it."""

@@ -140,6 +140,10 @@ class _Named:
         self.progress, self.name, self.done, self.left = progress, name, done, left
         self.before = done
 
+    def note(self, text: str) -> None:
+        """As `Progress`."""
+        self.progress.note(f"{self.name}: {text}")
+
     def plan(self, trials: int) -> None:
         """As `Progress`; those that are left are taken to need as many trials as this one."""
         self.progress.plan(self.before + trials * self.left)

@@ -16,6 +16,7 @@ from redteam.capabilities.items import Capability
 from redteam.engine.devices import full_precision
 from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
+from redteam.evidence.events import TrialEvent
 from redteam.evidence.results import Results, TargetResult
 from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
@@ -50,6 +51,9 @@ def run_standard(inputs: Inputs, path: Path, progress: Progress, memo: Memo | No
         if keys.FINISHED in evidence.events:
             _refuse_others(run)
         else:
+            if evidence.resumed:
+                done = sum(isinstance(event, TrialEvent) for event in evidence.events.by_key.values())
+                progress.note(f"resumed: {done} trials are done already")
             if inputs.extends is not None:
                 take_over(evidence, inputs.extends)
             record_inputs(evidence, inputs)
