@@ -114,7 +114,8 @@ def test_compare_says_what_the_command_says(tmp_path: Path, policy: Path, form: 
     policy.write_text(WAIVING)
     (waived,) = redteam.compare(form(old), form(new), policy=form(policy))
     assert waived.waiver is not None
-    (wide,), (narrow,) = (redteam.compare(form(new), form(new), margin=margin) for margin in (1.0, 0.0))
+    like = record(tmp_path / "c", MASKED, PLAN.model_copy(update={"target": "v"}), whole=True)
+    (wide,), (narrow,) = (redteam.compare(form(new), form(like), margin=margin) for margin in (1.0, 0.0))
     assert (wide.change, narrow.change) == ("no worse", "undecided")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,16 +44,24 @@ def claimed(certificate: Path, folder: Path, **changes: object) -> Path:
     return path
 
 
+def exactly_claimed(certificate: Path, folder: Path) -> Path:
+    """The certificate, with a configuration that was run said to be the winner, and to have scored what it did."""
+    confirmed = confirmed_in(certificate)
+    score = sum(row["points"][-1]["certify"] for row in confirmed) / len(confirmed)
+    attack = {"name": QUICK, **confirmed[0]["params"], "stopped_at": confirmed[0]["points"][-1]["steps"]}
+    exact = {"estimate": score, "low": score - 1e-9, "high": score + 1e-9}
+    return claimed(certificate, folder, attack=attack, after=exact)
+
+
+def confirmed_in(certificate: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (certificate.parent / "events.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["key"].startswith("target/confirm/00-")]
+
+
 def test_the_winning_attack_does_again_what_it_did(certified: Path, untrained: Path, tmp_path: Path) -> None:
     """To the last digit on the same machine, also where the winner is said to be another configuration that was run."""
-    run = read_certificate(certified).predicate.runs[0]
-    rows = [json.loads(line) for line in (certified.parent / "events.jsonl").read_text().splitlines()]
-    confirmed = [row for row in rows if row["key"].startswith("target/confirm/00-")]
-    last = confirmed[0]["points"][-1]["steps"]
-    score = sum(row["points"][-1]["certify"] for row in confirmed) / len(confirmed)
-    attack = {"name": QUICK, **confirmed[0]["params"], "stopped_at": last}
-    exact = {"estimate": score, "low": score - 1e-9, "high": score + 1e-9}
-    path = claimed(certified, tmp_path, attack=attack, after=exact)
+    run, confirmed = read_certificate(certified).predicate.runs[0], confirmed_in(certified)
+    path = exactly_claimed(certified, tmp_path)
     done = redteam("replay", path, untrained)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "reproduced by" in done.stdout
@@ -149,10 +158,11 @@ def test_another_model_and_other_items_are_refused(certified: Path, untrained: P
     assert (named.returncode, "the certificate is about 'facts'" in named.stderr) == (2, True)
 
 
-def test_the_model_that_is_given_stays_as_it_was(certified: Path, untrained: Path) -> None:
+def test_the_model_that_is_given_stays_as_it_was(certified: Path, untrained: Path, tmp_path: Path) -> None:
     from rich.console import Console
 
     before = open_target(untrained).module.state_dict()
-    assert replay_and_tell(certified, requested({"target": untrained}), Console(quiet=True)) == 0
+    claim = exactly_claimed(certified, tmp_path)
+    assert replay_and_tell(claim, requested({"target": untrained}), Console(quiet=True)) == 0
     after = open_target(untrained).module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
