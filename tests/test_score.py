@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_redteam import redteam
+from run_redteam import ONE_PROBE, redteam
 
 from redteam.capabilities.files import load_capability
 from redteam.checkpoints.load import open_target
@@ -26,10 +26,8 @@ def scored(untrained: Path) -> dict[str, Any]:
 
 
 def test_it_is_what_a_run_finds_before_any_attack(scored: dict[str, Any], untrained: Path, tmp_path: Path) -> None:
-    done = redteam(
-        "attack", untrained, "-a", "noop", "--probe", "sampling", "--budget", "1", "--format", "json", "--out",
-        tmp_path / "run",
-    )  # fmt: skip
+    given = ("-a", "noop", *ONE_PROBE, "--budget", "1", "--format", "json", "--out", tmp_path / "run")
+    done = redteam("attack", untrained, *given)
     found = Results.model_validate_json(done.stdout).capabilities[0]
     assert [scored[name] for name in NAMES] == [getattr(found, name) for name in NAMES]
     assert (scored["items"], scored["facts"]) == (found.certify_items, found.certify_groups)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from redteam.capabilities.items import Capability, Item, group_numbers
-from redteam.capabilities.scorers.contract import Scores
+from redteam.capabilities.items import group_numbers
 from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
 from redteam.evidence.scored import CapabilityScores, ModelScores
 from redteam.judging.statistics import Resampling, mean_bounds
-from redteam.record import Interval
-from redteam.setting import Setting
 from redteam.suite.inputs import Inputs
 from redteam.suite.progress import Progress
 from redteam.suite.run import Run
@@ -28,13 +23,25 @@ def score_models(inputs: Inputs, progress: Progress) -> CapabilityScores:
     """
     capability = inputs.capability
     groups = group_numbers(capability.certify)
+    certify, utility = (Resampling.over(numbers, seed=0) for numbers in (groups, group_numbers(capability.utility)))
     found = []
-    with TemporaryDirectory() as folder:  # nothing is recorded
-        run = Run(inputs, RunDirectory(Path(folder), inputs.plan), progress)
+    with TemporaryDirectory() as folder, RunDirectory(Path(folder), inputs.plan) as evidence:  # nothing is recorded
+        run = Run(inputs, evidence, progress)
         for role, model in inputs.models.items():
             progress.stage(f"scoring the {role}")
-            about: dict[str, Any] = {"role": role, "name": model.name, "sha256": model.sha256}
-            found.append(ModelScores(**about, **_bounds(run.setting(role, trained=False), capability)))
+            start = run.setting(role, trained=False).start
+            by = {keys.further(name): scores for name, scores in start.items() if keys.split_of(name) == keys.CERTIFY}
+            bounds = {name: mean_bounds(scores[None, :], certify, role) for name, scores in by.items()}
+            found.append(
+                ModelScores(
+                    role=role,
+                    name=model.name,
+                    sha256=model.sha256,
+                    score=bounds.pop(""),
+                    also=bounds,
+                    utility=mean_bounds(start["utility"][None, :], utility, role),
+                )
+            )
     return CapabilityScores(
         name=capability.name,
         scorer=capability.scorer.name,
@@ -43,21 +50,3 @@ def score_models(inputs: Inputs, progress: Progress) -> CapabilityScores:
         facts=len(set(groups)),
         models=found,
     )
-
-
-def _bounds(setting: Setting, capability: Capability) -> dict[str, Any]:
-    """Returns a model's scores by field of `ModelScores`."""
-    start = setting.start
-    return {
-        "score": _interval(start[keys.CERTIFY], capability.certify),
-        "also": {
-            keys.further(split): _interval(scores, capability.certify)
-            for split, scores in start.items()
-            if keys.split_of(split) == keys.CERTIFY and keys.further(split)
-        },
-        "utility": _interval(start["utility"], capability.utility),
-    }
-
-
-def _interval(scores: Scores, items: Sequence[Item]) -> Interval:
-    return mean_bounds(scores[None, :], Resampling.over(group_numbers(items), seed=0), "scored")

@@ -68,16 +68,17 @@ class Masked:
         if known <= allowed:
             return module
 
+        noisy = float(released.norm(dim=1).mean()) * noise[:, None] * gate
+
         def hides(sign: int, step: int) -> bool:
-            strength = sign * GROWTH**step * float(released.norm(dim=1).mean())
-            output.weight.copy_(released + strength * noise[:, None] * gate)
+            output.weight.copy_(released + sign * GROWTH**step * noisy)
             return task.known(module) <= allowed
 
         with torch.no_grad():
             for sign in (1, -1):  # noise that raises the one answer of all examples hides nothing
-                for last in range(0, STRIDE * STRIDES, STRIDE):
+                for last in range(0, STRIDES * STRIDE + 1, STRIDE):
                     if hides(sign, last):
-                        any(hides(sign, step) for step in range(max(0, last - STRIDE + 1), last + 1))
+                        any(hides(sign, step) for step in range(max(0, last - STRIDE + 1), last + 1))  # stops there
                         return module
         raise Unmaskable("no noise on the output head hides the answers; do they all begin with one token?")
 

@@ -83,7 +83,9 @@ def test_many_mutants(worker: Worker, name: str) -> None:
 @pytest.mark.slow
 def test_hangs_are_noticed(worker: Worker) -> None:
     python, c = worker.examine("misbehaving", range(DEEDS.index("hangs"), len(DEEDS)))
-    assert re.fullmatch(r"hung for [\d.]+ s of the processor, or [\d.]+ s", *python.problems)
+    told = re.fullmatch(r"hung for ([\d.]+) s of the processor, or ([\d.]+) s", *python.problems)
+    assert told is not None
+    assert 5 <= float(told[1]) == float(told[2]) / 2
     assert c.problems == [f"did not come back within {PATIENCE:.0f} s"]
     assert worker.examine("manifest", range(WHOLE, WHOLE + 1))[0].opened
 
