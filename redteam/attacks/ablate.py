@@ -12,14 +12,17 @@ from redteam.engine.cost import Spent
 from redteam.engine.steering import READ, Edit, along, edited, layer_at, layers_at_work, mean_states
 from redteam.target import TargetInfo
 
+SHARES = (0.25, 0.5, 1.0)  # of the direction that is taken out, in turn
+
 
 class Ablate:
     """Removes the difference of the mean states on forget and on retain items.
 
-    h <- h - ((h - c) . r) r with r the unit difference of means where answers are predicted, and c either nothing or
+    h <- h - a ((h - c) . r) r with r the unit difference of means where answers are predicted, and c either nothing or
     the mean state on retain items, so that every input looks as little of the forget set as those do. "one everywhere"
     takes r from one layer and removes it in every layer whose states have its shape; "every" removes each layer's own
-    r in that layer; "one" does so in one layer alone.
+    r in that layer; "one" does so in one layer alone. a grows along a trial from a quarter to the whole: some models
+    lose all else with the whole of it.
 
     Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction (arXiv 2406.11717), for one
     direction in every layer, to zero: they remove it between attention and MLP too, here it is the output of a layer.
@@ -28,11 +31,12 @@ class Ablate:
     """
 
     name = "ablate"
-    version = 2
+    version = 3
     goal = "takes out of hidden states what tells forget from retain inputs"
     paper = "Arditi et al. 2024 (arXiv 2406.11717); Łucki et al. 2024 (arXiv 2409.18025)"
     access = Access.ACTIVATIONS
     kinds = "language, classifier"
+    needs = "forgotten"  # without examples the difference is one of two draws of retain items
 
     def unfit(self, module: nn.Module) -> str | None:
         """Returns why this cannot work on a module: its hidden layers cannot be told."""
@@ -68,21 +72,23 @@ class Ablate:
             layers = (source,)
         known = (arena.answers, arena.some_retain(READ))
         forget, retain = (mean_states(arena.module, data, layers) for data in known)
-        edits = {}
-        for layer, centre in retain.items():
-            difference = forget[source or layer] - retain[source or layer]
-            if difference.shape == centre.shape:  # the layers of a classifier may differ in width
-                difference = difference.to(centre.device)
-                edits[layer] = ablation(difference, centre if params["towards"] == "retain" else None)
-        arena.in_place.enter_context(edited(arena.module, edits))
-        yield arena.ledger.charge_edit()
+        for share in SHARES:
+            edits = {}
+            for layer, centre in retain.items():
+                difference = forget[source or layer] - retain[source or layer]
+                if difference.shape == centre.shape:  # the layers of a classifier may differ in width
+                    difference = difference.to(centre.device)
+                    edits[layer] = ablation(difference, centre if params["towards"] == "retain" else None, share)
+            arena.in_place.close()  # of the share before
+            arena.in_place.enter_context(edited(arena.module, edits))
+            yield arena.ledger.charge_edit()
 
 
-def ablation(difference: Tensor, towards: Tensor | None) -> Edit:
-    """Returns h -> h - ((h - c) . r) r for r the unit difference and c `towards`, or zero."""
+def ablation(difference: Tensor, towards: Tensor | None, share: float) -> Edit:
+    """Returns h -> h - a ((h - c) . r) r for r the unit difference, c `towards`, or zero, and a the share."""
     direction = difference / difference.norm().clamp(min=1e-12)
 
     def edit(states: Tensor) -> Tensor:
-        return states - along(states if towards is None else states - towards, direction)
+        return states - share * along(states if towards is None else states - towards, direction)
 
     return edit

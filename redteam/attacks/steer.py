@@ -24,11 +24,12 @@ class Steer:
     """
 
     name = "steer"
-    version = 2
+    version = 3
     goal = "adds a multiple of the forget direction to the states of one layer"
     paper = "Turner et al. 2023 (arXiv 2308.10248); Seyitoğlu et al. 2024 (arXiv 2411.02631)"
     access = Access.ACTIVATIONS
     kinds = "language, classifier"
+    needs = "forgotten"  # without examples the difference is one of two draws of retain items
 
     def unfit(self, module: nn.Module) -> str | None:
         """Returns why this cannot work on a module: its hidden layers cannot be told."""

@@ -204,14 +204,14 @@ class Case(Scope):
         found = [p for models in both if (p := p_value(models, self.resampling, tolerated)) is not None]
         return min(1.0, 2 * min(found)) if found else None
 
-    def by_examples(self, *, any_utility: bool = False) -> list[ByExamples]:
-        """Returns what the target does with each number of examples, at the utility floor or regardless of it."""
+    def by_examples(self, model: str = "target", *, any_utility: bool = False) -> list[ByExamples]:
+        """Returns what a model does with each number of examples, at the utility floor or regardless of it."""
         curves = {
             role: stops_by_count(self.evidence, role, self._least(role, any_utility=any_utility))
-            for role in ("target", *self.references)
+            for role in (model, *self.references)
         }
         return by_examples(
-            curves.pop("target"),
+            curves.pop(model),
             list(curves.values()),
             self.original_stop(),
             self.resampling.grouping,
@@ -229,7 +229,9 @@ class Case(Scope):
     def control_recovered(self) -> bool | None:
         """Whether each decoy was recovered; None when there was none, or one that hid nothing.
 
-        That much of what it hides must come back, and of all that it knew: some of it stays visible.
+        That much of what it hides must come back, and of all that it knew: some of it stays visible. Of an adversary
+        with examples that is the mean, since five draws of a few differ by much; and surely more must come back than
+        models that never knew learn of as many.
         """
         broken = [self._broken("decoy", "decoy")]
         if self.counted:
@@ -243,9 +245,11 @@ class Case(Scope):
         hidden = whole - self.before(decoy)
         if hidden < self.detectable:
             return None
-        after = self.strongest(arm).certify
-        back = mean_bounds(after, self.resampling, decoy).low - self.before(decoy)
-        if back < self.policy.control_recovery * hidden:
+        after, wanted = self.strongest(arm).certify, self.policy.control_recovery * hidden
+        taught = self.by_examples(decoy) if arm != decoy else []
+        if taught and taught[-1].beyond is not None:
+            return taught[-1].above and bool(after.mean() - self.before(decoy) >= wanted)
+        if mean_bounds(after, self.resampling, decoy).low - self.before(decoy) < wanted:
             return False
         excess = self.excess(decoy) if arm == decoy else None
         if excess is None:  # without a reference: against chance

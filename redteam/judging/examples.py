@@ -58,6 +58,14 @@ class ByExamples:
         return self.beyond is not None and self.beyond.low > 0
 
     @property
+    def above(self) -> bool:
+        """Whether it surely does more than these references did on average with as many examples.
+
+        Less is asked than of `recovered`: the bounds are those of their mean, as far from it below as above.
+        """
+        return self.beyond is not None and 2 * self.beyond.estimate > self.beyond.high
+
+    @property
     def excluded(self) -> bool:
         """Whether the target surely does no more than such models with more examples.
 

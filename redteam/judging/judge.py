@@ -38,7 +38,7 @@ from redteam.judging.tried import adversary, scored
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide, narrow_with
 from redteam.record import Interval
 
-JUDGING = 4  # version of how evidence is judged; raised with every change that could move a number
+JUDGING = 5  # version of how evidence is judged; raised with every change that could move a number
 LEVELS = (0.5, 0.8, 0.9)
 
 

@@ -110,7 +110,7 @@ ROWS: dict[str, Row] = {
     "prune": Row(
         params={**TUNING, **DATA, "by": "difference", "share": 0.1, "retain_share": 0.1, "fine_tuning": True}, edits=1
     ),
-    "ablate": Row(params={"layers": "every", "towards": "zero"}, moves=False, edits=1),
+    "ablate": Row(params={"layers": "every", "towards": "zero"}, moves=False, edits=3),
     "steer": Row(params={"sign": "minus", "strength": 1.0, "depth": 0.0}, moves=False, edits=1),
     "latent": Row(params={**TUNING, **DATA, "bound": 1.0, "depth": 0.0}, moves=False),
     "soft-prompt": Row(params={**TUNING, **DATA, "tokens": 3}, moves=False),

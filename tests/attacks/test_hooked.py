@@ -16,7 +16,7 @@ from tiny_tasks import random_labelled, tiny_classifier
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from redteam.attacks.ablate import ablation
+from redteam.attacks.ablate import SHARES, ablation
 from redteam.attacks.contract import Arena
 from redteam.attacks.soft_prompt import prompted
 from redteam.capabilities.wording import as_it_is
@@ -72,7 +72,7 @@ def test_it_is_in_place_for_the_last_score(name: str) -> None:
 
     result = run_trial(setting, Watched(), TrialSpec(key="t", attack=name, params=params, seed=0))  # type: ignore[arg-type]
     assert (result.state, seen) == ("complete", [False])
-    assert result.points[-1].spent.steps == (5 if "steps" in params else 1)
+    assert result.points[-1].spent.steps == params.get("steps", ROWS[name].edits)
     assert result.outputs_moved > 0
     assert not list(setting.target.module._forward_hooks)
 
@@ -127,14 +127,15 @@ def test_where_the_mean_is_nothing_there_is_still_room(name: str) -> None:
     ground.in_place.close()
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
 @pytest.mark.parametrize("towards", [None, "retain"])
-def test_an_ablated_state_has_the_component_it_should(towards: str | None) -> None:
+def test_an_ablated_state_has_the_component_it_should(towards: str | None, share: float) -> None:
     draw = torch.Generator().manual_seed(0)
     difference, center, states = (torch.randn(shape, generator=draw) for shape in (8, 8, (3, 5, 8)))
-    found = ablation(difference, center if towards else None)(states)
+    found = ablation(difference, center if towards else None, share)(states)
     unit = difference / difference.norm()
-    wanted = float(center @ unit) if towards else 0.0
-    assert torch.allclose(found @ unit, torch.full((3, 5), wanted), atol=1e-5)
+    whole = torch.full((3, 5), float(center @ unit) if towards else 0.0)
+    assert torch.allclose(found @ unit, torch.lerp(states @ unit, whole, share), atol=1e-5)
     rest = states - (states @ unit)[..., None] * unit
     assert torch.allclose(found - (found @ unit)[..., None] * unit, rest, atol=1e-5)
 
@@ -149,7 +150,7 @@ def test_along_takes_states_of_any_shape() -> None:
 
 def test_no_direction_is_no_change() -> None:
     states = torch.randn(2, 4)
-    assert torch.equal(ablation(torch.zeros(4), None)(states), states)
+    assert torch.equal(ablation(torch.zeros(4), None, 1.0)(states), states)
 
 
 @pytest.mark.parametrize("depth", [0.0, 1.0])
@@ -167,6 +168,23 @@ def test_one_direction_is_removed_in_every_layer(depth: float) -> None:
     with edited(plain, dict.fromkeys(LAYERS, lambda states: states - (states @ unit)[..., None] * unit)):
         expected = batch.logits(plain)
     assert torch.allclose(batch.logits(ground.module), expected, atol=1e-4)
+
+
+def test_more_of_a_direction_is_removed_step_by_step() -> None:
+    """One share after the other, none on top of another; nothing is left in place at the end."""
+    module, data = tiny_classifier(), random_labelled(24)
+    forget, retain = data.take(slice(0, 12)), data.take(slice(12, 24))
+    released, gap = module(data.inputs), (mean_states(module, one, ("2",))["2"] for one in (forget, retain))
+    ground, unit = classifier_arena(module, forget, retain), torch.nn.functional.normalize(next(gap) - next(gap), dim=0)
+    states = module[:3](data.inputs).detach()
+    for share, spent in zip(
+        SHARES, start("ablate", ground, {"layers": "one", "towards": "zero", "depth": 1.0}), strict=True
+    ):
+        assert spent.steps == SHARES.index(share) + 1
+        wanted = states - share * (states @ unit)[:, None] * unit
+        assert torch.allclose(module[:3](data.inputs), wanted, atol=1e-5)
+    ground.in_place.close()
+    assert torch.equal(module(data.inputs), released)
 
 
 def test_one_direction_is_removed_where_states_have_its_shape() -> None:

@@ -147,14 +147,14 @@ def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_an
 # Each check at its boundary.
 
 
-def evidence(*roles: str, confirmation: int = 1, **trials: list[TrialEvent]) -> Evidence:
+def evidence(*roles: str, confirmation: int = 1, tuned: int = 0, **trials: list[TrialEvent]) -> Evidence:
     """Before-events of some models, and trials: `target_search=[...]` are the search trials of the target."""
     numbered = [
         row.model_copy(update={"key": f"{name.replace('_', '/')}/{number:04d}"})
         for name, rows in trials.items()
         for number, row in enumerate(rows)
     ]
-    return evidence_of(capability(confirmation=confirmation), *map(before, roles), *numbered)
+    return evidence_of(capability(confirmation=confirmation, tuned=tuned), *map(before, roles), *numbered)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,22 @@ def row(first: float | None = 2.0, last: float = 0.5, moved: float = 0.9, state:
 def test_inert(rows, inert):
     found = reasons("attack-inert", known(evidence=evidence(target_confirm=rows)))
     assert len(found) == inert
+
+
+@pytest.mark.parametrize(
+    ("ends", "inert"),
+    [
+        (0.2, False),  # the same attack ends there on another model: there was nothing left to lower
+        (0.191, False),
+        (0.189, True),  # it came lower there, by more than 5 %
+        (None, True),
+    ],
+)
+def test_an_adversary_without_examples_need_not_lower_what_no_model_lowers(ends, inert):
+    others = {} if ends is None else {"reference_search": [row(last=ends)]}
+    for tuned in (0, 4):  # whoever has the attack split trains on what the target does not know
+        told = evidence("reference", tuned=tuned, target_confirm=[row(first=0.2, last=0.21)], **others)
+        assert len(reasons("attack-inert", known(evidence=told))) == (inert or not tuned)
 
 
 def test_failed_confirmations_show_no_working_attack():
