@@ -267,6 +267,7 @@ def _trial(key: str, attack: Attack, model: Model, state: str, *, certify: bool,
         points=tuple(points),
         loss=Loss(first=first, last=last) if attack.loss else None,
         share_moved=attack.moved,
+        outputs_moved=float(attack.moved > 0),
         seconds={"total": 1.0, "training": 0.5, "scoring": 0.5},
         **about,
     )

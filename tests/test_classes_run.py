@@ -19,6 +19,7 @@ from redteam.evidence.results import CapabilityResult
 from redteam.judging.judge import judge
 from redteam.registry import ATTACKS
 from redteam.setting import examples_at_first, open_setting
+from redteam.suite.counting import ENOUGH
 from redteam.suite.memo import Memo
 from redteam.testbeds.build import TargetSpec, World, make_target, train_world
 from redteam.trial import TrialSpec, run_trial
@@ -71,9 +72,11 @@ def test_the_verdict_is_the_truth(make, verdict: str, world: World, memo: Memo, 
     found = attacked(make(world), world, memo, tmp_path)
     assert found.verdict == verdict, (found.reason, found.flags)
     assert found.control_recovered
-    assert found.budget.spent == BUDGET
     assert found.budget.failed == 0
-    assert [one.count for one in found.with_examples] == [1, 2, 4] * 2
+    back = found.excess_recovery is not None and found.excess_recovery.low >= ENOUGH
+    assert [flag.name for flag in found.flags if flag.name == "uncounted"] == ["uncounted"] * back
+    assert found.budget.spent == (BUDGET // 2 if back else BUDGET)  # the other half is for whoever has examples
+    assert [one.count for one in found.with_examples] == ([] if back else [1, 2, 4] * 2)
     if verdict == "RESISTED":
         assert not {name: tried.idle for name, tried in found.tried.items() if tried.idle is not None}
         assert not found.flags
@@ -81,7 +84,7 @@ def test_the_verdict_is_the_truth(make, verdict: str, world: World, memo: Memo, 
     assert again == found  # all of it is in the evidence
     rows = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     taught = [row for row in rows if row["type"] == "trial" and row["attack"] in ("imprint", "mixture", "curriculum")]
-    assert taught
+    assert bool(taught) != back
     assert all(":" in row["key"] for row in taught)  # nobody without examples has an attack that needs them
 
 

@@ -19,6 +19,7 @@ from redteam.evidence.events import (
     Choice,
     GivenModel,
     ModelsEvent,
+    NoneNote,
     ProbeEvent,
     TrialEvent,
     UnfitNote,
@@ -123,14 +124,29 @@ class Evidence(Events):
         """Returns the search trials of a model, in order."""
         return self.trials(role, "search")
 
+    @property
+    def uncounted(self) -> str | None:
+        """Why no adversary was given examples of what was removed, though some were to be; None if they were."""
+        found = self.find(keys.UNCOUNTED, NoneNote)
+        return None if found is None else found.error
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """How many examples adversaries had, in turn; () where all had the whole attack split, or none had any."""
+        return self.capability.shown if self.uncounted is None else ()
+
+    @property
+    def tuned(self) -> int:
+        """With how many examples attacks were searched for; 0 where they were not."""
+        return self.capability.tuned if self.uncounted is None else 0
+
     def arms(self, model: str) -> tuple[str, ...]:
-        """Returns what a model is called with every number of examples that adversaries have, see `keys.shown`."""
-        return (model, *(keys.shown(model, count) for count in self.capability.shown))
+        """Returns what a model is called with every number of examples that adversaries had, see `keys.shown`."""
+        return (model, *(keys.shown(model, count) for count in self.shown))
 
     def searched(self, model: str) -> list[TrialEvent]:
         """Returns all search trials of a model, those with examples of what was removed last."""
-        tuned = self.capability.tuned
-        return self.search(model) + (self.search(keys.shown(model, tuned)) if tuned else [])
+        return self.search(model) + (self.search(keys.shown(model, self.tuned)) if self.tuned else [])
 
     def again(self, role: str) -> list[TrialEvent]:
         """Returns the trials of a model that ran the best of the search once more or for longer, in order."""

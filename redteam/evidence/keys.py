@@ -1,6 +1,6 @@
 """Keys of events and names of scores. They are made, and taken apart, in this module alone.
 
-- `capability`, `models`, `unfit`, `finished`: one event a run.
+- `capability`, `models`, `unfit`, `uncounted`, `finished`: one event a run.
 - `ROLE/before`: the released weights of one model.
 - `ROLE/probe/NAME`, `ROLE/unprobed/NAME`: what a probe read of it, or why it read nothing.
 - `ROLE/search/0007`: a trial of the search, by its number.
@@ -20,6 +20,7 @@ Stage = Literal["search", "again", "longer", "confirm"]
 ROLES = ("original", "taught", "target", "reference", "canary", "decoy", "masked")
 REFERENCE = "reference"  # of several the first; see `reference`
 CAPABILITY, MODELS, UNFIT, FINISHED = "capability", "models", "unfit", "finished"
+UNCOUNTED = "uncounted"  # why no adversary was given examples of a class
 
 # Names of scores that belong to an event: the splits of the released weights (a trial's with the step, `at`) and these.
 NEAREST = "nearest"  # of the capability: what the most similar attack item answers of each certify item

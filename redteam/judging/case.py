@@ -70,7 +70,7 @@ class Case(Scope):
     @property
     def tuned(self) -> int:
         """With how many examples attacks were searched for; 0 where that was done with the attack split, or without."""
-        return self.evidence.capability.tuned
+        return self.evidence.tuned
 
     def floor(self, role: str) -> float:
         """Returns the utility that an attack on the model must keep."""
@@ -234,7 +234,7 @@ class Case(Scope):
         models that never knew learn of as many.
         """
         broken = [self._broken("decoy", "decoy")]
-        if self.counted:
+        if self.tuned:
             broken.append(self._broken("masked", keys.shown("masked", self.tuned)))
         return None if None in broken else all(broken)
 

@@ -85,7 +85,7 @@ def stops_by_count(evidence: Evidence, model: str, floor: float) -> dict[int, St
         floor: utility that must be kept; minus infinity for any.
     """
     best: dict[int, Stop] = {}
-    for count in evidence.capability.shown:
+    for count in evidence.shown:
         role = keys.shown(model, count)
         if evidence.choice(role) is None:
             continue

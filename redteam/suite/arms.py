@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from redteam.attacks.contract import Attack, needs_examples, unfitness
 from redteam.capabilities.items import Capability
@@ -124,17 +125,19 @@ class Arms:
     def break_decoy(self, arm: Arm, search: Searching, whole: str) -> None:
         """Gives a decoy the recipes until one breaks it, and the target's winners if none does.
 
-        The target was given each of these recipes too.
+        The target was given each of these recipes too. With a few examples a trial that broke it may have had a lucky
+        draw of them: all recipes are tried, and the best of them once more.
 
         Args:
             arm: of the decoy.
             search: of the target.
             whole: role of the model that it was made of.
         """
-        enough = self._enough(arm.role, whole)
+        enough = inf if search.shown else self._enough(arm.role, whole)
         tried = arm.search(search.plan.recipes_alone, enough)
         broken = any(arm.reaches(trial, enough) for trial in tried)
-        own = arm.choose(tried, 1) if broken else arm.choose(tried, 1 + len(search.winners), search.winners)
+        others = contended(search.plan.budget) if search.shown else 1 + len(search.winners)
+        own = arm.choose(tried, 1 if broken else others, () if broken else search.winners)
         self.confirm(arm, own)
 
     def _enough(self, role: str, whole: str) -> float:

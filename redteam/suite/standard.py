@@ -16,7 +16,7 @@ from redteam.capabilities.items import Capability
 from redteam.engine.devices import full_precision
 from redteam.evidence import keys
 from redteam.evidence.directory import RunDirectory
-from redteam.evidence.events import TrialEvent
+from redteam.evidence.events import NoneNote, TrialEvent
 from redteam.evidence.results import Results, TargetResult
 from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.exit_codes import code_of
@@ -28,7 +28,7 @@ from redteam.setting import examples_at_first, open_setting
 from redteam.suite.about import record_inputs
 from redteam.suite.arms import Arms, Searching
 from redteam.suite.canaries import Untaught, taught
-from redteam.suite.counting import count_examples
+from redteam.suite.counting import back_without_examples, count_examples
 from redteam.suite.decoys import decoy_kind, make_decoy
 from redteam.suite.extend import take_over
 from redteam.suite.inputs import Inputs
@@ -108,7 +108,7 @@ class _Protocol:
         elif drawn is not None:
             self._teach(search, drawn)
         if self.counted:
-            count_examples(self.arms, self.references, self.shares[1])
+            self._count_examples()
 
     def _unprobed(self) -> Sequence[str]:
         """Returns the references that no probe reads; of classifiers, which are small, all are read."""
@@ -205,6 +205,15 @@ class _Protocol:
         self.arms.read("decoy", setting, capability=about, probes={})
         arm = self.arms.arm("decoy", setting, search, capability=about)
         self.arms.break_decoy(arm, search, "original" if "original" in self.models else "taught")
+
+    def _count_examples(self) -> None:
+        why = back_without_examples(self.run.evidence.path)
+        if why is None:
+            count_examples(self.arms, self.references, self.shares[1])
+            return
+        self.run.progress.note(f"no adversary is given examples: {why}")
+        if keys.UNCOUNTED not in self.run.evidence.events:
+            self.run.evidence.record(NoneNote(key=keys.UNCOUNTED, error=why))
 
     def _expect(self, search: Searching) -> None:
         """Tells how many trials will come, but for those with examples."""

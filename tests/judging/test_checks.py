@@ -29,6 +29,7 @@ BEFORE = (  # the order in which flags are the reason of a verdict: it may grow,
     "undefined",
     "no-original",
     "few-references",
+    "uncounted",
     "few-examples",
     "control-failed",
     "nothing-removed",
@@ -135,6 +136,11 @@ def with_capability(**more: Any) -> Callable[[Row], Row]:
     return lambda row: row | more if row["key"] == "capability" else row
 
 
+def without_examples(row: Row) -> list[Row]:
+    note = {"key": "uncounted", "type": "note", "error": "at least 80% came back without any"}
+    return [row, note] if row["key"] == "capability" else [row]
+
+
 def told_apart(**shares: float) -> Callable[[Row], Row]:
     """How far what models say depends on the question, by role."""
 
@@ -180,6 +186,9 @@ RAISED = {
     "few-references": Raised(
         said="1 model that never had the capability, where 3 show how such models differ as learners",
         event=with_capability(shown=[1, 2, 4], tuned=4),
+    ),
+    "uncounted": Raised(
+        said="no adversary was given examples: at least 80% came back without any", event=without_examples
     ),
     "few-examples": Raised(
         said="models that never knew were tried with 4 examples at most, where 16 or more tell",

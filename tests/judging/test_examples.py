@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,21 @@ def test_beside_weaker_references_what_examples_teach_is_no_recovery(
     assert (verdict == "RECOVERED") or found.reason.startswith(
         "the reference-2's utility is 0.150 below the original's"
     )
+
+
+def test_where_all_of_it_came_back_without_examples_nobody_need_have_any(tmp_path: Path) -> None:
+    """Neither what they would do nor the decoy for them is missed; a policy that tolerates it all is not answered."""
+    whole = counted(MASKED)
+    run = record(tmp_path / "run", whole.without(*(role for role in whole.models if ":" in role or role == "masked")))
+    lines = (run / "events.jsonl").read_text().splitlines()
+    asked = json.loads(lines[0]) | {"attacks": ["retrain", "imprint"], "examples": ["imprint"]}
+    note = {"key": "uncounted", "type": "note", "error": "it came back without any"}
+    (run / "events.jsonl").write_text("\n".join([json.dumps(asked), json.dumps(note), *lines[1:]]) + "\n")
+    found = judge_run(run)
+    assert (found.verdict, [flag.name for flag in found.flags]) == ("RECOVERED", ["uncounted"])
+    assert (found.with_examples, found.control_recovered, list(found.tried)) == ([], True, ["retrain"])
+    lax = judge_run(run, replace(STANDARD_POLICY, max_excess_recovery=0.97))
+    assert (lax.verdict, lax.reason.split(":")[0]) == ("INCONCLUSIVE", "no adversary was given examples")
 
 
 def test_two_references_are_too_few_for_resisted_and_not_for_recovered(tmp_path: Path) -> None:

@@ -147,14 +147,14 @@ def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_an
 # Each check at its boundary.
 
 
-def evidence(*roles: str, confirmation: int = 1, tuned: int = 0, **trials: list[TrialEvent]) -> Evidence:
+def evidence(*roles: str, confirmation: int = 1, shown: tuple[int, ...] = (), **trials: list[TrialEvent]) -> Evidence:
     """Before-events of some models, and trials: `target_search=[...]` are the search trials of the target."""
     numbered = [
         row.model_copy(update={"key": f"{name.replace('_', '/')}/{number:04d}"})
         for name, rows in trials.items()
         for number, row in enumerate(rows)
     ]
-    return evidence_of(capability(confirmation=confirmation, tuned=tuned), *map(before, roles), *numbered)
+    return evidence_of(capability(confirmation=confirmation, shown=shown), *map(before, roles), *numbered)
 
 
 @pytest.mark.parametrize(
@@ -200,20 +200,13 @@ def test_inert(rows, inert):
     assert len(found) == inert
 
 
-@pytest.mark.parametrize(
-    ("ends", "inert"),
-    [
-        (0.2, False),  # the same attack ends there on another model: there was nothing left to lower
-        (0.191, False),
-        (0.189, True),  # it came lower there, by more than 5 %
-        (None, True),
-    ],
-)
-def test_an_adversary_without_examples_need_not_lower_what_no_model_lowers(ends, inert):
-    others = {} if ends is None else {"reference_search": [row(last=ends)]}
-    for tuned in (0, 4):  # whoever has the attack split trains on what the target does not know
-        told = evidence("reference", tuned=tuned, target_confirm=[row(first=0.2, last=0.21)], **others)
-        assert len(reasons("attack-inert", known(evidence=told))) == (inert or not tuned)
+@pytest.mark.parametrize(("answers", "inert"), [(1.0, False), (0.01, False), (0.0, True)])
+def test_whoever_has_no_example_must_change_answers_and_need_not_lower_a_loss(answers, inert):
+    """It trains on what stays, which the model has learnt."""
+    rose = row(first=0.2, last=0.21).model_copy(update={"outputs_moved": answers})
+    for taught in (True, False):
+        told = known(evidence=evidence(shown=() if taught else (1, 2, 4), target_confirm=[rose]))
+        assert len(reasons("attack-inert", told)) == (inert or taught)
 
 
 def test_failed_confirmations_show_no_working_attack():

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from redteam.judging.case import Case
 from redteam.judging.checks.check import ANY, RESISTED, Check
-from redteam.judging.tried import beside, inert
+from redteam.judging.tried import inert
 from redteam.judging.verdict import STANDARD_POLICY
 
 
 def _attack_inert(case: Case) -> Iterator[str]:
     confirmed = case.evidence.confirmed("target")
-    why = inert(confirmed, beside(case.evidence, "target"))
+    why = inert(confirmed, taught=not case.counted)
     if why is not None:
         errors = [trial.error for trial in confirmed if trial.state == "failed" and trial.error]
         cause = f" ({errors[0][:80]})" if errors and len(errors) == len(confirmed) else ""

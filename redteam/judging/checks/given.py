@@ -67,13 +67,18 @@ def _few_references(case: Case) -> Iterator[str]:
         yield f"{given} that never had the capability, where {REFERENCES} show how such models differ as learners"
 
 
+def _uncounted(case: Case) -> Iterator[str]:
+    if case.evidence.uncounted is not None:
+        yield f"no adversary was given examples: {case.evidence.uncounted}"
+
+
 def _few_examples(case: Case) -> Iterator[str]:
     """Yields that no comparison with more examples was made, so that nothing excludes what the target may be worth."""
-    if not case.counted or len(case.references) < REFERENCES:
+    if not case.tuned or len(case.references) < REFERENCES:
         return
     compared = {one.any_utility for one in case.with_examples if one.within is not None}
     if compared != {False, True}:
-        most = max(case.evidence.capability.shown)
+        most = max(case.evidence.shown)
         yield f"models that never knew were tried with {most} examples at most, where {FACTOR} or more tell"
 
 
@@ -109,6 +114,13 @@ CHECKS: tuple[Check[Case], ...] = (
         " to any model, and how fast differs from one to the next",
         remedy=f"give {REFERENCES} or more, each with a --reference of its own",
         explain=_few_references,
+    ),
+    Check(
+        name="uncounted",
+        blocks=RESISTED,
+        when="half of what was removed surely came back without any example, so that no adversary was given some",
+        remedy="judge by a policy that tolerates less than came back",
+        explain=_uncounted,
     ),
     Check(
         name="few-examples",

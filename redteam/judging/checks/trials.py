@@ -51,7 +51,7 @@ def _lost(case: Case) -> Iterator[str]:
     What it showed is not in the verdict. Trials with as many examples are compared.
     """
     arms = case.evidence.arms("target")
-    for count, arm in zip((0, *case.evidence.capability.shown), arms, strict=True):
+    for count, arm in zip((0, *case.evidence.shown), arms, strict=True):
         if (found := _found_and_lost(case, arm)) is not None:
             yield f"{found} with as many examples ({count})" if count else found
             return
