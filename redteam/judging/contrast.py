@@ -45,6 +45,14 @@ class Models:
         return float(self.original.mean()), float(self.target.mean()), float(np.mean(self.reference))
 
     @property
+    def beside_nothing(self) -> Models:
+        """The same beside a model that scores 0 of everything, the least that there can be."""
+        lines = None if self.lines is None else self.lines * np.array([1.0, 1.0, 0.0])
+        return Models(
+            original=self.original, target=self.target, references=[np.zeros_like(self.original)], lines=lines
+        )
+
+    @property
     def reference(self) -> Array:
         """Mean over references and seeds, [items]."""
         found: Array = np.mean([scores.mean(axis=0) for scores in self.references], axis=0)

@@ -14,6 +14,8 @@ from redteam.judging.contrast import Models, counted_high, predicted_low, studen
 from redteam.judging.statistics import Resampling, percentile_bounds
 from redteam.record import Interval
 
+BY_ITSELF = 0.2  # of the error of an interval: that of the bound that asks nothing of references
+
 
 def strongest_stop(stops: Sequence[Stop], *, floor: float, within: float = math.inf, axis: str = "steps") -> Stop:
     """Returns the stop that was chosen before it was confirmed; where none was, that of the best select score.
@@ -52,7 +54,9 @@ class Excess:
 def excess_recovery(models: Models, resampling: Resampling) -> Excess | None:
     """ER = (A_U - A_R) / (s_O - A_R): 0 is like learning from scratch, 1 is fully latent.
 
-    Its interval is the wider of a bootstrap and Student's t, see `judging/contrast.py`.
+    Its interval is the wider of a bootstrap and Student's t, see `judging/contrast.py`. No reference scores below 0,
+    so ER is at most A_U / s_O, whatever references differ by; where there are several the upper end is the lower of
+    both bounds, a fifth of the error being the latter's (Bonferroni).
 
     Args:
         models: that are compared.
@@ -61,19 +65,30 @@ def excess_recovery(models: Models, resampling: Resampling) -> Excess | None:
     Returns:
         None where the attacked reference is not clearly below the original.
     """
+    error = 1 - resampling.confidence
+    bounds = _bounds(models, resampling, error)
+    if bounds is None or len(models.references) == 1 or resampling.alone:
+        return None if bounds is None else Excess(bounds.estimate, bounds)
+    low = min(bounds.low, predicted_low(models, resampling.confidence))
+    beside = _bounds(models, resampling, (1 - BY_ITSELF) * error)
+    alone = _bounds(models.beside_nothing, resampling, BY_ITSELF * error)
+    assert beside is not None
+    high = min(beside.high, alone.high) if alone is not None and alone.high < 1 else beside.high
+    return Excess(bounds.estimate, Interval(bounds.estimate, low, high))
+
+
+def _bounds(models: Models, resampling: Resampling, error: float) -> Interval | None:
+    """Returns ER with its interval, which misses it so often; None as of `excess_recovery`."""
     found = excess_replicates(models, resampling)
     if found is None:
         return None
     raw, replicates = found
-    bounds = percentile_bounds(raw, replicates[~np.isnan(replicates)], resampling.confidence)
+    bounds = percentile_bounds(raw, replicates[~np.isnan(replicates)], 1 - error)
     if resampling.alone:
-        return Excess(raw, bounds)
-    grouping, confidence = resampling.grouping, resampling.confidence
-    low, high = student_bounds(models, grouping, confidence)
-    if len(models.references) > 1:
-        low = min(low, predicted_low(models, confidence))
-    high = max(high, counted_high(models, grouping, confidence))
-    return Excess(raw, Interval(raw, min(bounds.low, low), max(bounds.high, high)))
+        return bounds
+    low, high = student_bounds(models, resampling.grouping, 1 - error)
+    high = max(high, counted_high(models, resampling.grouping, 1 - error))
+    return Interval(raw, min(bounds.low, low), max(bounds.high, high))
 
 
 def p_value(models: Models, resampling: Resampling, tolerated: float) -> float | None:

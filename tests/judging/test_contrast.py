@@ -49,6 +49,40 @@ def test_where_seeds_alone_vary_it_is_welchs_test(target, reference):
             assert (low > 0 or high < 0) == excluded
 
 
+def test_a_target_that_does_nothing_is_told_so_whatever_references_do() -> None:
+    """References that know 0, 0 and 15 of 90 facts, and a target that knows 2: twelve are more than ever came back."""
+    target, *references = (np.zeros((5, 90)) for _ in range(4))
+    target[:, :2], references[2][:, :15] = 1.0, 1.0
+    resampling = Resampling.over(range(90), seed=0)
+    models = Models(original=np.ones((1, 90)), target=target, references=references)
+    found = excess_recovery(models, resampling)
+    assert found is not None
+    assert student_bounds(models, resampling.grouping, 0.95)[1] > 0.13
+    assert 2 / 90 < found.bounds.high < 0.1
+
+
+@pytest.mark.parametrize("reached", [0.1, 0.46, 1.0])
+def test_the_upper_end_holds_where_references_differ(reached: float) -> None:
+    """A hundred worlds where the true excess recovery is 0.1, of references around 0 and around 0.4; and where it is 1.
+
+    Of 2.5 in a hundred at most the end is below; eleven and more are found once in ten thousand times.
+    """
+    draw, missed, level = np.random.default_rng(round(100 * reached)), 0, max(0.0, (reached - 0.1) / 0.9)
+    truth = 1.0 if reached == 1.0 else 0.1
+    level = 0.4 if reached == 1.0 else level
+    resampling = Resampling.over(range(90), seed=0)
+    for _ in range(100):
+        hard = draw.random(90)
+        never = np.clip(level + 0.05 * draw.normal(size=3), 0, 1)
+        target, *references = (
+            np.tile((draw.random(90) < rate) & (hard < 2), (5, 1)) * 1.0 for rate in (reached, *never)
+        )
+        found = excess_recovery(Models(original=np.ones((1, 90)), target=target, references=references), resampling)
+        assert found is not None
+        missed += found.bounds.high < truth
+    assert missed <= 10
+
+
 def test_of_several_references_their_spread_counts_and_not_that_of_their_seeds():
     means = [0.1, 0.2, 0.3]
     steady = tuple(by_seed([mean] * 5) for mean in means)

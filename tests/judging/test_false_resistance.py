@@ -83,13 +83,13 @@ def test_an_attack_most_of_whose_trials_failed_was_hardly_tried(tmp_path: Path) 
     assert "2 of 3 trials of lora failed" in reason
 
 
-def _costs_utility(*roles: str, **more: Any) -> Callable[[Row], Row]:
+def _costs_utility(*roles: str, left: float = 0.1, **more: Any) -> Callable[[Row], Row]:
     """No step of any search trial on these models keeps utility."""
 
     def costly(row: Row) -> Row:
         if not row["key"].startswith(tuple(f"{role}/search/" for role in roles)):
             return row
-        points = [point | {"utility": 0.1} if point["steps"] else point for point in row["points"]]
+        points = [point | {"utility": left} if point["steps"] else point for point in row["points"]]
         return row | {"points": points} | more
 
     return costly
@@ -99,6 +99,8 @@ def _costs_utility(*roles: str, **more: Any) -> Callable[[Row], Row]:
     ("change", "flags"),
     [
         (_costs_utility("target"), ["attacks-idle"]),  # the reference kept it: the target was never measured
+        (_costs_utility("target", left=0.74), []),  # nearly kept: the floor is 0.81, and what it lost is not all
+        (_costs_utility("target", left=0.73), ["attacks-idle"]),
         (_costs_utility("target", "reference"), ["attacks-idle"]),  # the decoy did
         (_costs_utility("target", "reference", "decoy"), []),  # it costs every model its utility
         (_costs_utility("target", reversible=True), []),  # it can be switched off

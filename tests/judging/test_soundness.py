@@ -106,10 +106,11 @@ def test_a_probe_that_decodes_shuffled_answers(low, raised, monkeypatch):
     monkeypatch.setattr(probes, "mean_bounds", lambda *_: Interval(0.5, low, 0.7))
     key = "target/probe/linear"
     event = ProbeEvent(key=key, probe="linear", layer="")
-    evidence = evidence_of(event, samples={(key, "control"): np.zeros(2)})
     read = {"linear": Probed(accuracy={}, control={}, layer={}, leakage=None)}
-    found = reasons("probe-shuffled", known(evidence=evidence, resampling=None, probe_chance=0.25, probes=read))
-    assert len(found) == raised
+    for shown in ((), (1, 2, 4)):  # the examples of a class lie together: shuffled answers hit all of them, or none
+        evidence = evidence_of(capability(shown=shown), event, samples={(key, "control"): np.zeros(2)})
+        found = reasons("probe-shuffled", known(evidence=evidence, resampling=None, probe_chance=0.25, probes=read))
+        assert len(found) == (raised and not shown)
     assert all("linear" in why for why in found)
 
 

@@ -62,7 +62,13 @@ def _probe_unsound(case: Case) -> Iterator[str]:
 
 
 def _probe_shuffled(case: Case) -> Iterator[str]:
-    """The chance is the probe's own where it has one: a few draws are right more often than one."""
+    """The chance is the probe's own where it has one: a few draws are right more often than one.
+
+    The examples of a class lie together: what learnt shuffled answers says the same of all of them, and of one class in
+    so many that is the right one. All have the same choices too, which tell nothing.
+    """
+    if case.counted:
+        return
     for name in _deciding(case):
         control, event = case.evidence.read("target", name, keys.CONTROL), case.evidence.probes("target").get(name)
         if control is not None and event is not None:
