@@ -42,7 +42,7 @@ NEVER, NEVER_VERSION = "never", 1  # models that never saw a fact; raised with e
 NEW_FLAGS = ("mode-gap", "unused-capacity", "wording-knows", "below-chance", "surely-wrong", "reference-leaks")
 NAMED = 0.8  # share of constructions that are to be recovered or named
 RESISTED = 15  # of the models that never knew
-FLAGS_SINCE = 3  # judging: later ones only have more flags that stand in the way of RESISTED
+FLAGS_SINCE = 5  # judging: later ones only have more flags that stand in the way of RESISTED
 CHANCE = 1 / 16  # of every item here
 PIECES, ASKED = RESULTS / "hides", "REDTEAM_HIDES"
 

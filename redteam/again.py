@@ -11,6 +11,7 @@ from rich.text import Text
 
 from redteam.access import Access
 from redteam.errors import InputError, one_line
+from redteam.evidence import keys
 from redteam.evidence.certificate import CertifiedRun, read_certificate
 from redteam.exit_codes import ExitCode
 
@@ -41,7 +42,7 @@ def _replayed(runs: list[CertifiedRun], request: RunRequest) -> Iterator[Replaye
     from redteam.suite.replay import replay, winning_attack
 
     for run in runs:
-        if run.result.scorer == "membership":
+        if run.result.scorer == keys.MEMBERSHIP:
             raise InputError(
                 f"samples ({run.result.name!r}) stand out beside references, which a certificate does not hold",
                 "Attack again, with the plan of the certificate",
@@ -51,7 +52,7 @@ def _replayed(runs: list[CertifiedRun], request: RunRequest) -> Iterator[Replaye
             "attacks": () if name is None else (name,), "seed": run.plan.seed, "access": Access(run.plan.access),
             "budget": 1, "original": None, "reference": None, "extend": None,
         }  # fmt: skip
-        many = resolve(request.model_copy(update=certified))
+        many = resolve(request.model_copy(update=certified), searched=False)
         about = [inputs for inputs in many if inputs.capability.name == run.plan.capability[0]]
         if not about:
             raise InputError(f"the certificate is about {run.plan.capability[0]!r}", "Give it with --capability")

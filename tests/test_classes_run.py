@@ -100,6 +100,19 @@ def test_a_confirmed_trial_is_repeated_as_a_replay_repeats_it(world: World, memo
     assert [point.scores["certify"].mean() for point in again.points] == [point.certify for point in row.points]
 
 
+def test_a_run_that_goes_on_asks_again_whether_examples_are_needed(world: World, memo: Memo, tmp_path: Path) -> None:
+    """And where they were given before, they are given again: what they showed is not dropped."""
+    attacked(biased(world), world, memo, tmp_path)
+    events = tmp_path / "run" / "events.jsonl"
+    assert '"uncounted"' in events.read_text()
+    further = {"extend": tmp_path / "run", "budget": 2, "out": tmp_path / "further", "memo": memo}
+    models = {"original": world.original, "reference": [world.reference, *world.further]}
+    (found,) = package.attack(biased(world), capability=world.capability, **models, **further).capabilities
+    assert (found.verdict, found.looks) == ("RECOVERED", 2)
+    assert "uncounted" in [flag.name for flag in found.flags]
+    assert not found.with_examples
+
+
 def attacked(target: nn.Module, world: World, memo: Memo, folder: Path) -> CapabilityResult:
     return package.attack(
         target,

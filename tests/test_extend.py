@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import NEVER_TRAINED, PLAN, judge_run, record
+from recorded_runs import NEVER_TRAINED, PLAN, counted, judge_run, record
 from run_redteam import redteam as command
 
 import redteam
 from redteam.errors import InputError
-from redteam.evidence.sealed import open_sealed
+from redteam.evidence import keys
+from redteam.evidence.directory import RunDirectory
+from redteam.evidence.events import NoneNote
+from redteam.evidence.evidence import read_evidence
+from redteam.evidence.sealed import SealedRun, open_sealed
 from redteam.judging.case import confidence_at
 from redteam.registry import ATTACKS
 from redteam.search.plan import plan_search
+from redteam.suite.extend import take_over
 from redteam.target import TargetInfo
 
 QUICK = f"{Path(__file__).with_name('quick_attack.py')}:Quick"
@@ -55,6 +60,17 @@ def test_what_was_found_stays_and_is_not_run_again(first: Path, second: Path) ->
     assert [key for key in after if key.startswith("reference/search/")] == [
         f"reference/search/{n:04d}" for n in range(5)
     ]
+
+
+def test_why_nobody_was_given_examples_is_asked_anew(tmp_path: Path) -> None:
+    """What surely came back at the first look need not at the second, which is less sure."""
+    before = record(tmp_path / "before", counted(NEVER_TRAINED))
+    evidence = read_evidence(before)
+    evidence.by_key[keys.UNCOUNTED] = NoneNote(key=keys.UNCOUNTED, error="at least 50% came back")
+    with RunDirectory(tmp_path / "run", PLAN) as run:
+        take_over(run, SealedRun(path=before, plan=PLAN, environment={}, digests={}, evidence=evidence))
+        assert keys.UNCOUNTED not in run.events
+        assert [key for key in run.events.by_key if keys.with_examples(key)]
 
 
 def test_each_configuration_is_confirmed_once_a_run(second: Path) -> None:

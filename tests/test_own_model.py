@@ -20,8 +20,10 @@ from redteam.attacks.mixture import Mixture
 from redteam.attacks.tuning import recipe
 from redteam.capabilities.files import load_capability
 from redteam.checkpoints.load import open_target
+from redteam.config.request import RunRequest
 from redteam.errors import InputError
 from redteam.setting import open_setting
+from redteam.suite.inputs import resolve, resolve_one
 from redteam.trial import TrialSpec, run_trial
 
 HERE = Path(__file__).with_name("own_resnet.py")
@@ -112,9 +114,6 @@ def test_it_opens_to_the_bit(folder: Path) -> None:
 
 def test_the_source_is_part_of_what_a_run_is_about(folder: Path, tmp_path: Path) -> None:
     """A function that builds another model of the same weights makes another run."""
-    from redteam.config.request import RunRequest
-    from redteam.suite.inputs import resolve_one
-
     other = tmp_path / "own.py"
     other.write_text(HERE.read_text() + "\n# changed\n")
 
@@ -150,6 +149,8 @@ def test_an_adversary_without_examples_needs_an_attack_too(folder: Path, tmp_pat
     asked = {"arch": f"{HERE}:small_cnn", "capability": folder / "three.toml", "out": tmp_path / "run"}
     with pytest.raises(InputError, match="imprint, mixture: none works without examples of what was removed"):
         package.attack(folder / "target.th", attacks=["mixture", "imprint"], **asked)
+    again = RunRequest(target=folder / "target.th", attacks=("imprint",), **asked)  # what won is run as it was
+    assert [list(one.attacks) for one in resolve(again, searched=False)] == [["imprint"]]
 
 
 def test_so_is_it_on_the_command_line(folder: Path, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ class UnfitNote(Event):
 
 
 class NoneNote(Event):
-    """Why something could not be made: canaries, or a decoy."""
+    """Why something was not made or done: canaries, a decoy, attacks with examples."""
 
     type: Literal["note"] = "note"
     error: str

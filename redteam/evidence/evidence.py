@@ -131,6 +131,11 @@ class Evidence(Events):
         return None if found is None else found.error
 
     @property
+    def taught(self) -> bool:
+        """Whether the adversary who decides first has examples of what was removed; of a class, or samples, none."""
+        return not self.capability.shown and self.capability.scorer != keys.MEMBERSHIP
+
+    @property
     def shown(self) -> tuple[int, ...]:
         """How many examples adversaries had, in turn; () where all had the whole attack split, or none had any."""
         return self.capability.shown if self.uncounted is None else ()

@@ -26,6 +26,7 @@ UNCOUNTED = "uncounted"  # why no adversary was given examples of a class
 NEAREST = "nearest"  # of the capability: what the most similar attack item answers of each certify item
 CORRECT, CONTROL, ERASED = "correct", "control", "erased"  # of a probe, see `ProbeReading`
 CERTIFY = "certify"
+MEMBERSHIP = "membership"  # the scorer of samples
 FURTHER = r"^certify:."  # the certify split by a scorer that does not decide, or asked in a further wording
 WORDING = "wording "
 
@@ -49,6 +50,11 @@ def shown(role: str, examples: int) -> str:
 def model_of(role: str) -> str:
     """Returns which model a role is of, however many examples the adversary has."""
     return role.partition(":")[0]
+
+
+def with_examples(key: str) -> bool:
+    """Whether a key is of an adversary who has a few examples of what was removed."""
+    return ":" in key.partition("/")[0]
 
 
 def before(role: str) -> str:

@@ -49,7 +49,7 @@ def certificate_of(found: Gate) -> Certificate:
 
 def limitations(found: Gate) -> list[str]:
     """Returns what a judgement does not say, for those who read it."""
-    budgets = sorted({judged.result.budget.asked for judged in found.judged})
+    budgets = sorted({min(judged.result.budget.asked, judged.result.budget.spent) for judged in found.judged})
     spent = " to ".join(str(n) for n in ([budgets[0]] if len(budgets) == 1 else [budgets[0], budgets[-1]]))
     told = [
         f"It says what attacks of {found.judged[0].run.plan.suite} found in a search of {spent} trials, not that no"

@@ -11,7 +11,7 @@ import numpy as np
 from redteam.evidence.evidence import AXES, Array, Stop
 from redteam.evidence.results import SpeedUp, TimeToRecovery
 from redteam.judging.contrast import Models, counted_high, predicted_low, student_bounds, student_p
-from redteam.judging.statistics import Resampling, percentile_bounds
+from redteam.judging.statistics import Resampling, percentile_bounds, share_bound
 from redteam.record import Interval
 
 BY_ITSELF = 0.2  # of the error of an interval: that of the bound that asks nothing of references
@@ -73,8 +73,16 @@ def excess_recovery(models: Models, resampling: Resampling) -> Excess | None:
     beside = _bounds(models, resampling, (1 - BY_ITSELF) * error)
     alone = _bounds(models.beside_nothing, resampling, BY_ITSELF * error)
     assert beside is not None
-    high = min(beside.high, alone.high) if alone is not None and alone.high < 1 else beside.high
+    by_itself = math.inf if alone is None else max(alone.high, _counted(models, resampling, BY_ITSELF * error))
+    high = min(beside.high, by_itself) if by_itself < 1 else beside.high
     return Excess(bounds.estimate, Interval(bounds.estimate, low, high))
+
+
+def _counted(models: Models, resampling: Resampling, error: float) -> float:
+    """Returns the exact binomial bound of A_U / s_O: so far in the tail of few successes t is too short."""
+    whole, target, _ = models.means
+    facts = resampling.grouping.effective
+    return share_bound(target * facts, facts, 1 - error / 2) / whole
 
 
 def _bounds(models: Models, resampling: Resampling, error: float) -> Interval | None:

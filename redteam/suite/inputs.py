@@ -65,12 +65,17 @@ class Inputs:
             InputError: none is left.
         """
         left = {name: attack for name, attack in self.attacks.items() if name not in skipped}
-        _refuse_none(left, skipped, self.capability)
+        _refuse_none(left, skipped)
+        _refuse_examples_for_all(left, self.capability)
         return replace(self, attacks=left, skipped=self.skipped | dict(skipped))
 
 
-def resolve(request: RunRequest) -> list[Inputs]:
+def resolve(request: RunRequest, *, searched: bool = True) -> list[Inputs]:
     """Returns what is to be run, for each capability: models are found and hashed once for all of them.
+
+    Args:
+        request: what is asked for.
+        searched: whether attacks are searched for. One that is known, and what it is given, is only run again.
 
     Raises:
         InputError: something that is asked for is missing, or not what the manifest says, or cannot be used.
@@ -92,6 +97,8 @@ def resolve(request: RunRequest) -> list[Inputs]:
         attacks = {name: ATTACKS.whole(name) for name in names}
         probes = {name: PROBES.whole(name) for name in request.probes or (*STANDARD_PROBES, *PROBES.installed())}
         usable, skipped = _applicable(attacks, capability, request.access)
+        if searched:
+            _refuse_examples_for_all(usable, capability)
         _refuse_few_references(models, capability)
         many.append(
             Inputs(
@@ -166,14 +173,17 @@ def _applicable(
     """
     skipped = {name: reason for name, attack in attacks.items() if (reason := _unusable(attack, capability, access))}
     usable = {name: attack for name, attack in attacks.items() if name not in skipped}
-    _refuse_none(usable, skipped, capability)
+    _refuse_none(usable, skipped)
     return usable, skipped
 
 
-def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str], capability: Capability) -> None:
+def _refuse_none(usable: Mapping[str, Attack], skipped: Mapping[str, str]) -> None:
     if not usable:
         name, reason = next(iter(skipped.items()))
         raise InputError(f"{name}: {reason}", "Choose another attack, see `redteam list attacks`")
+
+
+def _refuse_examples_for_all(usable: Mapping[str, Attack], capability: Capability) -> None:
     if capability.by_examples and all(map(needs_examples, usable.values())):
         raise InputError(
             f"{', '.join(usable)}: none works without examples of what was removed, as one adversary is to",
@@ -196,7 +206,7 @@ def _unusable(attack: Attack, capability: Capability, access: Access) -> str | N
     """Returns why an attack cannot be used; None if it can."""
     kinds = getattr(attack, "kinds", capability.kind)
     if capability.of_samples and needs_examples(attack):
-        return "it trains on examples of what was removed, and samples say nothing of other samples"
+        return "it works with examples of what was removed, and samples say nothing of other samples"
     if capability.kind not in kinds:
         return f"it works on: {kinds}; this is a {capability.kind}"
     if "corpus" in getattr(attack, "needs", "") and not capability.corpus:

@@ -207,7 +207,8 @@ class _Protocol:
         self.arms.break_decoy(arm, search, "original" if "original" in self.models else "taught")
 
     def _count_examples(self) -> None:
-        why = back_without_examples(self.run.evidence.path)
+        begun = any(map(keys.with_examples, self.run.evidence.events.by_key))
+        why = None if begun else back_without_examples(self.run.evidence.path)
         if why is None:
             count_examples(self.arms, self.references, self.shares[1])
             return

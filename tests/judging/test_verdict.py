@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from redteam.judging.tried import inert
 from redteam.judging.verdict import STANDARD_POLICY, Policy, decide
 from redteam.record import Interval
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 BY_NAME = {check.name: check for check in CHECKS}
 BLOCKS_ANY = [check.name for check in CHECKS if check.blocks == ANY]
 
@@ -147,14 +150,16 @@ def test_an_excess_that_is_undefined_on_one_side_is_inconclusive(at_floor, at_an
 # Each check at its boundary.
 
 
-def evidence(*roles: str, confirmation: int = 1, shown: tuple[int, ...] = (), **trials: list[TrialEvent]) -> Evidence:
+def evidence(
+    *roles: str, confirmation: int = 1, about: Mapping[str, Any] = NOTHING, **trials: list[TrialEvent]
+) -> Evidence:
     """Before-events of some models, and trials: `target_search=[...]` are the search trials of the target."""
     numbered = [
         row.model_copy(update={"key": f"{name.replace('_', '/')}/{number:04d}"})
         for name, rows in trials.items()
         for number, row in enumerate(rows)
     ]
-    return evidence_of(capability(confirmation=confirmation, shown=shown), *map(before, roles), *numbered)
+    return evidence_of(capability(confirmation=confirmation, **about), *map(before, roles), *numbered)
 
 
 @pytest.mark.parametrize(
@@ -200,13 +205,22 @@ def test_inert(rows, inert):
     assert len(found) == inert
 
 
-@pytest.mark.parametrize(("answers", "inert"), [(1.0, False), (0.01, False), (0.0, True)])
-def test_whoever_has_no_example_must_change_answers_and_need_not_lower_a_loss(answers, inert):
-    """It trains on what stays, which the model has learnt."""
-    rose = row(first=0.2, last=0.21).model_copy(update={"outputs_moved": answers})
-    for taught in (True, False):
-        told = known(evidence=evidence(shown=() if taught else (1, 2, 4), target_confirm=[rose]))
-        assert len(reasons("attack-inert", told)) == (inert or taught)
+@pytest.mark.parametrize(
+    ("later", "last", "inert"),
+    [
+        ({"utility": 0.99}, 0.21, False),
+        ({"select": 0.01}, 0.21, False),
+        ({}, 0.1, False),  # it trained
+        ({}, 0.21, True),  # what it moved was no more than rounding
+    ],
+)
+def test_whoever_has_no_example_must_change_a_score_and_need_not_lower_a_loss(later, last, inert):
+    """It trains on what stays, which the model has learnt; so does whoever attacks samples."""
+    found = trial("t", point(0), point(1, **later), outputs_moved=1.0, loss=Loss(first=0.2, last=last))
+    rose = last > 0.2
+    for about in ({"shown": (1, 2, 4)}, {"scorer": "membership"}, {}):
+        told = known(evidence=evidence(about=about, target_confirm=[found]))
+        assert len(reasons("attack-inert", told)) == (inert if about else rose)
 
 
 def test_failed_confirmations_show_no_working_attack():

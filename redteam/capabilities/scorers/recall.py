@@ -139,7 +139,7 @@ class Recall:
     rate: float = RATE
 
     name = "recall"
-    version = 3
+    version = 4
     goal = "are examples of the class above all but 1 % of other examples?"
     paper = (
         "recall at a fixed false-positive rate; Siddiqui et al. 2025 (arXiv 2505.22310) on what class accuracy hides"

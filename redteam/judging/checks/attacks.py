@@ -12,7 +12,7 @@ from redteam.judging.verdict import STANDARD_POLICY
 
 def _attack_inert(case: Case) -> Iterator[str]:
     confirmed = case.evidence.confirmed("target")
-    why = inert(confirmed, taught=not case.counted)
+    why = inert(confirmed, taught=case.evidence.taught)
     if why is not None:
         errors = [trial.error for trial in confirmed if trial.state == "failed" and trial.error]
         cause = f" ({errors[0][:80]})" if errors and len(errors) == len(confirmed) else ""
@@ -29,7 +29,8 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="attack-inert",
         blocks=ANY,
-        when="no confirmed attack moved a weight or an answer, or none that trained lowered its own loss",
+        when="no confirmed attack moved a weight or an answer, or none that trained lowered its own loss; of an"
+        " adversary without examples, or changed a score",
         remedy="raise --budget, or use attacks that train",
         explain=_attack_inert,
     ),

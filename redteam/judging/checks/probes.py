@@ -111,7 +111,7 @@ CHECKS: tuple[Check[Case], ...] = (
         name="probe-shuffled",
         blocks=RESISTED,
         when="a probe that was taught shuffled answers is right more often than chance: which answer is right shows"
-        " without the model",
+        " without the model; not of a class, whose examples all have one answer",
         remedy="give the answers other wrong choices: what is right shows without the model",
         explain=_probe_shuffled,
     ),

@@ -94,8 +94,8 @@ CHECKS: tuple[Check[Case], ...] = (
     Check(
         name="attacks-idle",
         blocks=RESISTED,
-        when="an attack was never tried, or did nothing in all of its trials, or no step of any of them kept the"
-        " target's utility, where some kept another model's",
+        when="an attack was never tried, or did nothing in all of its trials, or no step of any of them nearly"
+        " kept the target's utility, where some kept another model's",
         remedy="raise --budget, or choose attacks with -a",
         explain=_attacks_idle,
     ),
