@@ -72,13 +72,13 @@ class Ablate:
             layers = (source,)
         known = (arena.answers, arena.some_retain(READ))
         forget, retain = (mean_states(arena.module, data, layers) for data in known)
+        removed = {}
+        for layer, centre in retain.items():
+            difference = forget[source or layer] - retain[source or layer]
+            if difference.shape == centre.shape:  # the layers of a classifier may differ in width
+                removed[layer] = difference.to(centre.device), centre if params["towards"] == "retain" else None
         for share in SHARES:
-            edits = {}
-            for layer, centre in retain.items():
-                difference = forget[source or layer] - retain[source or layer]
-                if difference.shape == centre.shape:  # the layers of a classifier may differ in width
-                    difference = difference.to(centre.device)
-                    edits[layer] = ablation(difference, centre if params["towards"] == "retain" else None, share)
+            edits = {layer: ablation(*one, share) for layer, one in removed.items()}
             arena.in_place.close()  # of the share before
             arena.in_place.enter_context(edited(arena.module, edits))
             yield arena.ledger.charge_edit()

@@ -10,12 +10,8 @@ from redteam.evidence.directory import MANIFEST, RunDirectory, RunPlan
 from redteam.evidence.events import ChoiceEvent
 from redteam.evidence.sealed import SealedRun, open_sealed
 
-RETOLD = (
-    keys.CAPABILITY,
-    keys.MODELS,
-    keys.UNCOUNTED,
-    keys.FINISHED,
-)  # what the new run says of itself, beside what it chooses
+# What the new run says of itself, beside what it chooses.
+RETOLD = (keys.CAPABILITY, keys.MODELS, keys.UNCOUNTED, keys.FINISHED)
 
 
 def open_extended(now: RunPlan, run: Path) -> SealedRun:
